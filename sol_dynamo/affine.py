@@ -1,0 +1,314 @@
+"""Quasi-affine indices: sums of symbol * size, with floor-division and modulo by sizes.
+
+Every address, mask and loop bound of the loop IR is an `Index`. Sizes are Python ints wherever the
+shape is static, sympy expressions where it is symbolic; nothing here needs sympy for the former.
+An `Index` is interned, so equality is identity. The constructors keep one normal form, in which
+`(m // 7) * 7 + m % 7` is `m`: fusing axes and re-viewing buffers needs no other simplifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+from weakref import WeakValueDictionary
+
+Size = Any  # int, or a sympy.Expr where a dimension is symbolic
+Atom = Any  # str (a symbol), or the interned Index nodes FloorDiv and Mod
+Range = tuple[int, int]  # inclusive
+
+
+class Interned:
+    """Immutable nodes that exist once: equal construction gives the identical object."""
+
+    __slots__ = ("__weakref__",)
+    _pool: WeakValueDictionary = WeakValueDictionary()
+
+    @classmethod
+    def _intern(cls, key: tuple, **fields: Any):
+        key = (cls, *key)
+        node = Interned._pool.get(key)
+        if node is None:
+            node = object.__new__(cls)
+            for name, value in fields.items():
+                object.__setattr__(node, name, value)
+            Interned._pool[key] = node
+        return node
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class FloorDiv(Interned):
+    """floor(numerator / divisor), divisor > 0."""
+
+    __slots__ = ("numerator", "divisor")
+    numerator: Index
+    divisor: Size
+
+    def __new__(cls, numerator: Index, divisor: Size):
+        return cls._intern((numerator, divisor), numerator=numerator, divisor=divisor)
+
+    def __reduce__(self):
+        return FloorDiv, (self.numerator, self.divisor)
+
+    def __repr__(self) -> str:
+        return f"({self.numerator})//{self.divisor}"
+
+
+class Mod(Interned):
+    """numerator - divisor * floor(numerator / divisor), divisor > 0."""
+
+    __slots__ = ("numerator", "divisor")
+    numerator: Index
+    divisor: Size
+
+    def __new__(cls, numerator: Index, divisor: Size):
+        return cls._intern((numerator, divisor), numerator=numerator, divisor=divisor)
+
+    def __reduce__(self):
+        return Mod, (self.numerator, self.divisor)
+
+    def __repr__(self) -> str:
+        return f"({self.numerator})%{self.divisor}"
+
+
+class Index(Interned):
+    """const + sum(coefficient * atom), atoms in a stable order, no zero coefficient."""
+
+    __slots__ = ("terms", "const", "_symbols")
+    terms: tuple[tuple[Atom, Size], ...]
+    const: Size
+
+    def __new__(cls, terms: Mapping[Atom, Size] | Iterable[tuple[Atom, Size]] = (), const: Size = 0):
+        summed: dict[Atom, Size] = {}
+        for atom, coefficient in terms.items() if isinstance(terms, Mapping) else terms:
+            summed[atom] = summed.get(atom, 0) + coefficient
+        summed = {a: c for a, c in summed.items() if c != 0}
+        if any(isinstance(a, Mod) for a in summed):
+            const = const + _merge_div_mod(summed)
+        ordered = tuple(sorted(summed.items(), key=lambda t: _atom_key(t[0])))
+        return cls._intern((ordered, const), terms=ordered, const=const, _symbols=None)
+
+    def __reduce__(self):
+        return Index, (self.terms, self.const)
+
+    @staticmethod
+    def of(value: Index | str | Size) -> Index:
+        """An index from a symbol's name, a size or an index."""
+        if isinstance(value, Index):
+            return value
+        return Index({value: 1}) if isinstance(value, str) else Index((), value)
+
+    def __add__(self, other: Index | str | Size) -> Index:
+        other = Index.of(other)
+        return Index((*self.terms, *other.terms), self.const + other.const)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Index:
+        return self * -1
+
+    def __sub__(self, other: Index | str | Size) -> Index:
+        return self + Index.of(other) * -1
+
+    def __rsub__(self, other: Index | str | Size) -> Index:
+        return Index.of(other) - self
+
+    def __mul__(self, factor: Size) -> Index:
+        if isinstance(factor, Index):
+            if factor.terms and self.terms:
+                raise TypeError(f"not affine: ({self}) * ({factor})")
+            return factor * self.const if not self.terms else self * factor.const
+        if factor == 1:
+            return self
+        return Index(tuple((a, c * factor) for a, c in self.terms), self.const * factor)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, divisor: Size) -> Index:
+        whole, rest = self._split(divisor)
+        if not rest.terms and isinstance(rest.const, int) and isinstance(divisor, int):
+            return whole + rest.const // divisor
+        if divisor == 1:
+            return whole + rest
+        if len(rest.terms) == 1 and rest.const == 0 and rest.terms[0][1] == 1:
+            atom = rest.terms[0][0]
+            if isinstance(atom, FloorDiv):  # (x // a) // b ==> x // (a * b)
+                return whole + Index({FloorDiv(atom.numerator, atom.divisor * divisor): 1})
+            if isinstance(atom, Mod) and _divides(divisor, atom.divisor):
+                # (x % (a * b)) // b ==> (x // b) % a
+                return whole + (atom.numerator // divisor) % (atom.divisor // divisor)
+        return whole + Index({FloorDiv(rest, divisor): 1})
+
+    def __mod__(self, divisor: Size) -> Index:
+        _, rest = self._split(divisor)
+        if divisor == 1:
+            return Index()
+        if not rest.terms and isinstance(rest.const, int) and isinstance(divisor, int):
+            return Index((), rest.const % divisor)
+        if len(rest.terms) == 1 and rest.const == 0 and rest.terms[0][1] == 1:
+            atom = rest.terms[0][0]
+            if isinstance(atom, Mod) and _divides(divisor, atom.divisor):
+                return atom.numerator % divisor
+        return Index({Mod(rest, divisor): 1})
+
+    def _split(self, divisor: Size) -> tuple[Index, Index]:
+        """self == divisor * whole + rest, with every multiple of the divisor in `whole`."""
+        whole, rest = [], []
+        for atom, c in self.terms:
+            if _divides(divisor, c):
+                whole.append((atom, c // divisor))
+            else:
+                rest.append((atom, c))
+        q = self.const // divisor if _is_int(self.const, divisor) else 0
+        return Index(whole, q), Index(rest, self.const - q * divisor)
+
+    def __repr__(self) -> str:
+        parts = [f"{a}" if c == 1 else f"{c}*{a}" for a, c in self.terms]
+        if self.const != 0 or not parts:
+            parts.append(str(self.const))
+        return " + ".join(parts).replace("+ -", "- ")
+
+    # -- questions ---------------------------------------------------------------------------
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        found = self._symbols
+        if found is None:
+            found = frozenset().union(*map(_atom_symbols, (a for a, _ in self.terms)))
+            object.__setattr__(self, "_symbols", found)
+        return found
+
+    @property
+    def is_const(self) -> bool:
+        return not self.terms
+
+    def coefficient(self, symbol: str) -> Size:
+        """The factor of `symbol` outside any division (0 when absent)."""
+        for atom, c in self.terms:
+            if atom == symbol:
+                return c
+        return 0
+
+    def is_affine_in(self, symbol: str) -> bool:
+        """Whether `symbol` occurs outside divisions and modulos only."""
+        return all(isinstance(a, str) or symbol not in _atom_symbols(a) for a, _ in self.terms)
+
+    def subst(self, values: Mapping[str, Index | str | Size]) -> Index:
+        """Replace symbols; those that `values` lacks stay."""
+        if self.symbols.isdisjoint(values):
+            return self
+        total = Index((), self.const)
+        for atom, c in self.terms:
+            if isinstance(atom, str):
+                new = Index.of(values.get(atom, atom))
+            elif isinstance(atom, FloorDiv):
+                new = atom.numerator.subst(values) // atom.divisor
+            else:
+                new = atom.numerator.subst(values) % atom.divisor
+            total = total + new * c
+        return total
+
+    def bounds(self, ranges: Mapping[str, Range]) -> Range:
+        """Least and greatest value (inclusive) while each symbol stays in its range."""
+        lo = hi = self.const
+        for atom, c in self.terms:
+            a, b = _atom_bounds(atom, ranges)
+            lo, hi = (lo + c * a, hi + c * b) if c > 0 else (lo + c * b, hi + c * a)
+        return lo, hi
+
+    def simplify(self, ranges: Mapping[str, Range]) -> Index:
+        """Drop divisions and modulos that the ranges make trivial."""
+        if all(isinstance(a, str) for a, _ in self.terms):
+            return self
+        total = Index((), self.const)
+        for atom, c in self.terms:
+            if isinstance(atom, str):
+                new = Index.of(atom)
+            else:
+                numerator, divisor = atom.numerator.simplify(ranges), atom.divisor
+                lo, hi = numerator.bounds(ranges)
+                if lo // divisor == hi // divisor:
+                    quotient = lo // divisor
+                    fd = isinstance(atom, FloorDiv)
+                    new = Index.of(quotient) if fd else numerator - quotient * divisor
+                else:
+                    new = (
+                        numerator // divisor if isinstance(atom, FloorDiv) else numerator % divisor
+                    )
+            total = total + new * c
+        return total
+
+    def evaluate(self, values: Mapping[str, Any]) -> Any:
+        """The number (or numpy array) for given values of all symbols."""
+        total = self.const
+        for atom, c in self.terms:
+            if isinstance(atom, str):
+                v = values[atom]
+            else:
+                n = atom.numerator.evaluate(values)
+                v = n // atom.divisor if isinstance(atom, FloorDiv) else n % atom.divisor
+            total = total + v * c
+        return total
+
+
+def _is_int(*values: Size) -> bool:
+    return all(isinstance(v, int) for v in values)
+
+
+def _divides(divisor: Size, value: Size) -> bool:
+    if _is_int(divisor, value):
+        return value % divisor == 0
+    return value == divisor  # symbolic: only the certain case
+
+
+def _atom_symbols(atom: Atom) -> frozenset[str]:
+    return frozenset((atom,)) if isinstance(atom, str) else atom.numerator.symbols
+
+
+@lru_cache(maxsize=1 << 16)
+def _atom_key(atom: Atom) -> tuple[int, str]:
+    return (0, atom) if isinstance(atom, str) else (1, repr(atom))
+
+
+def _atom_bounds(atom: Atom, ranges: Mapping[str, Range]) -> Range:
+    if isinstance(atom, str):
+        return ranges[atom]
+    lo, hi = atom.numerator.bounds(ranges)
+    d = atom.divisor
+    if isinstance(atom, FloorDiv):
+        return lo // d, hi // d
+    return (lo % d, hi % d) if lo // d == hi // d else (0, d - 1)
+
+
+def _merge_div_mod(terms: dict[Atom, Size]) -> Size:
+    """c * d * (x // d) + c * (x % d) ==> c * x, repeatedly, in place; returns c * x's constant."""
+    const: Size = 0
+    mods = [a for a in terms if isinstance(a, Mod)]
+    while mods:
+        mod = mods.pop()
+        if mod not in terms:
+            continue
+        c, x, d = terms[mod], mod.numerator, mod.divisor
+        quotient = x // d
+        if len(quotient.terms) != 1 or quotient.const != 0 or quotient.terms[0][1] != 1:
+            continue
+        div = quotient.terms[0][0]
+        if terms.get(div) != c * d:
+            continue
+        del terms[mod], terms[div]
+        const = const + x.const * c
+        for atom, k in x.terms:
+            terms[atom] = terms.get(atom, 0) + k * c
+            if terms[atom] == 0:
+                del terms[atom]
+            elif isinstance(atom, Mod):
+                mods.append(atom)
+    return const

@@ -1,0 +1,84 @@
+"""What a target is: capabilities that passes and schedules may ask for, and three functions.
+
+Passes, lowering and scheduling consult `Caps` and never a name; only the registry at the end of this
+module names devices. A target lives in a folder of its own under `kernels/` (or `ve/`) and is
+imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from .ir import Program
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What the machine behind a target can do; sizes in bytes, vector widths in bytes."""
+
+    device_type: str  # torch.device.type of the tensors that it works on
+    vector_bytes: int = 64  # widest vector register
+    vector_registers: int = 32
+    fma_latency_regs: int = 14  # independent accumulators that saturate the FMA pipes
+    max_accumulators: int = 28  # accumulators that fit beside operands without spilling
+    l1: int = 32 << 10
+    l2: int = 1 << 20
+    channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
+    contraction: str = "registers"  # how a contraction is tiled: "registers", "dot" (a matrix unit)
+    dtypes: frozenset[str] = frozenset(
+        ("f32", "f64", "i64", "i32", "i16", "i8", "u8", "bool", "f16", "bf16")
+    )
+
+
+class Executable(Protocol):
+    """A program that was built and loaded: one native call (or one graph replay)."""
+
+    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+        """Run on tensors in the order of `Program.inputs`: first those of scope "input", then
+        `weights`: what `prepare` returned. Gives the outputs in the order of `Program.outputs`."""
+
+    def prepare(self, weights: list[Any]) -> list[Any]:
+        """Evaluate `Program.packs` for one weight set: the tensors of scope "weight" that the
+        kernels read, some as they are, some packed."""
+
+
+class Target(Protocol):
+    """Five methods, none optional."""
+
+    @property
+    def caps(self) -> Caps: ...
+
+    def available(self) -> str | None:
+        """None, or why this target can't be used here and what to do about it."""
+
+    def emit(self, program: Program) -> dict[str, str]:
+        """Source text by file name; the same program gives the same text."""
+
+    def build(self, sources: dict[str, str], program: Program) -> Executable:
+        """Compile (cached) and load."""
+
+    def describe(self) -> dict[str, str]:
+        """What `doctor` prints: compiler, version, device."""
+
+
+# torch.device.type -> "module:factory"; adding a target is its folder and a line here
+_REGISTRY = {
+    "cpu": "sol_dynamo.kernels.c:target",
+}
+_loaded: dict[str, Target] = {}
+
+
+def targets() -> tuple[str, ...]:
+    return tuple(_REGISTRY)
+
+
+def get_target(device_type: str) -> Target | None:
+    """The target of a device type, loaded at its first use; None when there is none."""
+    if device_type not in _REGISTRY:
+        return None
+    if device_type not in _loaded:
+        module, factory = _REGISTRY[device_type].split(":")
+        _loaded[device_type] = getattr(import_module(module), factory)()
+    return _loaded[device_type]
