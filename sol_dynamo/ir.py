@@ -234,6 +234,7 @@ class Schedule:
     at: tuple[str, str] | None = None  # (nest, loop): computed there, for what that needs
     store_at: str | None = None  # loop of that nest at which its local buffers live (None: `at`)
     fold: Mapping[str, int] = field(default_factory=dict)  # buffer -> rows of its ring
+    peel: frozenset[str] = frozenset()  # loops whose border iterations are code of their own
     outline: str | None = None  # the loop whose body is a function, shared where the text is equal
     prefetch: tuple[str, ...] = ()  # buffers whose next tile is asked for early
 
@@ -278,11 +279,13 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True)
 class DepthFirst:
-    """kernels[first:last] run for `chunk` images at a time, all of them before the next chunk."""
+    """kernels[first:last] run for `chunk` images at a time, all of them before the next chunk;
+    the nests in it walk one chunk, and buffers in `Program.chunked` start at the chunk's own place."""
 
     first: int
     last: int
     chunk: int
+    trips: int
 
 
 @dataclass(frozen=True)
@@ -296,6 +299,12 @@ class Program:
     mutations: Mapping[str, str] = field(default_factory=dict)  # input -> buffer with its new value
     packs: tuple[Loops, ...] = ()  # weight-only copies, evaluated once per weight set
     depth_first: tuple[DepthFirst, ...] = ()
+    # where memory is, decided last (bytes): in the arena of a call, or in a thread's own memory
+    arena: Mapping[str, int] = field(default_factory=dict)
+    arena_bytes: int = 0
+    band: Mapping[str, int] = field(default_factory=dict)
+    band_bytes: int = 0
+    chunked: Mapping[str, int] = field(default_factory=dict)  # buffer -> bytes between chunks
 
     def base(self, name: str) -> Buffer:
         """The memory under a buffer."""

@@ -1,0 +1,275 @@
+"""Loop-IR expressions as C: scalars and GNU vectors, with common sub-expressions named once.
+
+A `Value` is a C expression with its dtype and lane count. Booleans are 0/1 in scalar code and
+all-ones masks as wide as the compared elements in vector code, as the hardware has them; they
+become bytes only when stored. Knows nothing of loops, buffers or schedules: loads come from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf, isinf, isnan
+from typing import NamedTuple
+
+from ...affine import Index
+from ...ir import DTYPES, Const, Expr, Iota, Load, Op, walk
+
+LANE = "@"  # the symbol of the vector loop's points in a substituted index
+
+_SCALAR = {
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "div": "{0} / {1}",
+    "neg": "-{0}", "and": "{0} & {1}", "or": "{0} | {1}", "xor": "{0} ^ {1}", "shl": "{0} << {1}",
+    "shr": "{0} >> {1}", "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}",
+    "ge": "{0} >= {1}", "eq": "{0} == {1}", "ne": "{0} != {1}",
+}  # fmt: skip
+_COMPARE = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
+_FLOATS = ("f64", "f32")
+STORAGE_ONLY = {"f16": "f32", "bf16": "f32"}  # held in registers as the wider type
+
+
+class Value(NamedTuple):
+    text: str
+    dtype: str  # as in the IR; the lanes of a bool vector are integers of `bits` bits
+    lanes: int = 1
+    bits: int = 8
+
+
+def compute_dtype(dtype: str) -> str:
+    return STORAGE_ONLY.get(dtype, dtype)
+
+
+def c_type(dtype: str, lanes: int = 1, bits: int = 8) -> str:
+    """The C type that holds a value in registers."""
+    dtype = compute_dtype(dtype)
+    if dtype == "bool":
+        return "i32" if lanes == 1 else f"i{bits}x{lanes}"
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def literal(value: float | int | bool, dtype: str) -> str:
+    """A C constant, exact."""
+    if DTYPES[dtype][1] == "b":
+        return str(int(bool(value)))
+    if DTYPES[dtype][1] in "iu":
+        if value in (inf, -inf):  # a monoid's identity
+            bits, signed = 8 * DTYPES[dtype][0], DTYPES[dtype][1] == "i"
+            top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+            value = top if value > 0 else (-top - 1 if signed else 0)
+        value = int(value)
+        if value == -(2**63):
+            return "(-9223372036854775807L - 1)"
+        return f"{value}" + ("UL" if value > 2**63 - 1 else "L" if abs(value) > 2**31 - 1 else "")
+    value, suffix = float(value), "" if dtype == "f64" else "f"
+    if isnan(value):
+        return f"__builtin_nan{suffix}(\"\")"
+    if isinf(value):
+        return ("-" if value < 0 else "") + f"__builtin_inf{suffix}()"
+    return f"{value.hex()}{suffix}"
+
+
+class Expressions:
+    """Emits expressions as named C variables into `lines`, each distinct one once per scope."""
+
+    def __init__(self, load: Callable[[Load, int], Value], index: Callable, fresh: Callable):
+        self.load = load  # (load, lanes) -> Value
+        self.index = index  # Index without LANE -> C text
+        self.fresh = fresh  # prefix -> new C name
+        self.lines: list[str] = []
+        self.memo: list[dict] = [{}]
+        self.uses: set[tuple[str, str, int]] = set()  # math functions called: (name, dtype, lanes)
+
+    def push(self) -> None:
+        self.memo.append({})
+
+    def pop(self) -> None:
+        self.memo.pop()
+
+    def value(self, root: Expr, lanes: int) -> Value:
+        """C for an expression over C variables; `lanes` wide where it depends on LANE."""
+        found = self._find(root, lanes)
+        if found is not None:
+            return found
+        for e in walk(root):
+            if self._find(e, lanes) is None:
+                self.memo[-1][e, lanes] = self._emit(e, lanes)
+        return self._find(root, lanes)
+
+    def _find(self, e: Expr, lanes: int) -> Value | None:
+        for scope in reversed(self.memo):
+            v = scope.get((e, lanes))
+            if v is not None:
+                return v
+        return None
+
+    def name(self, v: Value, prefix: str = "t") -> Value:
+        """Give a value a C name."""
+        name = self.fresh(prefix)
+        self.lines.append(f"const {c_type(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
+        return v._replace(text=name)
+
+    def _emit(self, e: Expr, lanes: int) -> Value:
+        if isinstance(e, Const):
+            return Value(literal(e.value, compute_dtype(e.dtype)), compute_dtype(e.dtype))
+        if isinstance(e, Iota):
+            return self._iota(e, lanes)
+        if isinstance(e, Load):
+            return self.load(e, lanes)
+        assert isinstance(e, Op)
+        args = [self._find(a, lanes) for a in e.args]
+        width = max(a.lanes for a in args)
+        dtype = compute_dtype(e.dtype)
+        if e.name == "cast":
+            return self.cast(args[0], dtype)
+        if e.name == "where":
+            return self._where(args[0], args[1], args[2], dtype, width)
+        if e.name == "not":
+            a = args[0]
+            if a.dtype == "bool":
+                return self.name(a._replace(text=f"~{a.text}" if a.lanes > 1 else f"!{a.text}"))
+            return self.name(a._replace(text=f"~{a.text}"))
+        if e.name in _COMPARE or e.name == "isnan":
+            return self._compare(e.name, args, width)
+        if dtype == "bool":
+            return self._logic(e.name, args, width)
+        return self._arithmetic(e.name, args, dtype, width)
+
+    def _iota(self, e: Iota, lanes: int) -> Value:
+        step = e.index.coefficient(LANE)
+        rest = e.index - step * Index.of(LANE)
+        dtype = compute_dtype(e.dtype)
+        if LANE in rest.symbols:  # divided or reduced lanes: one by one
+            each = [self.index(e.index.subst({LANE: k})) for k in range(lanes)]
+            return self.name(Value(f"({c_type(dtype, lanes)}){{{', '.join(each)}}}", dtype, lanes))
+        start = f"({dtype})({self.index(rest)})"
+        if step == 0:
+            return Value(start, dtype)
+        points = ", ".join(str(step * k) for k in range(lanes))
+        return self.name(Value(f"(({c_type(dtype, lanes)}){{{points}}} + {start})", dtype, lanes))
+
+    # -- conversions ---------------------------------------------------------------------------
+
+    def splat(self, v: Value, lanes: int, dtype: str | None = None) -> Value:
+        """The same scalar in every lane."""
+        if v.lanes == lanes:
+            return v
+        assert v.lanes == 1, (v, lanes)
+        if v.dtype == "bool":
+            bits = 8 * DTYPES[dtype or "f32"][0]
+            return Value(f"((i{bits}x{lanes}){{0}} - (i{bits})({v.text}))", "bool", lanes, bits)
+        t = c_type(v.dtype, lanes)
+        return Value(f"(({t}){{0}} + {v.text})", v.dtype, lanes)
+
+    def cast(self, v: Value, dtype: str) -> Value:
+        if v.dtype == dtype:
+            return v
+        if dtype == "bool":
+            return self._compare("ne", [v, Value("0", v.dtype)], v.lanes)
+        if v.lanes == 1:
+            return self.name(Value(f"({dtype})({v.text})", dtype))
+        if v.dtype == "bool":
+            mask = self.mask_bits(v, 8 * DTYPES[dtype][0])
+            integer = f"i{mask.bits}x{v.lanes}"
+            ones = f"({mask.text} & 1)"
+            if dtype in _FLOATS:
+                ones = f"__builtin_convertvector({ones}, {dtype}x{v.lanes})"
+            elif not dtype.startswith("i"):
+                ones = f"({dtype}x{v.lanes})({integer})({ones})"
+            return self.name(Value(ones, dtype, v.lanes))
+        return self.name(
+            Value(f"__builtin_convertvector({v.text}, {dtype}x{v.lanes})", dtype, v.lanes)
+        )
+
+    def mask_bits(self, v: Value, bits: int) -> Value:
+        """A bool vector with lanes of `bits` bits."""
+        if v.bits == bits:
+            return v
+        text = f"__builtin_convertvector({v.text}, i{bits}x{v.lanes})"
+        return self.name(Value(text, "bool", v.lanes, bits))
+
+    def stored_bool(self, v: Value) -> Value:
+        """A bool as bytes of 0 and 1."""
+        if v.lanes == 1:
+            return Value(f"(u8)({v.text})", "u8")
+        v = self.mask_bits(v, 8)
+        return Value(f"(u8x{v.lanes})({v.text} & 1)", "u8", v.lanes)
+
+    # -- operations ----------------------------------------------------------------------------
+
+    def _where(self, c: Value, a: Value, b: Value, dtype: str, width: int) -> Value:
+        if c.text in ("1", "0") and c.lanes == 1:
+            return a if c.text == "1" else b
+        if width == 1 or c.lanes == 1:
+            if width > 1:
+                a, b = self.splat(a, width, dtype), self.splat(b, width, dtype)
+                if dtype == "bool":
+                    b = self.mask_bits(b, a.bits)
+            return self.name(Value(f"{c.text} ? {a.text} : {b.text}", dtype, width, a.bits))
+        if dtype == "bool":
+            a, b = self.splat(a, width), self.splat(b, width)
+            a, b = self.mask_bits(a, c.bits), self.mask_bits(b, c.bits)
+            return self.name(Value(f"({a.text} & {c.text}) | ({b.text} & ~{c.text})", "bool", width, c.bits))
+        bits = 8 * DTYPES[dtype][0]
+        c, a, b = self.mask_bits(c, bits), self.splat(a, width), self.splat(b, width)
+        t, i = c_type(dtype, width), f"i{bits}x{width}"
+        text = f"({t})((({i})({a.text}) & {c.text}) | (({i})({b.text}) & ~{c.text}))"
+        return self.name(Value(text, dtype, width))
+
+    def _compare(self, name: str, args: list[Value], width: int) -> Value:
+        if name == "isnan":
+            args, name = [args[0], args[0]], "ne"
+        dtype = args[0].dtype
+        if dtype == "bool" and width > 1:
+            bits = max(a.bits for a in args if a.lanes > 1)
+            a, b = (self.mask_bits(self.splat(x, width), bits) for x in args)
+            flip = "" if name == "ne" else "~"
+            return self.name(Value(f"{flip}({a.text} ^ {b.text})", "bool", width, bits))
+        text = _SCALAR[name].format(*(self.splat(a, width).text for a in args))
+        return self.name(Value(f"({text})", "bool", width, 8 * DTYPES[dtype][0]))
+
+    def _logic(self, name: str, args: list[Value], width: int) -> Value:
+        name = {"add": "or", "mul": "and", "max": "or", "min": "and"}.get(name, name)
+        if width > 1:
+            bits = max(a.bits for a in args if a.lanes > 1)
+            args = [self.mask_bits(self.splat(a, width), bits) for a in args]
+            return self.name(Value(f"({_SCALAR[name].format(*(a.text for a in args))})", "bool", width, bits))
+        for a, b in (args, args[::-1]):
+            if name == "and" and a.text in ("0", "1"):
+                return b if a.text == "1" else a
+        return self.name(Value(f"({_SCALAR[name].format(*(a.text for a in args))})", "bool"))
+
+    def _arithmetic(self, name: str, args: list[Value], dtype: str, width: int) -> Value:
+        if name == "max" and dtype in _FLOATS:  # relu keeps NaN in one instruction
+            zero = literal(0.0, dtype)
+            for a, b in (args, args[::-1]):
+                if b.text == zero and b.lanes == 1:
+                    return self._call("relu", [a], dtype, width)
+        if name in _SCALAR and not (name == "div" and dtype not in _FLOATS):
+            if width > 1 and name != "neg":
+                args = [a if a.lanes > 1 else self.splat(a, width) for a in args]
+            text = _SCALAR[name].format(*(a.text for a in args))
+            if width == 1 and DTYPES[dtype][0] < 4:
+                text = f"({dtype})({text})"
+            return self.name(Value(text, dtype, width))
+        return self._call(name, args, dtype, width)
+
+    def _call(self, name: str, args: list[Value], dtype: str, width: int) -> Value:
+        self.uses.add((name, dtype, width))
+        suffix = dtype if width == 1 else f"{dtype}x{width}"
+        text = f"sol_{name}_{suffix}({', '.join(self.splat(a, width).text for a in args)})"
+        return self.name(Value(text, dtype, width))
+
+    # -- combining -----------------------------------------------------------------------------
+
+    def combine(self, monoid: str, acc: Value, new: Value) -> str:
+        """C for a one-value monoid's step."""
+        if monoid == "sum" or monoid == "prod":
+            sign = "+" if monoid == "sum" else "*"
+            return f"{acc.text} {sign} {self.splat(new, acc.lanes).text}"
+        if monoid in ("any", "all"):
+            return f"{acc.text} {'|' if monoid == 'any' else '&'} {self.splat(new, acc.lanes).text}"
+        return self._call_text(monoid, [acc, self.splat(new, acc.lanes)], acc.dtype, acc.lanes)
+
+    def _call_text(self, name: str, args: list[Value], dtype: str, lanes: int) -> str:
+        self.uses.add((name, dtype, lanes))
+        suffix = dtype if lanes == 1 else f"{dtype}x{lanes}"
+        return f"sol_{name}_{suffix}({', '.join(a.text for a in args)})"

@@ -1,0 +1,308 @@
+"""The walk over an FX graph that applies the rules, and what rules build programs with.
+
+A tensor value is a `Buffer` (its own memory or a view), a tuple for ops with several results, or
+None for a result that nobody uses. A rule that cannot handle its arguments returns `NotHandled`
+with the reason, which becomes the reason of the ATen call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..affine import Index
+from ..ir import (
+    Axis,
+    Bind,
+    Buffer,
+    Expr,
+    Extern,
+    Kernel,
+    Load,
+    Loops,
+    Op,
+    Origin,
+    Program,
+    Reduce,
+    Ref,
+    Store,
+)
+
+DTYPE = {
+    torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16",
+    torch.int64: "i64", torch.int32: "i32", torch.int16: "i16", torch.int8: "i8",
+    torch.uint64: "u64", torch.uint32: "u32", torch.uint16: "u16", torch.uint8: "u8",
+    torch.bool: "bool",
+}  # fmt: skip
+TORCH_DTYPE = {v: k for k, v in DTYPE.items()}
+
+
+class NotHandled:
+    """What a rule returns to leave an op to ATen."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+
+Rule = Callable[..., Any]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*targets: Any) -> Callable[[Rule], Rule]:
+    """Register a lowering rule: f(lowering, node, *args, **kwargs) with buffers for tensors."""
+
+    def register(f: Rule) -> Rule:
+        for t in targets:
+            RULES[t] = f
+        return f
+
+    return register
+
+
+class Lowering:
+    """A program being built."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Buffer] = {}
+        self.steps: list[Kernel | Extern] = []
+        self.inputs: list[str] = []
+        self.env: dict[fx.Node, Any] = {}
+        self.node: fx.Node | None = None
+
+    # -- buffers -------------------------------------------------------------------------------
+
+    def _unique(self, name: str) -> str:
+        candidate, n = name, 1
+        while candidate in self.buffers:
+            candidate, n = f"{name}_{n}", n + 1
+        return candidate
+
+    def buffer(
+        self,
+        name: str,
+        dtype: str,
+        shape: Sequence[int],
+        strides: Sequence[int] | None = None,
+        scope: str = "arena",
+    ) -> Buffer:
+        """New memory, contiguous unless strides are given."""
+        shape = tuple(shape)
+        strides = tuple(strides) if strides is not None else contiguous(shape)
+        b = Buffer(self._unique(name), dtype, shape, strides, scope=scope)
+        self.buffers[b.name] = b
+        return b
+
+    def output(self, node: fx.Node, k: int | None = None) -> Buffer:
+        """New memory for a node's (k-th) result, laid out as the layout pass says."""
+        value = node.meta["val"] if k is None else node.meta["val"][k]
+        strides = node.meta.get("sol_strides")
+        if k is not None:
+            strides = strides[k] if strides and isinstance(strides[0], (tuple, list)) else None
+        name = node.name if k is None else f"{node.name}_{k}"
+        return self.buffer(name, DTYPE[value.dtype], value.shape, strides or dense(value))
+
+    def view(self, b: Buffer, shape, strides, offset=0, name: str | None = None) -> Buffer:
+        """The same memory with other strides; `offset` in elements from b's first."""
+        name = self._unique(name or f"{b.name}_view")
+        base = b.base or b.name
+        v = replace(
+            b,
+            name=name,
+            shape=tuple(shape),
+            strides=tuple(strides),
+            offset=b.offset + offset,
+            base=base,
+        )
+        self.buffers[name] = v
+        return v
+
+    # -- nests ---------------------------------------------------------------------------------
+
+    def load(self, b: Buffer, index: Sequence[Index], mask=(), other=None) -> Load:
+        return Load(b.name, tuple(map(Index.of, index)), b.dtype, tuple(mask), other)
+
+    def compute(
+        self,
+        out: Buffer | Sequence[Buffer],
+        axes: Sequence[Axis],
+        index: Sequence[Index | str | int],
+        values: Expr | Sequence[Expr],
+        reduce: Reduce | None = None,
+        binds: Sequence[Bind] = (),
+        mask: Sequence[Index] = (),
+    ) -> None:
+        """Append a kernel of one nest with one store."""
+        outs = (out,) if isinstance(out, Buffer) else tuple(out)
+        vals = (values,) if isinstance(values, Expr) else tuple(values)
+        if reduce is None:
+            vals = tuple(
+                v if v.dtype == b.dtype else cast(v, b.dtype) for b, v in zip(outs, vals, strict=True)
+            )
+        store = Store(
+            tuple(b.name for b in outs), tuple(map(Index.of, index)), vals, tuple(mask), reduce
+        )
+        loops = Loops(tuple(axes), (store,), tuple(binds))
+        self.steps.append(Kernel(outs[0].name, (loops,), origin=origin(self.node)))
+
+    def pointwise(self, out: Buffer, value: Callable[..., Expr]) -> Buffer:
+        """out[i...] = value(i...)"""
+        axes = [Axis(f"i{d}", n) for d, n in enumerate(out.shape)]
+        index = [Index.of(a.symbol) for a in axes]
+        self.compute(out, axes, index, value(*index))
+        return out
+
+    def copy(self, source: Buffer, out: Buffer) -> Buffer:
+        """out[...] = source[...]"""
+        return self.pointwise(out, lambda *i: self.load(source, i))
+
+    def extern(self, node: fx.Node, reason: str) -> Any:
+        """Leave a node to ATen."""
+        value = node.meta["val"]
+        many = isinstance(value, (tuple, list))
+        outs = []
+        for k, v in enumerate(value if many else (value,)):
+            if isinstance(v, torch.Tensor):
+                name = f"{node.name}_{k}" if many else node.name
+                outs.append(self.buffer(name, DTYPE[v.dtype], v.shape, v.stride(), scope="extern"))
+            else:
+                outs.append(None)
+        refs = fx.node.map_arg((node.args, node.kwargs), lambda n: Ref(self.env[n].name))
+        args, kwargs = refs
+        names = tuple(o.name if o else "" for o in outs)
+        self.steps.append(
+            Extern(
+                node.name,
+                node.target,
+                tuple(args),
+                tuple(kwargs.items()),
+                names,
+                origin=origin(node),
+                reason=reason,
+            )
+        )
+        return tuple(outs) if many else outs[0]
+
+
+def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) -> Program:
+    """The loop IR of a graph. sources[i] = ("input" | "weight", k) for each placeholder.
+
+    Errors: a graph with values that are not dense tensors of known dtypes raises `ValueError`.
+    """
+    low = Lowering()
+    outputs: tuple[str | None, ...] = ()
+    placeholders = 0
+    for node in gm.graph.nodes:
+        low.node = node
+        if node.op == "placeholder":
+            kind = sources[placeholders][0] if sources else "input"
+            value = node.meta["val"]
+            b = low.buffer(node.name, DTYPE[value.dtype], value.shape, value.stride(), scope=kind)
+            low.inputs.append(b.name)
+            low.env[node] = b
+            placeholders += 1
+        elif node.op == "call_function":
+            low.env[node] = _apply(low, node)
+        elif node.op == "output":
+            outputs = _outputs(low, node)
+        else:
+            raise ValueError(f"{node.op} {node.target} in a graph to lower")
+    return Program(low.buffers, tuple(low.steps), tuple(low.inputs), outputs)
+
+
+def _apply(low: Lowering, node: fx.Node) -> Any:
+    if node.target is _getitem:
+        return low.env[node.args[0]][node.args[1]]
+    if not node.users:
+        return None
+    f = RULES.get(node.target)
+    if f is None:
+        return low.extern(node, "no lowering rule")
+    values = node.meta["val"]
+    for v in values if isinstance(values, (tuple, list)) else (values,):
+        if isinstance(v, torch.Tensor) and (v.dtype not in DTYPE or v.is_sparse):
+            return low.extern(node, f"dtype {v.dtype}")
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: low.env[n])
+    steps, buffers = len(low.steps), dict(low.buffers)
+    result = f(low, node, *args, **kwargs)
+    if isinstance(result, NotHandled):
+        del low.steps[steps:]
+        low.buffers = buffers
+        return low.extern(node, result.reason)
+    return result
+
+
+def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
+    """Give each output eager's strides, in memory of its own that nothing later writes."""
+    names: list[str | None] = []
+    flat = node.args[0]
+    strides = node.meta.get("sol_output_strides")
+    for k, n in enumerate(flat):
+        if not isinstance(n, fx.Node):
+            names.append(None)
+            continue
+        b, value = low.env[n], n.meta["val"]
+        wanted = tuple(strides[k] if strides and strides[k] is not None else value.stride())
+        own = b.base is None and b.scope == "arena" and b.name not in names
+        if own and same_strides(b.shape, b.strides, wanted):
+            low.buffers[b.name] = replace(b, scope="output")
+            low.env[n] = low.buffers[b.name]
+            names.append(b.name)
+            continue
+        if b.scope == "extern" and b.base is None and b.name not in names:
+            names.append(b.name)
+            continue
+        out = low.buffer(f"out_{b.name}", b.dtype, b.shape, wanted, scope="output")
+        low.node = n
+        low.copy(b, out)
+        names.append(out.name)
+    return tuple(names)
+
+
+def origin(node: fx.Node | None) -> Origin:
+    if node is None:
+        return Origin()
+    target = node.target
+    op = str(target) if not isinstance(target, str) else target
+    trace = node.meta.get("stack_trace") or ""
+    lines = [t.strip() for t in trace.strip().splitlines()]
+    return Origin((node.name,), (op,), " ".join(lines[-2:]))
+
+
+def cast(e: Expr, dtype: str) -> Expr:
+    return e if e.dtype == dtype else Op("cast", (e,), dtype)
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+def dense(value: torch.Tensor) -> tuple[int, ...]:
+    """The tensor's own strides if it fills its memory, else contiguous ones in the same order."""
+    shape, strides = tuple(value.shape), tuple(value.stride())
+    order = sorted(range(len(shape)), key=lambda d: (-strides[d], d))
+    out, step = [0] * len(shape), 1
+    for d in reversed(order):
+        out[d] = step
+        step *= max(shape[d], 1)
+    return tuple(out)
+
+
+def same_strides(shape, a, b) -> bool:
+    return all(n == 1 or x == y for n, x, y in zip(shape, a, b, strict=True)) or 0 in shape
+
+
+def _getitem_target():
+    import operator
+
+    return operator.getitem
+
+
+_getitem = _getitem_target()

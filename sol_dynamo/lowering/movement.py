@@ -1,0 +1,154 @@
+"""Ops that move no values: views as buffer views, the rest as index maps and slices of one buffer.
+
+A view op is first tried on the buffer's real strides (a meta tensor knows whether it can be one);
+where it cannot, it becomes a nest that only copies, which scheduling folds into its readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..affine import Index
+from ..ir import Axis, Buffer, Const, Expr, Op
+from .graph import RULES, TORCH_DTYPE, Lowering, NotHandled, rule
+
+aten = torch.ops.aten
+
+
+def strided_view(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any) -> Buffer | None:
+    """The op's result as a view of x's memory, or None where strides can't say it."""
+    if x.scope == "extern":
+        start = 0
+    meta = torch.empty_strided(x.shape, x.strides, dtype=TORCH_DTYPE[x.dtype], device="meta")
+    try:
+        with torch.no_grad():
+            v = node.target(meta, *args, **kwargs)
+    except RuntimeError:
+        return None
+    if v.untyped_storage()._cdata != meta.untyped_storage()._cdata:
+        return None
+    start = v.storage_offset()
+    return low.view(x, v.shape, v.stride(), start, node.name)
+
+
+@rule(
+    aten.permute.default, aten.transpose.int, aten.t.default, aten.expand.default,
+    aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default,
+    aten.slice.Tensor, aten.select.int, aten.alias.default, aten.detach.default,
+    aten.diagonal.default, aten.unfold.default,
+)  # fmt: skip
+def view_op(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any) -> Any:
+    v = strided_view(low, node, x, *args, **kwargs)
+    return v if v is not None else NotHandled("a view that strides cannot say")
+
+
+@rule(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+def reshape(low: Lowering, node: fx.Node, x: Buffer, size: Sequence[int]) -> Any:
+    """A view if possible, else out[i] = x[unflatten(flatten(i))]."""
+    shape = tuple(node.meta["val"].shape)
+    meta = torch.empty_strided(x.shape, x.strides, dtype=torch.int8, device="meta")
+    try:
+        v = meta.view(shape)
+        return low.view(x, v.shape, v.stride(), 0, node.name)
+    except RuntimeError:
+        pass
+    out = low.output(node)
+
+    def value(*index: Index) -> Expr:
+        flat = Index()
+        for i, n in zip(index, shape, strict=True):
+            flat = flat * n + i
+        ranges = {f"i{d}": (0, n - 1) for d, n in enumerate(shape)}
+        return low.load(x, unflatten(flat, x.shape, ranges))
+
+    return low.pointwise(out, value)
+
+
+def unflatten(flat: Index, shape: Sequence[int], ranges) -> list[Index]:
+    """The multi-dimensional index of a position in row-major order."""
+    index, step = [], prod(shape)
+    for n in shape:
+        step //= max(n, 1)
+        index.append(((flat // step) % n).simplify(ranges) if n > 1 else Index())
+    return index
+
+
+@rule(aten.clone.default)
+def clone(low: Lowering, node: fx.Node, x: Buffer, *, memory_format: Any = None) -> Any:
+    return low.copy(x, low.output(node))
+
+
+@rule(aten.cat.default)
+def cat(low: Lowering, node: fx.Node, tensors: Sequence[Buffer], dim: int = 0) -> Any:
+    """Each input copied into its slice; scheduling lets producers write there themselves."""
+    out = low.output(node)
+    dim %= len(out.shape)
+    start = 0
+    for x in tensors:
+        if x.shape == (0,) and len(out.shape) != 1:  # the legacy empty tensor
+            continue
+        if x.dtype != out.dtype:
+            return NotHandled("cat of several dtypes")
+        if x.shape[dim] == 0:
+            continue
+        part = low.view(out, x.shape, out.strides, start * out.strides[dim], f"{out.name}_at{start}")
+        low.copy(x, part)
+        start += x.shape[dim]
+    return out
+
+
+@rule(aten.split.Tensor, aten.split_with_sizes.default)
+def split(low: Lowering, node: fx.Node, x: Buffer, size: Any, dim: int = 0) -> Any:
+    dim %= len(x.shape)
+    parts, start = [], 0
+    for value in node.meta["val"]:
+        n = value.shape[dim]
+        shape = (*x.shape[:dim], n, *x.shape[dim + 1 :])
+        parts.append(low.view(x, shape, x.strides, start * x.strides[dim], f"{node.name}_{len(parts)}"))
+        start += n
+    return tuple(parts)
+
+
+@rule(aten.constant_pad_nd.default)
+def pad(low: Lowering, node: fx.Node, x: Buffer, pads: Sequence[int], value: Any = 0) -> Any:
+    """A guarded load; negative pads crop."""
+    out = low.output(node)
+    rank = len(x.shape)
+    before = [0] * rank
+    for k in range(len(pads) // 2):
+        before[rank - 1 - k] = pads[2 * k]
+
+    def expression(*index: Index) -> Expr:
+        inner = [i - b for i, b in zip(index, before, strict=True)]
+        mask = []
+        for d, i in enumerate(inner):
+            if before[d] > 0:
+                mask.append(i)
+            if out.shape[d] - before[d] > x.shape[d]:
+                mask.append(x.shape[d] - 1 - i)
+        return low.load(x, inner, mask, value)
+
+    return low.pointwise(out, expression)
+
+
+@rule(aten.flip.default)
+def flip(low: Lowering, node: fx.Node, x: Buffer, dims: Sequence[int]) -> Any:
+    dims = [d % len(x.shape) for d in dims]
+    out = low.output(node)
+    return low.pointwise(
+        out,
+        lambda *i: low.load(x, [x.shape[d] - 1 - k if d in dims else k for d, k in enumerate(i)]),
+    )
+
+
+@rule(aten.lift_fresh_copy.default)
+def lift(low: Lowering, node: fx.Node, x: Buffer) -> Any:
+    return low.copy(x, low.output(node))
+
+
+__all__ = ["RULES", "Axis", "Const", "Op", "strided_view", "unflatten"]

@@ -1,0 +1,268 @@
+"""Pointwise ATen ops: one table from op to expression, eager's type promotion around it.
+
+Half-precision operands are computed in float32 and rounded once at the store, as eager does per op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi, sqrt
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..affine import Index
+from ..ir import DTYPES, Buffer, Const, Expr, Op
+from .graph import DTYPE, RULES, Lowering, NotHandled, cast
+
+aten = torch.ops.aten
+
+
+def op(name: str, *args: Expr, dtype: str | None = None) -> Expr:
+    return Op(name, args, dtype or args[-1].dtype)
+
+
+def like(x: Expr, value: float) -> Const:
+    return Const(value, x.dtype)
+
+
+def compare(name: str) -> Callable[..., Expr]:
+    return lambda a, b: Op(name, (a, b), "bool")
+
+
+def _alpha(name: str) -> Callable[..., Expr]:
+    def f(a: Expr, b: Expr, alpha: float = 1) -> Expr:
+        return op(name, a, b if alpha == 1 else op("mul", b, like(b, alpha)))
+
+    return f
+
+
+def _clamp(x: Expr, low: Any = None, high: Any = None) -> Expr:
+    if low is not None:
+        x = op("max", x, low if isinstance(low, Expr) else like(x, low))
+    if high is not None:
+        x = op("min", x, high if isinstance(high, Expr) else like(x, high))
+    return x
+
+
+def _gelu(x: Expr, approximate: str = "none") -> Expr:
+    half, one = like(x, 0.5), like(x, 1.0)
+    if approximate == "tanh":
+        cube = op("mul", op("mul", x, x), op("mul", x, like(x, 0.044715)))
+        inner = op("mul", like(x, sqrt(2 / pi)), op("add", x, cube))
+        return op("mul", op("mul", half, x), op("add", one, op("tanh", inner)))
+    return op("mul", op("mul", x, half), op("add", one, op("erf", op("mul", x, like(x, sqrt(0.5))))))
+
+
+def _silu(x: Expr) -> Expr:
+    return op("div", x, op("add", like(x, 1.0), op("exp", op("neg", x))))
+
+
+def _hardsigmoid(x: Expr) -> Expr:
+    return op("div", _clamp(op("add", x, like(x, 3.0)), 0.0, 6.0), like(x, 6.0))
+
+
+def _elu(x: Expr, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Expr:
+    negative = op("mul", op("expm1", op("mul", x, like(x, input_scale))), like(x, alpha * scale))
+    return op("where", compare("gt")(x, like(x, 0.0)), op("mul", x, like(x, scale)), negative)
+
+
+def _leaky(x: Expr, slope: float = 0.01) -> Expr:
+    return op("where", compare("gt")(x, like(x, 0.0)), x, op("mul", x, like(x, slope)))
+
+
+def _softplus(x: Expr, beta: float = 1, threshold: float = 20) -> Expr:
+    scaled = op("mul", x, like(x, beta))
+    soft = op("div", op("log1p", op("exp", scaled)), like(x, beta))
+    return op("where", compare("gt")(scaled, like(x, threshold)), x, soft)
+
+
+def _div(a: Expr, b: Expr, rounding_mode: str | None = None) -> Expr:
+    if rounding_mode == "floor":
+        return op("floordiv", a, b)
+    q = op("div", a, b)
+    return op("trunc", q) if rounding_mode == "trunc" else q
+
+
+def _sign(x: Expr) -> Expr:
+    zero, one = like(x, 0), like(x, 1)
+    up = op("where", compare("gt")(x, zero), one, zero)
+    return op("where", compare("lt")(x, zero), like(x, -1), up)
+
+
+def _square(x: Expr) -> Expr:
+    return op("mul", x, x)
+
+
+def _pow(x: Expr, e: Any) -> Expr:
+    if not isinstance(e, Expr):
+        if e == 2:
+            return op("mul", x, x)
+        if e == 3:
+            return op("mul", op("mul", x, x), x)
+        if e == 0.5:
+            return op("sqrt", x)
+        if e == 1:
+            return x
+        e = like(x, e)
+    return op("pow", x, e)
+
+
+def unary(name: str) -> Callable[..., Expr]:
+    return lambda x: op(name, x)
+
+
+# op -> (expression over promoted arguments, kind of promotion)
+# "same": the result's dtype; "float": as "same", integers computed as floats; "args": comparisons
+POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
+    aten.add.Tensor: (_alpha("add"), "same"), aten.add.Scalar: (_alpha("add"), "same"),
+    aten.sub.Tensor: (_alpha("sub"), "same"), aten.sub.Scalar: (_alpha("sub"), "same"),
+    aten.rsub.Scalar: (lambda a, b, alpha=1: _alpha("sub")(b, a, alpha), "same"),
+    aten.mul.Tensor: (lambda a, b: op("mul", a, b), "same"),
+    aten.mul.Scalar: (lambda a, b: op("mul", a, b), "same"),
+    aten.div.Tensor: (_div, "same"), aten.div.Scalar: (_div, "same"),
+    aten.neg.default: (unary("neg"), "same"), aten.abs.default: (unary("abs"), "same"),
+    aten.relu.default: (lambda x: op("max", x, like(x, 0)), "same"),
+    aten.clamp.default: (_clamp, "same"), aten.clamp.Tensor: (_clamp, "same"),
+    aten.hardtanh.default: (lambda x, a=-1, b=1: _clamp(x, a, b), "same"),
+    aten.clamp_min.default: (lambda x, a: _clamp(x, a), "same"),
+    aten.clamp_max.default: (lambda x, a: _clamp(x, None, a), "same"),
+    aten.maximum.default: (lambda a, b: op("max", a, b), "same"),
+    aten.minimum.default: (lambda a, b: op("min", a, b), "same"),
+    aten.sigmoid.default: (unary("sigmoid"), "float"), aten.tanh.default: (unary("tanh"), "float"),
+    aten.exp.default: (unary("exp"), "float"), aten.expm1.default: (unary("expm1"), "float"),
+    aten.log.default: (unary("log"), "float"), aten.log1p.default: (unary("log1p"), "float"),
+    aten.log2.default: (unary("log2"), "float"), aten.log10.default: (unary("log10"), "float"),
+    aten.sqrt.default: (unary("sqrt"), "float"), aten.rsqrt.default: (unary("rsqrt"), "float"),
+    aten.sin.default: (unary("sin"), "float"), aten.cos.default: (unary("cos"), "float"),
+    aten.tan.default: (unary("tan"), "float"), aten.erf.default: (unary("erf"), "float"),
+    aten.reciprocal.default: (lambda x: op("div", like(x, 1.0), x), "float"),
+    aten.floor.default: (unary("floor"), "same"), aten.ceil.default: (unary("ceil"), "same"),
+    aten.trunc.default: (unary("trunc"), "same"), aten.round.default: (unary("round"), "same"),
+    aten.sign.default: (_sign, "same"), aten.square.default: (_square, "same"),
+    aten.gelu.default: (_gelu, "float"), aten.silu.default: (_silu, "float"),
+    aten.hardsigmoid.default: (_hardsigmoid, "float"),
+    aten.hardswish.default: (lambda x: op("mul", x, _hardsigmoid(x)), "float"),
+    aten.elu.default: (_elu, "float"), aten.leaky_relu.default: (_leaky, "float"),
+    aten.softplus.default: (_softplus, "float"),
+    aten.pow.Tensor_Scalar: (_pow, "float"), aten.pow.Tensor_Tensor: (_pow, "float"),
+    aten.eq.Tensor: (compare("eq"), "args"), aten.eq.Scalar: (compare("eq"), "args"),
+    aten.ne.Tensor: (compare("ne"), "args"), aten.ne.Scalar: (compare("ne"), "args"),
+    aten.lt.Tensor: (compare("lt"), "args"), aten.lt.Scalar: (compare("lt"), "args"),
+    aten.le.Tensor: (compare("le"), "args"), aten.le.Scalar: (compare("le"), "args"),
+    aten.gt.Tensor: (compare("gt"), "args"), aten.gt.Scalar: (compare("gt"), "args"),
+    aten.ge.Tensor: (compare("ge"), "args"), aten.ge.Scalar: (compare("ge"), "args"),
+    aten.isnan.default: (lambda x: Op("isnan", (x,), "bool"), "args"),
+    aten.logical_not.default: (lambda x: op("not", cast(x, "bool")), "args"),
+    aten.logical_and.default: (lambda a, b: op("and", cast(a, "bool"), cast(b, "bool")), "args"),
+    aten.logical_or.default: (lambda a, b: op("or", cast(a, "bool"), cast(b, "bool")), "args"),
+}  # fmt: skip
+
+
+def broadcast(low: Lowering, b: Buffer, index: tuple[Index, ...]) -> Expr:
+    """Load b at the trailing dimensions of an index, dimensions of size 1 at 0."""
+    tail = index[len(index) - len(b.shape) :]
+    return low.load(b, [0 if n == 1 else i for n, i in zip(b.shape, tail, strict=True)])
+
+
+def _promoted(args: list[Any], out: str, kind: str) -> str:
+    """The dtype in which an op computes."""
+    if kind != "args":
+        if kind == "float" and DTYPES[out][1] != "f":
+            return "f32"
+        return {"f16": "f32", "bf16": "f32"}.get(out, out)
+    tensors = [a for a in args if isinstance(a, Buffer)]
+    probes = [torch.empty((1,) * min(len(a.shape), 1), dtype=_torch(a.dtype)) for a in tensors]
+    scalars = [a for a in args if isinstance(a, (int, float, bool))]
+    result = probes[0].dtype if len(probes) == 1 else torch.result_type(*probes)
+    if scalars:
+        result = torch.result_type(probes[0], scalars[0])
+    name = DTYPE[result]
+    return {"f16": "f32", "bf16": "f32"}.get(name, name)
+
+
+def _torch(dtype: str) -> torch.dtype:
+    from .graph import TORCH_DTYPE
+
+    return TORCH_DTYPE[dtype]
+
+
+_TENSORS = {  # how many leading arguments are values; the others are attributes
+    aten.clamp.default: 1, aten.hardtanh.default: 1, aten.clamp_min.default: 1,
+    aten.clamp_max.default: 1, aten.gelu.default: 1, aten.elu.default: 1,
+    aten.leaky_relu.default: 1, aten.softplus.default: 1, aten.pow.Tensor_Scalar: 1,
+}  # fmt: skip
+
+
+def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    expression, kind = POINTWISE[node.target]
+    out = DTYPE[node.meta["val"].dtype]
+    dtype = _promoted(list(args), out, kind)
+    if node.target in (aten.div.Tensor, aten.div.Scalar) and DTYPES[dtype][1] != "f":
+        return NotHandled("integer division")
+    if node.target in (aten.neg.default, aten.abs.default) and DTYPES[dtype][1] not in "fi":
+        return NotHandled(f"{dtype} argument")
+    if DTYPES[dtype][1] == "b" and kind != "args" and node.target not in _BOOL_OK:
+        return NotHandled("bool arithmetic")
+    if DTYPES[dtype][1] in "iu" and node.target in _ROUNDING:
+        return NotHandled("rounding of integers")
+    if isinstance(kwargs.get("rounding_mode"), str) and DTYPES[dtype][1] != "f":
+        return NotHandled("integer division")
+    count = _TENSORS.get(node.target, len(args))
+
+    def value(*index: Index) -> Expr:
+        values: list[Any] = []
+        for k, a in enumerate(args):
+            if isinstance(a, Buffer):
+                values.append(cast(broadcast(low, a, index), dtype))
+            elif k < count and isinstance(a, (int, float)):
+                values.append(Const(a, dtype))
+            else:
+                values.append(a)
+        return expression(*values, **kwargs)
+
+    return low.pointwise(low.output(node), value)
+
+
+_BOOL_OK = frozenset((aten.mul.Tensor, aten.maximum.default, aten.minimum.default))
+_ROUNDING = frozenset(
+    (aten.floor.default, aten.ceil.default, aten.trunc.default, aten.round.default)
+)
+for _target in POINTWISE:
+    RULES[_target] = _lower
+
+
+def _where(low: Lowering, node: fx.Node, c: Buffer, a: Any, b: Any) -> Any:
+    out = low.output(node)
+    dtype = {"f16": "f32", "bf16": "f32"}.get(out.dtype, out.dtype)
+
+    def value(*index: Index) -> Expr:
+        branches = [
+            cast(broadcast(low, x, index), dtype) if isinstance(x, Buffer) else Const(x, dtype)
+            for x in (a, b)
+        ]
+        return op("where", cast(broadcast(low, c, index), "bool"), *branches, dtype=dtype)
+
+    return low.pointwise(out, value)
+
+
+def _convert(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any) -> Any:
+    """Changes of dtype; layout and device are settled elsewhere."""
+    return low.pointwise(low.output(node), lambda *i: low.load(x, i))
+
+
+def _fill(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    values = {aten.zeros_like.default: 0, aten.ones_like.default: 1}
+    v = values.get(node.target, args[1] if len(args) > 1 else 0)
+    if not isinstance(v, (int, float)):
+        return NotHandled("fill value is a tensor")
+    out = low.output(node)
+    return low.pointwise(out, lambda *i: Const(v, out.dtype))
+
+
+RULES[aten.where.self] = _where
+RULES[torch.ops.prims.convert_element_type.default] = _convert
+RULES[aten._to_copy.default] = _convert
+for _target in (aten.full.default, aten.full_like.default, aten.zeros_like.default, aten.ones_like.default):
+    RULES[_target] = _fill

@@ -1,0 +1,370 @@
+"""Reductions, pooling, softmax and norms: nests with reduce axes, several nests where one needs
+another's result. Scheduling puts such nests into one kernel.
+
+Sums longer than `WIDE` accumulate in float64, as eager's cascade would keep them accurate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, prod
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..affine import Index
+from ..ir import DTYPES, Axis, Buffer, Const, Expr, Iota, Load, Op, Reduce
+from .graph import DTYPE, Lowering, NotHandled, cast, rule
+
+aten = torch.ops.aten
+WIDE = 1024
+_FLOAT = ("f32", "f64", "f16", "bf16")
+
+
+def accumulator(dtype: str, length: int) -> str:
+    """The dtype in which a sum of `length` terms is kept."""
+    if dtype == "f32":
+        return "f64" if length > WIDE else "f32"
+    return {"f16": "f32", "bf16": "f32"}.get(dtype, dtype)
+
+
+def _dims(dim: Any, rank: int) -> list[int]:
+    if dim is None or dim == []:
+        return list(range(rank))
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    return sorted(d % rank for d in dims) if rank else []
+
+
+def reduce_into(
+    low: Lowering,
+    outs: Buffer | Sequence[Buffer],
+    x: Buffer,
+    dims: list[int],
+    keepdim: bool,
+    monoid: str,
+    values: Callable[[Expr, Index], Expr | Sequence[Expr]],
+    acc: str,
+) -> None:
+    """outs[rest] = monoid over dims of values(x[...], the position along dims[0])."""
+    axes, index, where = [], [], []
+    for d, n in enumerate(x.shape):
+        if d in dims:
+            axes.append(Axis(f"r{d}", n, "reduce"))
+            if keepdim:
+                where.append(Index())
+        else:
+            axes.append(Axis(f"i{d}", n))
+            where.append(Index.of(f"i{d}"))
+        index.append(Index.of(axes[-1].symbol))
+    axes.sort(key=lambda a: a.kind == "reduce")
+    position = sum(
+        (index[d] * prod(x.shape[e] for e in dims if e > d) for d in dims), Index()
+    )
+    low.compute(outs, axes, where, values(low.load(x, index), position), Reduce(monoid, acc))
+
+
+def _scratch(low: Lowering, node: fx.Node, x: Buffer, dims: list[int], dtype: str, name: str) -> Buffer:
+    """A buffer of x's shape with the reduced dimensions kept at 1."""
+    shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
+    return low.buffer(f"{node.name}_{name}", dtype, shape)
+
+
+def _at(low: Lowering, b: Buffer, index: Sequence[Index]) -> Load:
+    return low.load(b, [0 if n == 1 else i for n, i in zip(b.shape, index, strict=True)])
+
+
+def _length(x: Buffer, dims: list[int]) -> int:
+    return prod(x.shape[d] for d in dims)
+
+
+@rule(aten.sum.default, aten.sum.dim_IntList)
+def sum_(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
+    dims = _dims(dim, len(x.shape))
+    out = low.output(node)
+    acc = accumulator(out.dtype, _length(x, dims))
+    reduce_into(low, out, x, dims, keepdim, "sum", lambda v, _: cast(v, acc), acc)
+    return out
+
+
+@rule(aten.mean.default, aten.mean.dim)
+def mean(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
+    """The sum, then one division."""
+    if x.dtype not in _FLOAT:
+        return NotHandled(f"mean of {x.dtype}")
+    dims = _dims(dim, len(x.shape))
+    out = low.output(node)
+    length = _length(x, dims)
+    acc = accumulator(out.dtype, length)
+    total = low.buffer(f"{node.name}_sum", acc, out.shape, out.strides)
+    reduce_into(low, total, x, dims, keepdim, "sum", lambda v, _: cast(v, acc), acc)
+    return low.pointwise(
+        out, lambda *i: Op("div", (low.load(total, i), Const(float(length), acc)), acc)
+    )
+
+
+@rule(aten.amax.default, aten.amin.default)
+def extremum(low, node, x, dim=(), keepdim=False) -> Any:
+    name = "max" if node.target is aten.amax.default else "min"
+    out = low.output(node)
+    reduce_into(low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype)
+    return out
+
+
+@rule(aten.max.default, aten.min.default)
+def extremum_of_all(low, node, x) -> Any:
+    name = "max" if node.target is aten.max.default else "min"
+    out = low.output(node)
+    reduce_into(low, out, x, _dims(None, len(x.shape)), False, name, lambda v, _: v, out.dtype)
+    return out
+
+
+@rule(aten.max.dim, aten.min.dim)
+def extremum_with_index(low, node, x, dim, keepdim=False) -> Any:
+    name = "argmax" if node.target is aten.max.dim else "argmin"
+    if not x.shape or x.dtype not in ("f32", "f64", "i64", "i32"):
+        return NotHandled(f"{name} of {x.dtype}{list(x.shape)}")
+    outs = (low.output(node, 0), low.output(node, 1))
+    pair = lambda v, p: (v, Iota(p, "i64"))  # noqa: E731
+    reduce_into(low, outs, x, _dims(dim, len(x.shape)), keepdim, name, pair, x.dtype)
+    return outs
+
+
+@rule(aten.argmax.default, aten.argmin.default)
+def arg(low, node, x, dim=None, keepdim=False) -> Any:
+    name = "argmax" if node.target is aten.argmax.default else "argmin"
+    if not x.shape or x.dtype not in ("f32", "f64", "i64", "i32"):
+        return NotHandled(f"{name} of {x.dtype}{list(x.shape)}")
+    out = low.output(node)
+    best = low.buffer(f"{node.name}_value", x.dtype, out.shape)
+    pair = lambda v, p: (v, Iota(p, "i64"))  # noqa: E731
+    reduce_into(low, (best, out), x, _dims(dim, len(x.shape)), keepdim, name, pair, x.dtype)
+    return out
+
+
+@rule(aten.prod.default, aten.prod.dim_int)
+def product(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
+    out = low.output(node)
+    acc = accumulator(out.dtype, 1)
+    if acc == "bool":
+        return NotHandled("product of bool")
+    dims = _dims(dim, len(x.shape))
+    reduce_into(low, out, x, dims, keepdim, "prod", lambda v, _: cast(v, acc), acc)
+    return out
+
+
+@rule(aten.any.default, aten.any.dim, aten.all.default, aten.all.dim)
+def any_all(low, node, x, dim=None, keepdim=False) -> Any:
+    name = "any" if node.target in (aten.any.default, aten.any.dim) else "all"
+    out = low.output(node)
+    if out.dtype != "bool":
+        return NotHandled(f"{name} giving {out.dtype}")
+    dims = _dims(dim, len(x.shape))
+    reduce_into(low, out, x, dims, keepdim, name, lambda v, _: cast(v, "bool"), "bool")
+    return out
+
+
+def _moments(low, node, x: Buffer, dims: list[int], divisor: float) -> tuple[Buffer, Buffer]:
+    """Mean and sum of squared deviations / divisor, in two passes: exact where one pass is not."""
+    length = _length(x, dims)
+    acc = accumulator(x.dtype, length)
+    total = _scratch(low, node, x, dims, acc, "sum")
+    average = _scratch(low, node, x, dims, acc, "mean")
+    squares = _scratch(low, node, x, dims, acc, "squares")
+    variance = _scratch(low, node, x, dims, acc, "var")
+    reduce_into(low, total, x, dims, True, "sum", lambda v, _: cast(v, acc), acc)
+    low.pointwise(average, lambda *i: Op("div", (low.load(total, i), Const(float(length), acc)), acc))
+    full = [Index.of(f"{'r' if d in dims else 'i'}{d}") for d in range(len(x.shape))]
+
+    def square(v: Expr, _: Index) -> Expr:
+        centered = Op("sub", (cast(v, acc), _at(low, average, full)), acc)
+        return Op("mul", (centered, centered), acc)
+
+    reduce_into(low, squares, x, dims, True, "sum", square, acc)
+    low.pointwise(variance, lambda *i: Op("div", (low.load(squares, i), Const(divisor, acc)), acc))
+    return average, variance
+
+
+def _squeezed(low: Lowering, node: fx.Node, b: Buffer, out: Buffer, dims: list[int], keepdim: bool):
+    """out = b with the reduced dimensions dropped, if they are."""
+    if keepdim:
+        return low.copy(b, out)
+
+    def value(*index: Index) -> Expr:
+        rest = iter(index)
+        return low.load(b, [Index() if d in dims else next(rest) for d in range(len(b.shape))])
+
+    return low.pointwise(out, value)
+
+
+@rule(aten.var.correction)
+def var(low, node, x, dim=None, *, correction=None, keepdim=False) -> Any:
+    if x.dtype not in ("f32", "f64"):
+        return NotHandled(f"variance of {x.dtype}")
+    dims = _dims(dim, len(x.shape))
+    divisor = max(_length(x, dims) - (1 if correction is None else correction), 0)
+    _, variance = _moments(low, node, x, dims, float(divisor))
+    return _squeezed(low, node, variance, low.output(node), dims, keepdim)
+
+
+@rule(aten.var_mean.correction)
+def var_mean(low, node, x, dim=None, *, correction=None, keepdim=False) -> Any:
+    if x.dtype not in ("f32", "f64"):
+        return NotHandled(f"variance of {x.dtype}")
+    dims = _dims(dim, len(x.shape))
+    divisor = max(_length(x, dims) - (1 if correction is None else correction), 0)
+    average, variance = _moments(low, node, x, dims, float(divisor))
+    return (
+        _squeezed(low, node, variance, low.output(node, 0), dims, keepdim),
+        _squeezed(low, node, average, low.output(node, 1), dims, keepdim),
+    )
+
+
+@rule(aten.native_layer_norm.default)
+def layer_norm(low, node, x, shape, weight, bias, eps) -> Any:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the trailing dimensions."""
+    if x.dtype not in ("f32", "f64"):
+        return NotHandled(f"layer norm of {x.dtype}")
+    rank = len(x.shape)
+    dims = list(range(rank - len(shape), rank))
+    average, variance = _moments(low, node, x, dims, float(_length(x, dims)))
+    acc = average.dtype
+    scale = _scratch(low, node, x, dims, acc, "rstd")
+
+    def inverse(*i: Index) -> Expr:
+        shifted = Op("add", (low.load(variance, i), Const(eps, acc)), acc)
+        return Op("div", (Const(1.0, acc), Op("sqrt", (shifted,), acc)), acc)
+
+    low.pointwise(scale, inverse)
+
+    def value(*i: Index) -> Expr:
+        centered = Op("sub", (cast(low.load(x, i), acc), _at(low, average, i)), acc)
+        v = Op("mul", (centered, _at(low, scale, i)), acc)
+        tail = i[rank - len(shape) :]
+        if weight is not None:
+            v = Op("mul", (v, cast(low.load(weight, tail), acc)), acc)
+        if bias is not None:
+            v = Op("add", (v, cast(low.load(bias, tail), acc)), acc)
+        return v
+
+    out = low.pointwise(low.output(node, 0), value)
+    rest = [None, None]
+    for k, b in ((1, average), (2, scale)):
+        if any(u.args[1] == k for u in node.users):
+            rest[k - 1] = low.copy(b, low.output(node, k))
+    return (out, *rest)
+
+
+@rule(aten._softmax.default, aten._log_softmax.default)
+def softmax(low, node, x, dim, half_to_float) -> Any:
+    """exp(x - max) / sum, or x - max - log(sum)."""
+    if x.dtype not in ("f32", "f64") or not x.shape:
+        return NotHandled(f"softmax of {x.dtype}{list(x.shape)}")
+    dims = _dims(dim, len(x.shape))
+    acc = accumulator(x.dtype, _length(x, dims))
+    top = _scratch(low, node, x, dims, x.dtype, "max")
+    total = _scratch(low, node, x, dims, acc, "sum")
+    reduce_into(low, top, x, dims, True, "max", lambda v, _: v, x.dtype)
+    full = [Index.of(f"{'r' if d in dims else 'i'}{d}") for d in range(len(x.shape))]
+
+    def shifted(v: Expr, index: Sequence[Index]) -> Expr:
+        return Op("sub", (v, _at(low, top, index)), x.dtype)
+
+    if node.target is aten._log_softmax.default:
+        each = lambda v, _: cast(Op("exp", (shifted(v, full),), x.dtype), acc)  # noqa: E731
+        reduce_into(low, total, x, dims, True, "sum", each, acc)
+
+        def value(*i: Index) -> Expr:
+            log = cast(Op("log", (_at(low, total, i),), acc), x.dtype)
+            return Op("sub", (shifted(low.load(x, i), i), log), x.dtype)
+
+        return low.pointwise(low.output(node), value)
+    powers = low.buffer(f"{node.name}_exp", x.dtype, x.shape, x.strides)
+    low.pointwise(powers, lambda *i: Op("exp", (shifted(low.load(x, i), i),), x.dtype))
+    reduce_into(low, total, powers, dims, True, "sum", lambda v, _: cast(v, acc), acc)
+    return low.pointwise(
+        low.output(node),
+        lambda *i: Op("div", (low.load(powers, i), cast(_at(low, total, i), x.dtype)), x.dtype),
+    )
+
+
+def _window(x: Buffer, out: Buffer, kernel, stride, padding, dilation):
+    """Axes, input position and mask of a pooling window over the trailing dimensions."""
+    rank, spatial = len(x.shape), len(kernel)
+    axes = [Axis(f"i{d}", n) for d, n in enumerate(out.shape)]
+    index: list[Index] = [Index.of(f"i{d}") for d in range(rank - spatial)]
+    mask = []
+    for k in range(spatial):
+        d = rank - spatial + k
+        axes.append(Axis(f"r{k}", kernel[k], "reduce"))
+        p = Index.of(f"i{d}") * stride[k] + Index.of(f"r{k}") * dilation[k] - padding[k]
+        last = (out.shape[d] - 1) * stride[k] + (kernel[k] - 1) * dilation[k] - padding[k]
+        if padding[k]:
+            mask.append(p)
+        if last >= x.shape[d]:
+            mask.append(x.shape[d] - 1 - p)
+        index.append(p)
+    return axes, index, mask
+
+
+def _pair(v: Any, default: Any = None) -> list[int]:
+    v = list(v) if isinstance(v, (list, tuple)) else [v]
+    if not v:
+        return list(default)
+    return v * 2 if len(v) == 1 else v
+
+
+@rule(aten.max_pool2d_with_indices.default)
+def max_pool(low, node, x, kernel, stride=(), padding=(0,), dilation=(1,), ceil_mode=False) -> Any:
+    """The window's maximum and, where somebody asks, its position in the input plane."""
+    kernel = _pair(kernel)
+    stride, padding, dilation = _pair(stride, kernel), _pair(padding), _pair(dilation)
+    if DTYPES[x.dtype][1] != "f" or x.dtype not in ("f32", "f64"):
+        return NotHandled(f"max pooling of {x.dtype}")
+    out = low.output(node, 0)
+    axes, index, mask = _window(x, out, kernel, stride, padding, dilation)
+    v = low.load(x, index, mask, -inf)
+    where = [Index.of(f"i{d}") for d in range(len(out.shape))]
+    if not any(u.args[1] == 1 for u in node.users):
+        low.compute(out, axes, where, v, Reduce("max", x.dtype))
+        return out, None
+    second = low.output(node, 1)
+    position = index[-2] * x.shape[-1] + index[-1]
+    if mask:
+        return NotHandled("max pooling with padding and indices")
+    low.compute((out, second), axes, where, (v, Iota(position, "i64")), Reduce("argmax", x.dtype))
+    return out, second
+
+
+@rule(aten.avg_pool2d.default)
+def avg_pool(
+    low, node, x, kernel, stride=(), padding=(0,), ceil_mode=False, count_include_pad=True, divisor_override=None
+) -> Any:
+    """The window's sum divided by its size (or the divisor given)."""
+    kernel = _pair(kernel)
+    stride, padding = _pair(stride, kernel), _pair(padding)
+    if x.dtype not in ("f32", "f64"):
+        return NotHandled(f"average pooling of {x.dtype}")
+    out = low.output(node)
+    axes, index, mask = _window(x, out, kernel, stride, padding, [1, 1])
+    if mask and (not count_include_pad or ceil_mode):
+        return NotHandled("average pooling whose windows have different sizes")
+    total = low.buffer(f"{node.name}_sum", x.dtype, out.shape, out.strides)
+    where = [Index.of(f"i{d}") for d in range(len(out.shape))]
+    low.compute(total, axes, where, low.load(x, index, mask, 0.0), Reduce("sum", x.dtype))
+    size = float(divisor_override or prod(kernel))
+    return low.pointwise(
+        out, lambda *i: Op("div", (low.load(total, i), Const(size, x.dtype)), x.dtype)
+    )
+
+
+@rule(aten._adaptive_avg_pool2d.default)
+def adaptive_avg_pool(low, node, x, size) -> Any:
+    """Average pooling, where the windows are all of one size."""
+    if any(i % o for i, o in zip(x.shape[-2:], size, strict=True)):
+        return NotHandled("adaptive windows of different sizes")
+    kernel = [i // o for i, o in zip(x.shape[-2:], size, strict=True)]
+    return avg_pool(low, node, x, kernel, kernel)
+
+
+__all__ = ["DTYPE", "accumulator", "reduce_into"]
