@@ -8,10 +8,14 @@
 typedef struct { _Atomic long next; long end; char pad[48]; } sol_share;
 typedef struct {
   void *const *ptr; char *arena, *scratch; long scratch_size; int threads;
-  sol_share *shares; _Atomic long *done; _Atomic int ticket; _Atomic int error;
+  sol_share *shares; _Atomic long *done; double *times; _Atomic int ticket; _Atomic int error;
 } sol_run_state;
 
 extern int sched_yield(void);
+#include <time.h>
+static double sol_now(void) {
+  struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + 1e-9 * t.tv_nsec;
+}
 #if defined(__x86_64__) || defined(__i386__)
 #define SOL_PAUSE() __builtin_ia32_pause()
 #else
@@ -45,6 +49,7 @@ static void sol_thread(void *data) {
     }
     for (int spins = 0; atomic_load_explicit(&r->done[k], memory_order_acquire) < s->units;)
       if (++spins < 4096) SOL_PAUSE(); else sched_yield();
+    if (r->times && me == 0) r->times[k + 1] = sol_now();
   }
 }
 
@@ -54,12 +59,13 @@ long sol_state_size(int threads) {
 }
 
 /* Run. ptr: base addresses of inputs, weights and outputs; scratch: threads * sol_scratch_size()
- * bytes; parallel: GOMP_parallel of the OpenMP runtime in this process, or null. */
-int sol_program(void **ptr, char *arena, char *scratch, char *state, int threads,
+ * bytes; times: null, or room for SOL_STEPS + 1 moments (s), the end of each step in the first
+ * thread; parallel: GOMP_parallel of the OpenMP runtime in this process, or null. */
+int sol_program(void **ptr, char *arena, char *scratch, char *state, double *times, int threads,
                 void (*parallel)(void (*)(void *), void *, unsigned, unsigned)) {
   if (threads < 1 || !parallel) threads = 1;
   sol_run_state r = {ptr, arena, scratch, SOL_SCRATCH_SIZE, threads, (sol_share *)state,
-                     (_Atomic long *)(state + sizeof(sol_share) * SOL_STEPS * threads), 0, 0};
+                     (_Atomic long *)(state + sizeof(sol_share) * SOL_STEPS * threads), times, 0, 0};
   for (int k = 0; k < SOL_STEPS; k++) {
     r.done[k] = 0;
     for (int t = 0; t < threads; t++) {
@@ -68,6 +74,7 @@ int sol_program(void **ptr, char *arena, char *scratch, char *state, int threads
       share->end = sol_steps[k].units * (t + 1) / threads;
     }
   }
+  if (times) times[0] = sol_now();
   if (threads == 1) sol_thread(&r);
   else parallel(sol_thread, &r, threads, 0);
   return r.error;
