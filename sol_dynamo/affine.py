@@ -233,16 +233,8 @@ class Index(Interned):
             if isinstance(atom, str):
                 new = Index.of(atom)
             else:
-                numerator, divisor = atom.numerator.simplify(ranges), atom.divisor
-                lo, hi = numerator.bounds(ranges)
-                if lo // divisor == hi // divisor:
-                    quotient = lo // divisor
-                    fd = isinstance(atom, FloorDiv)
-                    new = Index.of(quotient) if fd else numerator - quotient * divisor
-                else:
-                    new = (
-                        numerator // divisor if isinstance(atom, FloorDiv) else numerator % divisor
-                    )
+                numerator = atom.numerator.simplify(ranges)
+                new = _divided(numerator, atom.divisor, isinstance(atom, FloorDiv), ranges)
             total = total + new * c
         return total
 
@@ -257,6 +249,27 @@ class Index(Interned):
                 v = n // atom.divisor if isinstance(atom, FloorDiv) else n % atom.divisor
             total = total + v * c
         return total
+
+
+def _divided(x: Index, divisor: Size, quotient: bool, ranges: Mapping[str, Range]) -> Index:
+    """x // divisor (or x % divisor), using what the ranges tell.
+
+    With x = g * y + r, 0 <= r < g and g | divisor:  x // divisor == y // (divisor / g)  and
+    x % divisor == g * (y % (divisor / g)) + r.
+    """
+    lo, hi = x.bounds(ranges)
+    if lo // divisor == hi // divisor:
+        return Index.of(lo // divisor) if quotient else x - lo // divisor * divisor
+    for g in sorted({abs(c) for _, c in x.terms if _is_int(c, divisor)}, reverse=True):
+        if g <= 1 or divisor % g:
+            continue
+        y, r = x._split(g)
+        low, high = r.bounds(ranges)
+        if low >= 0 and high < g and r.terms:
+            y = y.simplify(ranges)
+            rest = divisor // g
+            return y // rest if quotient else (y % rest) * g + r
+    return x // divisor if quotient else x % divisor
 
 
 def _is_int(*values: Size) -> bool:

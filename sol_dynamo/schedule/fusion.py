@@ -177,7 +177,8 @@ def inline(program: Program) -> Program:
         for b in read(k):
             readers[b] = readers.get(b, 0) + 1
     foreign = {program.base(b).name for k in program.kernels if isinstance(k, Extern) for b in read(k)}
-    viewed = {b.base for b in program.buffers.values() if b.base is not None}
+    named = {b for k in program.kernels for b in (*read(k), *written(k)) if b}
+    viewed = {program.buffers[b].base for b in named}
     producers: dict[str, Producer] = {}
     reductions: set[str] = set()
     kernels: list[Kernel | Extern] = []
@@ -218,10 +219,10 @@ def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loop
         if p is None:
             return None
         movement = p.cost == 0
-        if movement and not contraction:
-            return p
         if movement:
-            return p if _stays_affine(program, p, e) else None
+            splits = {a.symbol for a in nest.reduce_axes} if contraction else set()
+            free = not reduces or _stays_affine(program, p, e, splits)
+            return p if free else None
         once = readers[e.buffer] == 1
         if reduces and p.follows_reduction:
             return None
@@ -320,14 +321,21 @@ def _loads(e: Expr) -> int:
     return sum(isinstance(x, Load) for x in walk(e))
 
 
-def _stays_affine(program: Program, p: Producer, e: Load) -> bool:
+def _stays_affine(program: Program, p: Producer, e: Load, splits: set[str]) -> bool:
+    """Whether a moved load has an address without division, `splits` being axes that may be cut."""
     at = {next(iter(i.symbols)): j for i, j in zip(p.index, e.index, strict=True) if not i.is_const}
     for x in walk(subst(p.value, at)):
         if isinstance(x, Load):
-            address = program.buffers[x.buffer].address(x.index)
-            if not all(isinstance(a, str) for a, _ in address.terms):
-                return False
+            for atom, _ in program.buffers[x.buffer].address(x.index).terms:
+                if not isinstance(atom, str) and split_of(atom) not in splits:
+                    return False
     return True
+
+
+def split_of(atom) -> str | None:
+    """The axis that is divided, where it alone is."""
+    terms = atom.numerator.terms
+    return terms[0][0] if len(terms) == 1 and terms[0][1] == 1 and atom.numerator.const == 0 else None
 
 
 def _is_identity(nest: Loops) -> bool:

@@ -31,9 +31,9 @@ from ..ir import (
     walk,
 )
 from ..target import Caps
-from .fusion import drop_unit_axes, expr_symbols, is_contraction, map_leaves, product_factors, substitute
+from .fusion import drop_unit_axes, expr_symbols, is_contraction, map_leaves, product_factors, split_of, substitute
 
-UNIT_FLOPS = 1 << 19  # work of one unit: some 5 us, so that claiming it costs nothing
+UNIT_FLOPS = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
 MAX_UNITS = 32  # units of a kernel: enough to balance threads, few enough to stay in cache
 UNROLLED_TAPS = 25  # windows up to 5x5 are written out
 POINTS = 1 << 14  # points of a pointwise unit
@@ -78,6 +78,7 @@ def normalize(plan: Plan) -> None:
     if any(s.reduce for s in k.body[-1].stores):
         k = _with_root(plan, k)
     k = replace(k, body=tuple(drop_unit_axes(n) for n in k.body))
+    k = replace(k, body=tuple(_split_reduce_axes(n) for n in k.body))
     k = _unify(plan, k)
     plan.kernel = _collapse(plan, k)
 
@@ -122,6 +123,35 @@ def _contiguous(shape):
     return tuple(reversed(strides))
 
 
+def _split_reduce_axes(nest: Loops) -> Loops:
+    """x[k % 2 * 24 + k // 2] over k  ==>  x[k0 * 24 + k1] over k0, k1: a shuffle is an order."""
+    for a in nest.reduce_axes:
+        divisors = {
+            atom.divisor
+            for e in loads(nest)
+            for i in e.index
+            for atom, _ in i.terms
+            if not isinstance(atom, str) and split_of(atom) == a.symbol
+        }
+        d = min(divisors, default=1)
+        if d <= 1 or a.extent % d:
+            continue
+        outer, inner = Axis(f"{a.symbol}_mod", d, "reduce"), Axis(f"{a.symbol}_div", a.extent // d, "reduce")
+        at = [x.symbol for x in nest.axes].index(a.symbol)
+        axes = (*nest.axes[:at], outer, inner, *nest.axes[at + 1 :])
+        point = Index({inner.symbol: d, outer.symbol: 1})
+        nest = substitute(nest, {a.symbol: point}, axes)
+        ranges = {x.symbol: (0, x.extent - 1) for x in axes}
+
+        def leaf(e: Expr, _, ranges=ranges) -> Expr:
+            if not isinstance(e, Load):
+                return e
+            return Load(e.buffer, tuple(i.simplify(ranges) for i in e.index), e.dtype, e.mask, e.other)
+
+        nest = map_leaves(nest, leaf)
+    return nest
+
+
 def _unify(plan: Plan, k: Kernel) -> Kernel:
     """Rename every nest's output axes as the root's of the same dimension, reduce axes apart."""
     root = k.body[-1]
@@ -138,9 +168,11 @@ def _unify(plan: Plan, k: Kernel) -> Kernel:
         for a in nest.axes:
             if a.symbol not in new:
                 new[a.symbol] = a.symbol if len(k.body) == 2 else f"{a.symbol}_{n}"
-        taken = set(new.values())
-        if len(taken) < len(new):
-            new = {a.symbol: f"{a.symbol}_{n}" for a in nest.axes}
+        kept = {x for i in index for x in i.symbols if x in new}
+        taken = {new[x] for x in kept}
+        for x in new:
+            if x not in kept and new[x] in taken:
+                new[x] = f"{new[x]}_{n}"
         axes = tuple(replace(a, symbol=new[a.symbol]) for a in nest.axes)
         body.append(substitute(nest, new, axes))
     return replace(k, body=(*body, root))
@@ -171,7 +203,16 @@ def _locals(plan: Plan, k: Kernel) -> set[str]:
 def _fusable(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> bool:
     a, b, n = outer.symbol, inner.symbol, inner.extent
     local = _locals(plan, k)
+    walked = {
+        e.buffer
+        for nest in k.body
+        for e in loads(nest)
+        if e.buffer in local and any(i.symbols & {a, b} for i in e.index)
+    }
     for nest in k.body:
+        touched = {e.buffer for e in loads(nest)} | {x for s in nest.stores for x in s.buffers}
+        if touched & walked and not {a, b} <= {x.symbol for x in nest.axes}:
+            return False
         present = {x.symbol for x in nest.axes} & {a, b}
         if len(present) == 1 or nest.binds:
             return False
@@ -734,7 +775,8 @@ def _stage(plan: Plan, nest: Loops, root: Loops, r: Roles, at: str, band: int, w
     )
     load = Load(name, (i, k), r.a.dtype)
     store = nest.stores[0]
-    value = Op("mul", (load, next(e for e in loads(nest) if plan.buffers[e.buffer].scope == "weight" or e is r.b)), r.a.dtype)
+    other = next(f for f in product_factors(store.values[0]) if f is not r.a)
+    value = Op("mul", (load, other), r.a.dtype)
     nest = replace(nest, stores=(replace(store, values=(value,)),))
     v = deep[0].symbol
     schedule = Schedule(

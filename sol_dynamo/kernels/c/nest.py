@@ -879,8 +879,10 @@ class NestEmitter:
         outer = outer + buffer.offset
         inner = inner - buffer.offset
         if key not in self.function.params:
-            name = self._fresh("p", count="param")
+            name = self._fresh("p")
+            self.outlining = False  # the argument's text stands at the call
             arg = f"(({ctype} *){text}) + {self._index_text(outer)}"
+            self.outlining = True
             self.function.params[key] = (f"{ctype} *", name, arg)
         return self.function.params[key][1], outer, inner
 
@@ -897,19 +899,25 @@ class NestEmitter:
         inner = index - outer
         if outer.is_const:
             return self._index_text(index)
+        name = self._argument(outer)
+        return name if inner == Index() else f"({name} + {self._index_text(inner)})"
+
+    def _argument(self, outer: Index) -> str:
+        """An integer known outside the tile that is being written, as its parameter."""
         key = ("long", outer)
         if key not in self.function.params:
-            name = self._fresh("n", count="param")
-            self.function.params[key] = ("const long ", name, self._index_text(outer))
-        name = self.function.params[key][1]
-        return name if inner == Index() else f"({name} + {self._index_text(inner)})"
+            self.outlining = False  # the argument's text stands at the call
+            text = self._index_text(outer)
+            self.outlining = True
+            self.function.params[key] = ("const long ", self._fresh("n"), text)
+        return self.function.params[key][1]
 
     def _trip_text(self, count: int) -> str:
         if not self.outlining:
             return str(count)
         key = ("trips", count)
         if key not in self.function.params:
-            name = self._fresh("n", count="param")
+            name = self._fresh("n")
             self.function.params[key] = ("const long ", name, str(count))
         return self.function.params[key][1]
 
@@ -934,7 +942,7 @@ class NestEmitter:
 
     # -- names and numbers ---------------------------------------------------------------------
 
-    def _fresh(self, prefix: str, count: str | None = None) -> str:
+    def _fresh(self, prefix: str) -> str:
         prefix = identifier(prefix)
         n = self.counter.get(prefix, 0)
         self.counter[prefix] = n + 1
@@ -951,6 +959,8 @@ class NestEmitter:
             if isinstance(atom, str):
                 text = atom
                 self.used.add(atom)
+                if self.outlining and atom not in self.function.inside:
+                    text = self._argument(Index.of(atom))
             else:
                 op = "/" if type(atom).__name__ == "FloorDiv" else "%"
                 if atom.numerator.bounds(self.ranges)[0] < 0:
