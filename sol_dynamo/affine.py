@@ -59,7 +59,7 @@ class FloorDiv(Interned):
         return FloorDiv, (self.numerator, self.divisor)
 
     def __repr__(self) -> str:
-        return f"({self.numerator})//{self.divisor}"
+        return f"({_operand(self.numerator)}//{self.divisor})"
 
 
 class Mod(Interned):
@@ -76,7 +76,7 @@ class Mod(Interned):
         return Mod, (self.numerator, self.divisor)
 
     def __repr__(self) -> str:
-        return f"({self.numerator})%{self.divisor}"
+        return f"({_operand(self.numerator)}%{self.divisor})"
 
 
 class Index(Interned):
@@ -85,6 +85,7 @@ class Index(Interned):
     __slots__ = ("terms", "const", "_symbols")
     terms: tuple[tuple[Atom, Size], ...]
     const: Size
+    _symbols: frozenset[str] | None
 
     def __new__(cls, terms: Mapping[Atom, Size] | Iterable[tuple[Atom, Size]] = (), const: Size = 0):
         summed: dict[Atom, Size] = {}
@@ -171,7 +172,7 @@ class Index(Interned):
         return Index(whole, q), Index(rest, self.const - q * divisor)
 
     def __repr__(self) -> str:
-        parts = [f"{a}" if c == 1 else f"{c}*{a}" for a, c in self.terms]
+        parts = [f"{a}" if c == 1 else f"-{a}" if c == -1 else f"{c}*{a}" for a, c in self.terms]
         if self.const != 0 or not parts:
             parts.append(str(self.const))
         return " + ".join(parts).replace("+ -", "- ")
@@ -270,6 +271,11 @@ def _divided(x: Index, divisor: Size, quotient: bool, ranges: Mapping[str, Range
             rest = divisor // g
             return y // rest if quotient else (y % rest) * g + r
     return x // divisor if quotient else x % divisor
+
+
+def _operand(x: Index) -> str:
+    """Text of an index that stands in a division."""
+    return str(x) if len(x.terms) == 1 and x.const == 0 and x.terms[0][1] == 1 else f"({x})"
 
 
 def _is_int(*values: Size) -> bool:

@@ -9,7 +9,7 @@ valid. The IR knows no device, no torch and no C.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ DTYPES = {
     "i64": (8, "i"), "i32": (4, "i"), "i16": (2, "i"), "i8": (1, "i"),
     "u64": (8, "u"), "u32": (4, "u"), "u16": (2, "u"), "u8": (1, "u"), "bool": (1, "b"),
 }  # fmt: skip
-SCOPES = ("input", "weight", "output", "arena", "local")  # weight: constant per weight set
+# weight: constant per weight set; extern: memory that a call outside allocates
+SCOPES = ("input", "weight", "output", "arena", "local", "extern")
 AXIS_KINDS = ("parallel", "reduce", "scan")
 
 
@@ -440,10 +441,10 @@ def show(x: Any) -> str:
         return "\n".join(lines + [f"    {show(s)}" for s in x.stores])
     if isinstance(x, Schedule):
         parts = [" ".join(x.order)]
-        for name in ("tile", "parallel", "unroll", "vector", "at", "store_at", "fold", "outline"):
-            value = getattr(x, name)
+        for f in fields(x)[1:]:
+            value = getattr(x, f.name)
             if value:
-                parts.append(f"{name}={sorted(value) if name == 'unroll' else value}")
+                parts.append(f"{f.name}={sorted(value) if isinstance(value, frozenset) else value}")
         return "; ".join(parts)
     if isinstance(x, Kernel):
         lines = [f"kernel {x.name}  # {', '.join(x.origin.ops)}"]

@@ -25,6 +25,7 @@ class Caps:
     max_accumulators: int = 28  # accumulators that fit beside operands without spilling
     l1: int = 32 << 10
     l2: int = 1 << 20
+    cores: int = 1
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
     contraction: str = "registers"  # how a contraction is tiled: "registers", "dot" (a matrix unit)
     dtypes: frozenset[str] = frozenset(

@@ -16,8 +16,8 @@ from .tiling import tile
 STEPS = (
     ("place_slices", lambda p, caps: place_slices(p)),  # before fusion: copies must still be kernels
     ("fuse", lambda p, caps: fuse(p)),
+    ("depth_first", depth_first),  # before tiling: it sets the extents that tiles are made for
     ("tile", tile),
-    ("depth_first", depth_first),
     ("plan_memory", lambda p, caps: plan_memory(p)),  # last: it fixes every address
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir import DTYPES, Extern, Program, read, written
+from ..ir import DTYPES, Program, read, written
 
 ALIGN = 64  # bytes: a cache line and the widest vector
 
@@ -16,36 +16,51 @@ ALIGN = 64  # bytes: a cache line and the widest vector
 def plan_memory(program: Program) -> Program:
     first: dict[str, int] = {}
     last: dict[str, int] = {}
+    band_of = {p: d for d in program.depth_first for p in range(d.first, d.last)}
+    users: dict[str, set] = {}
     for position, k in enumerate(program.kernels):
+        band = band_of.get(position)
         for name in (*read(k), *written(k)):
             if not name or program.buffers[name].scope == "local":
                 continue
             base = program.base(name).name
-            first.setdefault(base, position)
-            last[base] = position
-    held = {program.base(b).name for k in program.kernels if isinstance(k, Extern) for b in read(k)}
+            users.setdefault(base, set()).add(band)
+            # what crosses a band's border lives through all of it: chunks run at any time
+            first[base] = min(first.get(base, position), position)
+            last[base] = max(last.get(base, position), position)
+    for base, bands in users.items():
+        if len(bands) > 1:
+            for d in bands - {None}:
+                first[base] = min(first[base], d.first)
+                last[base] = max(last[base], d.last - 1)
     live = [
         b
         for b in program.buffers.values()
         if b.scope == "arena" and b.base is None and b.name in first
     ]
-    del held
-    live.sort(key=lambda b: (-nbytes(b), first[b.name], b.name))
+    private = [b for b in live if len(users[b.name]) == 1 and None not in users[b.name]]
+    names = {b.name for b in private}
+    arena, top = _place([b for b in live if b.name not in names], first, last)
+    band, band_top = _place(private, first, last)
+    return replace(program, arena=arena, arena_bytes=top, band=band, band_bytes=band_top)
+
+
+def _place(live: list, first: dict[str, int], last: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Offsets by first fit, largest buffers first."""
     placed: list[tuple[int, int, int, int]] = []  # first, last, start, end
-    arena, top = {}, 0
-    for b in live:
+    offsets, top = {}, 0
+    for b in sorted(live, key=lambda b: (-nbytes(b), first[b.name], b.name)):
         size = -(-nbytes(b) // ALIGN) * ALIGN
         a, z = first[b.name], last[b.name]
-        busy = sorted((s, e) for f, g, s, e in placed if f <= z and a <= g)
         start = 0
-        for s, e in busy:
+        for s, e in sorted((s, e) for f, g, s, e in placed if f <= z and a <= g):
             if start + size <= s:
                 break
             start = max(start, e)
-        arena[b.name] = start
+        offsets[b.name] = start
         placed.append((a, z, start, start + size))
         top = max(top, start + size)
-    return replace(program, arena=arena, arena_bytes=top)
+    return offsets, top
 
 
 def nbytes(b) -> int:

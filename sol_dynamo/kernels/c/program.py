@@ -18,7 +18,7 @@ FILE_TEXT = 20_000  # bytes of kernels in a C file: about a second of compiling
 _LANES = (2, 4, 8, 16)
 
 HEADER = """\
-typedef struct { void *const *ptr; char *arena, *scratch; long chunk; } sol_call;
+typedef struct { void *const *ptr; char *arena, *scratch, *band; long chunk; } sol_call;
 #define SOL_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define SOL_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define SOL_CEIL(a, b) (((a) > 0 ? (a) + (b) - 1 : (a)) / (b))
@@ -39,8 +39,9 @@ class Layout:
     sources: dict[str, str]
 
 
-def emit_program(program: Program, kernels: tuple[Kernel, ...]) -> Layout:
-    """C for a run of kernels (no externs among them)."""
+def emit_program(program: Program) -> Layout:
+    """C for all kernels of a program; externs between them cut the table of steps into runs."""
+    kernels = tuple(k for k in program.kernels if isinstance(k, Kernel))
     memory, slots = addresses(program)
     codes: list[Code] = []
     texts: dict[str, str] = {}
@@ -76,7 +77,7 @@ def addresses(program: Program) -> tuple[dict[str, str], dict[str, int]]:
         if b.scope == "arena" and b.name in program.arena:
             memory[b.name] = f"(c->arena + {program.arena[b.name]}L{step})"
         elif b.scope == "arena" and b.name in program.band:
-            memory[b.name] = f"(c->scratch + {program.band[b.name]}L)"
+            memory[b.name] = f"(c->band + {program.band[b.name]}L)"
         else:
             slots[b.name] = len(slots)
             memory[b.name] = f"((char *)c->ptr[{slots[b.name]}]{step})"
@@ -126,18 +127,25 @@ def _main(program, kernels, codes, pages, scratch) -> str:
     out += [f"extern void {n}(const sol_call *c, long u);" for n in names]
     inner = [f"  {{{n}, {c.units}, 0, 0}}," for n, c in zip(names, codes, strict=True)]
     steps, k = [], 0
-    bands = {d.first: d for d in program.depth_first}
+    place, n = {}, 0  # position in the program -> in the table of kernels
+    for position, step in enumerate((*program.kernels, None)):
+        place[position] = n
+        n += isinstance(step, Kernel)
+    bands = {place[d.first]: d for d in program.depth_first}
     while k < len(kernels):
         d = bands.get(k)
         if d is None:
             steps.append(inner[k])
             k += 1
         else:
-            steps.append(f"  {{0, {d.trips}, {d.first}, {d.last}}},")
-            k = d.last
+            steps.append(f"  {{0, {d.trips}, {place[d.first]}, {place[d.last]}}},")
+            k = place[d.last]
     out.append("static const sol_step sol_inner[] = {\n" + "\n".join(inner) + "\n};")
     out.append("static const sol_step sol_steps[] = {\n" + "\n".join(steps) + "\n};")
-    out.append(f"enum {{ SOL_STEPS = {len(steps)} }};\n#define SOL_SCRATCH_SIZE {max(scratch, 64)}L")
+    scratch = -(-scratch // 4096) * 4096
+    size = -(-max(scratch + program.band_bytes, 64) // 4096) * 4096 + 192  # no two threads alias
+    out.append(f"enum {{ SOL_STEPS = {len(steps)} }};")
+    out.append(f"#define SOL_KERNEL_SCRATCH {scratch}L\n#define SOL_SCRATCH_SIZE {size}L")
     for key, n in pages.items():
         fill = "0" in key[1] and float.fromhex(key[1].rstrip("f")) == 0 if key[1][0] != "_" and "inf" not in key[1] else False
         start = "" if fill else f" = {{[0 ... {n - 1}] = {key[1]}}}"

@@ -1,0 +1,230 @@
+"""Runs a built program: fills the pointer table, makes one native call, returns the outputs.
+
+Where ATen calls stand in the program, it is cut there: native runs and calls alternate. Memory of a
+call (arena, per-thread memory, counters) is kept and reused, one set for each call in flight.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...ir import DTYPES, Buffer, Extern, Load, Loops, Program, Ref
+from ...lowering.graph import TORCH_DTYPE
+from .program import addresses
+
+_forked = False
+
+
+def _in_child() -> None:
+    global _forked
+    _forked = True  # the OpenMP pool did not survive the fork
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def gomp_parallel() -> ctypes.c_void_p | None:
+    """GOMP_parallel of the OpenMP runtime that torch has loaded; None where there is none."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return None
+    for line in maps.splitlines():
+        path = line.split(maxsplit=5)[-1]
+        name = os.path.basename(path)
+        if path.startswith("/") and ("libgomp" in name or "libomp" in name or "libiomp" in name):
+            function = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
+            if function is not None:
+                return ctypes.cast(function, ctypes.c_void_p)
+    return None
+
+
+@dataclass
+class Frame:
+    """The memory of one call in flight."""
+
+    pointers: Any
+    threads: int
+    arena: torch.Tensor
+    scratch: torch.Tensor
+    state: torch.Tensor
+    weights: list | None = None
+    keep: list = field(default_factory=list)
+
+
+class NativeExecutable:
+    """See `target.Executable`."""
+
+    def __init__(self, program: Program, library: Path):
+        self.program, self.library = program, library
+        lib = ctypes.CDLL(str(library))
+        self._run = lib.sol_program
+        self._run.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int] * 3 + [ctypes.c_void_p]
+        self._state_size, lib.sol_state_size.restype = lib.sol_state_size, ctypes.c_long
+        lib.sol_scratch_size.restype = ctypes.c_long
+        self._scratch_size = lib.sol_scratch_size()
+        self._parallel = gomp_parallel()
+        self._slots = addresses(program)[1]
+        buffers = program.buffers
+        self._inputs = [n for n in program.inputs if buffers[n].scope == "input"]
+        self._raw = [n for n in program.inputs if buffers[n].scope == "weight"]
+        self._packed = [p.stores[0].buffers[0] for p in program.packs]
+        self._input_slots = [self._slots[n] for n in self._inputs]
+        self._weight_slots = [self._slots[n] for n in (*self._raw, *self._packed)]
+        own = {n: b for n, b in buffers.items() if b.scope == "output" and b.base is None}
+        self._made = [
+            (n, self._slots[n], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for n, b in own.items()
+        ]
+        made = [n for n, *_ in self._made]
+        self._results = [None if o is None else (made.index(o) if o in made else o) for o in program.outputs]
+        self._plan = _runs(program)
+        self._frames: list[Frame] = []
+        self._lock = threading.Lock()
+        self.times: ctypes.Array | None = None  # set it to have the steps timed
+
+    def prepare(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The weights as they are, then the packed ones."""
+        values = dict(zip(self._raw, weights, strict=True))
+        packs = [_packed(self.program, p, values) for p in self.program.packs]
+        return [*weights, *packs]
+
+    def _frame(self, threads: int) -> Frame:
+        with self._lock:
+            for i, f in enumerate(self._frames):
+                if f.threads == threads:
+                    return self._frames.pop(i)
+        pointers = (ctypes.c_void_p * max(len(self._slots), 1))()
+        sizes = (
+            self.program.arena_bytes + 64,
+            threads * self._scratch_size + 64,
+            self._state_size(threads) + 64,
+        )
+        return Frame(pointers, threads, *(torch.empty(n, dtype=torch.uint8) for n in sizes))
+
+    def __call__(self, inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[Any]:
+        threads = 1 if _forked or self._parallel is None else torch.get_num_threads()
+        frame = self._frame(threads)
+        pointers = frame.pointers
+        if frame.weights is not weights:
+            for slot, w in zip(self._weight_slots, weights, strict=True):
+                pointers[slot] = w.data_ptr()
+            frame.weights = weights
+        for slot, x in zip(self._input_slots, inputs, strict=True):
+            pointers[slot] = x.data_ptr()
+        outputs = []
+        for _, slot, shape, strides, dtype in self._made:
+            y = torch.empty_strided(shape, strides, dtype=dtype)
+            pointers[slot] = y.data_ptr()
+            outputs.append(y)
+        values: dict[str, torch.Tensor] = {}
+        if len(self._plan) > 1 or isinstance(self._plan[0], Extern):
+            values = dict(zip(self._inputs, inputs, strict=True))
+            values |= zip((*self._raw, *self._packed), weights, strict=True)
+            values |= zip((n for n, *_ in self._made), outputs, strict=True)
+        for step in self._plan:
+            if isinstance(step, Extern):
+                self._call(step, frame, values)
+            else:
+                self._run(
+                    pointers, aligned(frame.arena), aligned(frame.scratch), aligned(frame.state),
+                    self.times, threads, *step, self._parallel,
+                )  # fmt: skip
+        with self._lock:
+            self._frames.append(frame)
+        return [
+            None if r is None else outputs[r] if isinstance(r, int) else values[r]
+            for r in self._results
+        ]
+
+    # -- ATen calls in the middle ----------------------------------------------------------------
+
+    def _call(self, step: Extern, frame: Frame, values: dict[str, torch.Tensor]) -> None:
+        def value(a: Any) -> Any:
+            if isinstance(a, Ref):
+                return self._tensor(a.buffer, frame, values)
+            if isinstance(a, (tuple, list)):
+                return type(a)(value(x) for x in a)
+            return a
+
+        args = [value(a) for a in step.args]
+        result = step.op(*args, **{k: value(v) for k, v in step.kwargs})
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        shared = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        for name, t in zip(step.outs, results, strict=False):
+            if not name:
+                continue
+            b = self.program.buffers[name]
+            if t.untyped_storage().data_ptr() in shared or tuple(t.stride()) != tuple(b.strides):
+                t = torch.empty_strided(b.shape, b.strides, dtype=t.dtype).copy_(t)
+            values[name] = t
+            if name in self._slots:
+                frame.pointers[self._slots[name]] = t.data_ptr()
+
+    def _tensor(self, name: str, frame: Frame, values: dict[str, torch.Tensor]) -> torch.Tensor:
+        """A buffer as a tensor over its memory."""
+        b = self.program.buffers[name]
+        base = self.program.base(name)
+        dtype = TORCH_DTYPE[b.dtype]
+        if base.name in values:
+            t = values[base.name]
+            if b.base is None:
+                return t
+            return t.as_strided(b.shape, b.strides, t.storage_offset() + b.offset)
+        start = self.program.arena[base.name] + (aligned(frame.arena) - frame.arena.data_ptr())
+        size = DTYPES[b.dtype][0]
+        memory = frame.arena[start : start + (len(frame.arena) - start) // size * size].view(dtype)
+        return memory.as_strided(b.shape, b.strides, memory.storage_offset() + b.offset)
+
+
+def aligned(t: torch.Tensor) -> int:
+    """The first address of a byte tensor on a cache line."""
+    return (t.data_ptr() + 63) & ~63
+
+
+def _runs(program: Program) -> list:
+    """(first step, last step) of each native run, and the externs between them."""
+    bands = {d.first: d for d in program.depth_first}
+    plan: list = []
+    native = kernel = 0
+    start = 0
+    while kernel < len(program.kernels):
+        k = program.kernels[kernel]
+        if isinstance(k, Extern):
+            if native > start:
+                plan.append((start, native))
+            plan.append(k)
+            start = native
+            kernel += 1
+            continue
+        band = bands.get(kernel)
+        kernel = band.last if band else kernel + 1
+        native += 1
+    if native > start or not plan:
+        plan.append((start, native))
+    return plan
+
+
+def _packed(program: Program, pack: Loops, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Evaluate a weight-only copy: an affine load is a strided view of the weight's memory."""
+    store = pack.stores[0]
+    load = store.values[0]
+    assert isinstance(load, Load), store
+    source: Buffer = program.buffers[load.buffer]
+    base = program.base(load.buffer)
+    address = source.address(load.index)
+    sizes = [a.extent for a in pack.axes]
+    steps = [address.coefficient(a.symbol) for a in pack.axes]
+    w = values[base.name].detach()
+    have = 1 + sum((n - 1) * s for n, s in zip(base.shape, base.strides, strict=True))
+    need = address.const + 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
+    flat = w.as_strided((have,), (1,), w.storage_offset())
+    if need > have:  # the padded end of the last block: any value, no lane of it is stored
+        flat = torch.cat([flat, flat.new_zeros(need - have)])
+    return flat.as_strided(sizes, steps, flat.storage_offset() + address.const).contiguous()

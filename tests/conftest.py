@@ -1,0 +1,40 @@
+"""What all tests share: strict errors, golden files (`--update-golden`) and a light hypothesis
+profile. Nothing here knows what is tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ["SOL_STRICT"] = "1"  # a broken invariant raises instead of falling back to ATen
+
+GOLDEN = Path(__file__).parent / "golden"
+
+settings.register_profile("sol", deadline=None, max_examples=100, print_blob=True)
+settings.load_profile("sol")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden instead of comparing"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """golden(file name, text): text equals tests/golden/<file name>, byte for byte."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            return
+        assert path.exists(), f"no {path}; write it with --update-golden"
+        assert text == path.read_text(), f"{path} differs; see --update-golden"
+
+    return compare
