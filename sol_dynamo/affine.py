@@ -328,6 +328,5 @@ def _merge_div_mod(terms: dict[Atom, Size]) -> Size:
             terms[atom] = terms.get(atom, 0) + k * c
             if terms[atom] == 0:
                 del terms[atom]
-            elif isinstance(atom, Mod):
-                mods.append(atom)
+        mods = [a for a in terms if isinstance(a, Mod)]  # x may complete any of them
     return const

@@ -477,7 +477,7 @@ def inverted_residual() -> Golden:
 
 
 def matmul() -> Golden:
-    """a @ b + bias in one nest: the sum starts at the bias; M and N have tails, a tile is tl.dot."""
+    """a @ b + bias in one nest: the sum starts at the bias; M and N have tails, a tile is a dot."""
     m_, n_, k_ = 35, 40, 21
     a = buffer("a", (m_, k_), scope="input")
     b = buffer("b", (k_, n_), scope="input")

@@ -1,0 +1,73 @@
+"""FX -> FX: the graph as AOTAutograd gives it becomes what lowering wants to see.
+
+`PASSES` is the order; an entry says why it stands where it stands. A pass is a function
+GraphModule -> number of rewrites, over ATen ops with fake values in `meta["val"]`. The driver alone
+does timing, dumping, fuel and verification. Nothing here knows the loop IR or a device's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import fx
+
+from ..config import Config
+from ..target import Caps
+from .batch_norm import batch_norm
+from .fold_scale import fold_scale
+from .hoist import Hoisted, hoist
+from .layout import layout
+from .normalize import normalize
+from .rewriter import Rewriter
+from .share_cat import share_cat
+
+log = logging.getLogger("sol_dynamo")
+
+
+@dataclass(frozen=True)
+class Pass:
+    name: str
+    run: Callable[[Rewriter], None]
+
+
+PASSES = (
+    Pass("normalize", normalize),  # first: the others match one form of each op only
+    Pass("batch_norm", batch_norm),
+    Pass("fold_scale", fold_scale),  # after batch_norm, which makes the scales
+    Pass("share_cat", share_cat),
+    Pass("layout", layout),  # last: it annotates the nodes that remain
+)
+
+
+def run(gm: fx.GraphModule, weights: Sequence[int], caps: Caps, config: Config) -> Hoisted:
+    """All passes over a graph whose placeholders at `weights` are parameters and buffers."""
+    fuel = [config.fuel]
+    for p in PASSES:
+        start = time.perf_counter()
+        rewriter = Rewriter(gm, frozenset(weights), caps, fuel)
+        p.run(rewriter)
+        rewriter.finish()
+        log.debug("%s: %d rewrites, %.1f ms", p.name, rewriter.count, 1e3 * (time.perf_counter() - start))
+        if config.check or config.strict:
+            verify(gm, p.name)
+        if config.dump:
+            folder = Path(config.dump)
+            folder.mkdir(parents=True, exist_ok=True)
+            text = gm.print_readable(print_output=False)
+            (folder / f"{PASSES.index(p)}_{p.name}.py").write_text(text)
+    return hoist(gm, frozenset(weights))
+
+
+def verify(gm: fx.GraphModule, name: str) -> None:
+    """The graph is well-formed and every node has a value to speak of."""
+    gm.graph.lint()
+    for n in gm.graph.nodes:
+        if n.op == "call_function" and "val" not in n.meta:
+            raise AssertionError(f"pass {name} left {n} = {n.target} without a value")
+
+
+__all__ = ["PASSES", "Hoisted", "run"]

@@ -216,7 +216,7 @@ def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) 
 def _apply(low: Lowering, node: fx.Node) -> Any:
     if node.target is _getitem:
         return low.env[node.args[0]][node.args[1]]
-    if not node.users:
+    if not node.users and not node.target._schema.is_mutable:
         return None
     f = RULES.get(node.target)
     if f is None:

@@ -258,14 +258,14 @@ def _fuse(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> tuple[Kernel, Axis
     f = Index.of(fused.symbol)
     values = {a: f // n, b: f % n}
     local = _locals(plan, k)
-    merged: dict[str, int] = {}
+    merged: dict[str, tuple[int, int]] = {}
     body = []
 
     def drop(name: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
         if not any(i == Index.of(b) for i in index):
             return index
         at = index.index(Index.of(b))
-        merged[name] = at
+        merged[name] = (index.index(Index.of(a)), at)
         new = [f if i == Index.of(a) else i for i in index]
         del new[at]
         return tuple(new)
@@ -291,10 +291,11 @@ def _fuse(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> tuple[Kernel, Axis
         axes = [x for x in nest.axes if x.symbol != b]
         axes[[x.symbol for x in axes].index(a)] = fused
         body.append(substitute(replace(nest, stores=stores), values, tuple(axes)))
-    for name, at in merged.items():
+    for name, (kept, gone) in merged.items():
         old = plan.buffers[name]
         shape = list(old.shape)
-        del shape[at]
+        shape[kept] *= shape[gone]
+        del shape[gone]
         plan.buffers[name] = replace(old, shape=tuple(shape), strides=_contiguous(shape))
     return replace(k, body=tuple(body)), fused
 

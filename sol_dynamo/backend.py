@@ -1,0 +1,200 @@
+"""The torch.compile entry: `torch.compile(model, backend="sol")`.
+
+`compile_graph` is the whole pipeline, top to bottom. What it cannot take (training graphs so far, symbolic
+sizes, devices without a target) runs op by op on ATen, which is always right; an error of our own
+does so with one warning, or raises under SOL_STRICT=1.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from . import compat, fx_passes, spec
+from .config import Config, check_mode, config
+from .ir import Program, show
+from .lowering import lower
+from .runtime.weights import WeightSets
+from .schedule import schedule
+from .target import Executable, Target, get_target
+
+log = logging.getLogger("sol_dynamo")
+
+
+@dataclass
+class Compiled:
+    """One compiled graph, kept for `explain`."""
+
+    program: Program
+    sources: dict[str, str]
+    executable: Executable
+    sets: WeightSets
+
+
+compiled: deque[Compiled] = deque(maxlen=64)
+
+
+class Backend:
+    """The callable that Dynamo knows; one object, so that recompile guards compare equal."""
+
+    def __call__(
+        self,
+        gm: fx.GraphModule,
+        example_inputs: Sequence[Any],
+        *,
+        mode: str | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Callable:
+        """Compile a Dynamo graph.
+
+        Errors: `ValueError` for an unknown mode or option, naming the nearest valid one.
+        """
+        check_mode(mode)
+        c = config(**(options or {}))
+        compiler = compat.aot_autograd(
+            fw_compiler=lambda g, x: run_on_aten(g),
+            bw_compiler=lambda g, x: run_on_aten(g),
+            inference_compiler=lambda g, x: compile_or_fall_back(g, c),
+            partition_fn=compat.min_cut_partition(),
+            decompositions=decompositions(),
+            keep_inference_input_mutations=True,
+        )
+        return compiler(gm, example_inputs)
+
+    def reset(self) -> None:
+        """Called by torch._dynamo.reset()."""
+        compiled.clear()
+
+
+sol = Backend()
+sol.__name__ = "sol"  # type: ignore[attr-defined]
+
+
+def decompositions() -> dict[Any, Callable]:
+    """ATen's core decompositions, less the ops that have a rule of their own."""
+    from .lowering import RULES
+
+    kept = {*RULES, torch.ops.aten._native_batch_norm_legit_no_training.default}
+    kept |= {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
+    return {op: f for op, f in compat.core_decompositions().items() if op not in kept}
+
+
+def compile_or_fall_back(gm: fx.GraphModule, c: Config) -> Callable:
+    """Our program for a graph, or the graph on ATen."""
+    reason = unsupported(gm)
+    if reason is not None:
+        log.info("a graph runs on ATen: %s", reason)
+        return run_on_aten(gm)
+    try:
+        return compile_graph(gm, c)
+    except Exception as e:
+        if c.strict:
+            raise
+        message = f"sol_dynamo could not compile a graph and leaves it to ATen: {type(e).__name__}: {e}"
+        warnings.warn(message, stacklevel=2)
+        return run_on_aten(gm)
+
+
+def unsupported(gm: fx.GraphModule) -> str | None:
+    """Why a graph is not for us, or None."""
+    devices = set()
+    for n in gm.graph.nodes:
+        if n.op in ("get_attr", "call_module", "call_method"):
+            return f"{n.op} {n.target}"
+        values = n.meta.get("val")
+        if n.op == "placeholder" and not isinstance(values, torch.Tensor):
+            return f"input {n.name} is no tensor"
+        for v in values if isinstance(values, (tuple, list)) else (values,):
+            if isinstance(v, torch.Tensor):
+                devices.add(v.device.type)
+                if any(not isinstance(s, int) for s in v.shape):
+                    return "symbolic sizes"
+            elif n.op == "call_function" and v is not None:
+                return f"{n.target} gives {type(v).__name__}"
+    if len(devices) != 1:
+        return f"devices {sorted(devices)}"
+    if get_target(next(iter(devices))) is None:
+        return f"no target for {next(iter(devices))}"
+    return None
+
+
+def compile_graph(gm: fx.GraphModule, c: Config) -> Callable:
+    """FX graph -> passes -> loop IR -> schedule -> source -> native code -> a boxed callable."""
+    target = _target(gm)
+    weights = sorted(set(compat.static_input_indices()) - compat.mutated_input_indices())
+    hoisted = fx_passes.run(gm, weights, target.caps, c)
+    program = lower(hoisted.main, hoisted.sources)
+    _look("lower", program, c)
+    program = schedule(program, target.caps, lambda name, p: _look(name, p, c))
+    sources = target.emit(program)
+    _dump_sources(sources, c)
+    executable = target.build(sources, program)
+
+    def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
+        made = hoisted.weights(*values)
+        return executable.prepare([made[j] for kind, j in hoisted.sources if kind == "weight"])
+
+    sets = WeightSets(prepare, c.weight_sets)
+    compiled.append(Compiled(program, sources, executable, sets))
+    return Runner(executable, sets, weights, [i for kind, i in hoisted.sources if kind == "input"])
+
+
+class Runner:
+    """The boxed callable of a compiled graph: takes a list of inputs and clears it."""
+
+    _boxed_call = True
+
+    def __init__(self, executable: Executable, sets: WeightSets, weights: list[int], inputs: list[int]):
+        self.executable, self.sets = executable, sets
+        self.weights, self.inputs = weights, inputs
+
+    def __call__(self, args: list[Any]) -> list[Any]:
+        prepared = self.sets.get([args[i] for i in self.weights]) if self.weights else []
+        inputs = [args[i] for i in self.inputs]
+        args.clear()
+        return self.executable(inputs, prepared)
+
+
+def _target(gm: fx.GraphModule) -> Target:
+    for n in gm.graph.nodes:
+        value = n.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            target = get_target(value.device.type)
+            assert target is not None
+            return target
+    raise ValueError("a graph without tensors")
+
+
+def _look(stage: str, program: Program, c: Config) -> None:
+    if c.check or c.strict:
+        spec.check(program, stage)
+    if c.dump:
+        folder = Path(c.dump)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"ir_{stage}.txt").write_text(show(program))
+
+
+def _dump_sources(sources: dict[str, str], c: Config) -> None:
+    if c.dump:
+        for name, text in sources.items():
+            (Path(c.dump) / name).write_text(text)
+
+
+def run_on_aten(gm: fx.GraphModule) -> Callable:
+    """A graph as it is, op by op."""
+
+    def run(args: list[Any]) -> list[Any]:
+        values = list(args)
+        args.clear()
+        return gm(*values)
+
+    run._boxed_call = True  # type: ignore[attr-defined]
+    return run

@@ -1,0 +1,54 @@
+"""Strides of every intermediate: `meta["sol_strides"]`, one tuple per tensor.
+
+    activations around convolutions and pools  ==>  channels innermost (where the target wants it)
+    everything else                            ==>  dense, in eager's order
+
+Layout is strides, not a copy: a reader takes whatever it finds, and the outputs that the user sees
+keep eager's strides (`meta["sol_output_strides"]` of the output node; lowering stores them so).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from .rewriter import Rewriter
+
+aten = torch.ops.aten
+_ANCHORS = frozenset((
+    aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default,
+    aten._adaptive_avg_pool2d.default, aten.max_pool3d_with_indices.default,
+))  # fmt: skip
+
+
+def layout(r: Rewriter) -> None:
+    wanted: dict[fx.Node, bool] = {}
+    if r.caps.channels_last:
+        for n in r.graph.nodes:  # forward: an op over channels-last values gives one
+            if n.op == "call_function":
+                wanted[n] = n.target in _ANCHORS or any(wanted.get(a) for a in n.all_input_nodes)
+    for n in r.graph.nodes:
+        if n.op == "call_function":
+            n.meta["sol_strides"] = _strides(n.meta.get("val"), wanted.get(n, False))
+        elif n.op == "output":
+            n.meta["sol_output_strides"] = [
+                tuple(a.meta["val"].stride())
+                if isinstance(a, fx.Node) and isinstance(a.meta.get("val"), torch.Tensor)
+                else None
+                for a in n.args[0]
+            ]
+
+
+def _strides(value, channels_last: bool):
+    if isinstance(value, (tuple, list)):
+        return tuple(_strides(v, channels_last) for v in value)
+    if not isinstance(value, torch.Tensor) or not channels_last or value.dim() not in (4, 5):
+        return None
+    if not all(isinstance(n, int) for n in value.shape):
+        return None
+    order = [0, *range(2, value.dim()), 1]
+    strides, step = [0] * value.dim(), 1
+    for d in reversed(order):
+        strides[d] = step
+        step *= max(value.shape[d], 1)
+    return tuple(strides)

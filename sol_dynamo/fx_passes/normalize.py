@@ -1,0 +1,80 @@
+"""One form of each op.
+
+    clone(x), alias(x), detach(x)     ==>  x          (values are what matters; layout comes later)
+    dropout in eval, x * 1, x + 0     ==>  x          (where this is exact: see `_identity`)
+    t(x)                              ==>  permute(x, [1, 0])
+    _unsafe_view(x, s), reshape       ==>  view(x, s)
+    relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from .rewriter import Rewriter
+
+aten = torch.ops.aten
+
+
+def normalize(r: Rewriter) -> None:
+    for n in list(r.graph.nodes):
+        if n.op != "call_function":
+            continue
+        same = _identity(n)
+        if same is not None and r.spend():
+            r.replace(n, same)
+            continue
+        new = _canonical(n)
+        if new is not None and r.spend():
+            r.replace(n, r.call(n, *new))
+
+
+def _identity(n: fx.Node) -> fx.Node | None:
+    """The argument that a node returns unchanged."""
+    if n.target in (aten.alias.default, aten.detach.default, aten.lift_fresh.default):
+        return n.args[0]
+    if n.target is aten.clone.default and _only_read(n):
+        return n.args[0]
+    if n.target is aten.mul.Tensor and n.args[1] == 1 and _same_dtype(n):
+        return n.args[0]
+    if n.target is aten.div.Tensor and n.args[1] == 1 and _same_dtype(n):
+        return n.args[0]
+    if n.target in (aten.expand.default, aten.view.default) and _same_shape(n):
+        return n.args[0]
+    return None
+
+
+def _only_read(n: fx.Node) -> bool:
+    """A copy matters only to what is returned (it must not be an input itself) or written to."""
+    return all(
+        u.op == "call_function"
+        and isinstance(u.target, torch._ops.OpOverload)
+        and not u.target._schema.is_mutable
+        for u in n.users
+    )
+
+
+def _same_dtype(n: fx.Node) -> bool:
+    a, v = n.args[0], n.meta.get("val")
+    return isinstance(a, fx.Node) and a.meta["val"].dtype == v.dtype and a.meta["val"].shape == v.shape
+
+
+def _same_shape(n: fx.Node) -> bool:
+    if not all(u.op == "call_function" for u in n.users):
+        return False
+    a = n.args[0]
+    return isinstance(a, fx.Node) and tuple(a.meta["val"].shape) == tuple(n.meta["val"].shape)
+
+
+def _canonical(n: fx.Node) -> tuple | None:
+    if n.target is aten.t.default:
+        rank = n.args[0].meta["val"].dim()
+        return (aten.permute.default, n.args[0], [1, 0]) if rank == 2 else None
+    if n.target is aten.hardtanh.default:
+        low = n.args[1] if len(n.args) > 1 else -1.0
+        high = n.args[2] if len(n.args) > 2 else 1.0
+        return aten.clamp.default, n.args[0], low, high
+    if n.target is aten.relu6.default:
+        return aten.clamp.default, n.args[0], 0.0, 6.0
+    return None

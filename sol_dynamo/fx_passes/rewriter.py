@@ -1,0 +1,91 @@
+"""What passes build graphs with: new nodes with their fake values, counted and rationed by fuel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..compat import fake_mode_of
+from ..target import Caps
+
+aten = torch.ops.aten
+
+
+class Rewriter:
+    """One pass at work on a graph."""
+
+    def __init__(self, gm: fx.GraphModule, weights: frozenset[int], caps: Caps, fuel: list[int]):
+        self.gm, self.graph, self.caps = gm, gm.graph, caps
+        self.weights, self._fuel, self.count = weights, fuel, 0
+        self._mode = fake_mode_of(gm)
+        placeholders = [n for n in self.graph.nodes if n.op == "placeholder"]
+        self._constant: dict[fx.Node, bool] = {
+            n: i in weights for i, n in enumerate(placeholders)
+        }
+
+    def nodes(self, *targets: Any) -> list[fx.Node]:
+        wanted = set(targets)
+        return [n for n in self.graph.nodes if n.op == "call_function" and n.target in wanted]
+
+    def spend(self) -> bool:
+        """Ask for one rewrite; False when the fuel is used up."""
+        if self._fuel[0] == 0:
+            return False
+        if self._fuel[0] > 0:
+            self._fuel[0] -= 1
+        self.count += 1
+        return True
+
+    def is_weight(self, node: Any) -> bool:
+        """Whether a value depends on parameters and buffers only."""
+        if not isinstance(node, fx.Node):
+            return True
+        found = self._constant.get(node)
+        if found is None:
+            found = (
+                node.op == "call_function"
+                and not node.kwargs.get("device")
+                and is_pure(node)
+                and bool(node.all_input_nodes)
+                and all(self.is_weight(a) for a in node.all_input_nodes)
+            )
+            self._constant[node] = found
+        return found
+
+    def call(self, before: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        """A new node in front of another, its value computed on fakes."""
+        with self.graph.inserting_before(before):
+            node = self.graph.call_function(target, args, kwargs)
+        value = lambda n: n.meta["val"]  # noqa: E731
+        fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), value)
+        if self._mode is not None:
+            with self._mode, torch.no_grad():
+                node.meta["val"] = target(*fake_args, **fake_kwargs)
+        else:
+            with torch.no_grad():
+                node.meta["val"] = target(*fake_args, **fake_kwargs)
+        node.meta["stack_trace"] = before.meta.get("stack_trace")
+        return node
+
+    def replace(self, old: fx.Node, new: fx.Node) -> None:
+        old.replace_all_uses_with(new)
+
+    def finish(self) -> None:
+        self.graph.eliminate_dead_code()
+        self.gm.recompile()
+
+
+def is_pure(node: fx.Node) -> bool:
+    """Neither random nor writing to anything."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return getattr(target, "__name__", "") == "getitem"
+    return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
+
+
+def dims(rank: int, at: int, n: int) -> Sequence[int]:
+    """The shape that broadcasts a vector of n along dimension `at` of a rank."""
+    return [n if d == at else 1 for d in range(rank)]
