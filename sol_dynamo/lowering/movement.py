@@ -28,7 +28,7 @@ def strided_view(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: 
     try:
         with torch.no_grad():
             v = node.target(meta, *args, **kwargs)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return None
     if v.untyped_storage()._cdata != meta.untyped_storage()._cdata:
         return None
@@ -55,7 +55,7 @@ def reshape(low: Lowering, node: fx.Node, x: Buffer, size: Sequence[int]) -> Any
     try:
         v = meta.view(shape)
         return low.view(x, v.shape, v.stride(), 0, node.name)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         pass
     out = low.output(node)
 

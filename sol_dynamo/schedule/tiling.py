@@ -768,7 +768,7 @@ def _stage(plan: Plan, nest: Loops, root: Loops, r: Roles, at: str, band: int, w
     pitch = -(-depth // 256) * 256 + 16  # never a multiple of 4 KB between points; few variants
     name = f"{plan.kernel.name}_staged"
     plan.buffers[name] = Buffer(
-        name, r.a.dtype, (band, depth), (pitch, 1), scope="local"
+        name, r.a.dtype, (c.extent, depth), (pitch, 1), scope="local"
     )
     i, k = Index.of(c.symbol), Index.of(deep[0].symbol)
     producer = Loops(
@@ -786,6 +786,7 @@ def _stage(plan: Plan, nest: Loops, root: Loops, r: Roles, at: str, band: int, w
         unroll=frozenset((f"{v}.1",)),
         vector=(f"{v}.1", width),
         at=(root.name, at),
+        fold={name: band},
     )
     return producer, nest, schedule
 

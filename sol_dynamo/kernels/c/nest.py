@@ -862,7 +862,8 @@ class NestEmitter:
         if memory.scope == "local":
             if memory.name not in self.scratch:
                 size = DTYPES[memory.dtype][0]
-                span = 1 + sum((n - 1) * s for n, s in zip(memory.shape, memory.strides, strict=True))
+                shape = (self._rows(memory), *memory.shape[1:])
+                span = 1 + sum((n - 1) * s for n, s in zip(shape, memory.strides, strict=False))
                 self.scratch[memory.name] = self.scratch_size
                 self.scratch_size += (span * size + 127) // 64 * 64
             text = f"SOL_SCRATCH({storage(memory.dtype)}, {self.scratch[memory.name]})"
@@ -887,6 +888,13 @@ class NestEmitter:
         return self.function.params[key][1], outer, inner
 
     _outlining = False
+
+    def _rows(self, local: Buffer) -> int:
+        """How much of a local buffer's first dimension is held at a time."""
+        for s in self.kernel.schedules:
+            if local.name in s.fold:
+                return s.fold[local.name]
+        return local.shape[0] if local.shape else 1
 
     def _scalar_param(self, index: Index) -> str:
         """C text of an integer; within an outlined tile, what lies outside is an argument."""

@@ -1,0 +1,1 @@
+"""Speed against other compilers, always as a ratio inside one run. Not part of the package."""

@@ -1,0 +1,94 @@
+"""Seconds until the first result: a fresh process, cold (empty caches) and warm (the caches of that).
+
+For a backend of torch.compile the figure is its first call minus that of aot_eager, because Dynamo's
+and AOTAutograd's share is torch's own; for the others it is export, building and the first call.
+
+    python -m benchmarks.cold_compile --net mobilenet_v2,resnet50 --peers inductor,sol
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from .networks import images, network
+from .peers import DEFAULT, PEERS
+
+ROOT = Path(__file__).parents[1]
+CACHES = ("SOL_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+BASE = "aot_eager"
+
+
+class FirstCallError(RuntimeError):
+    """A peer failed in its own process; the message is the end of what it printed."""
+
+
+def first_call(net: str, batch: int, threads: int, peer: str, caches: str) -> float:
+    """Seconds of a peer's building and first call in a fresh process with its caches in a folder.
+
+    Errors: `FirstCallError`.
+    """
+    command = [sys.executable, "-m", "benchmarks.cold_compile", "--child"]
+    command += ["--net", net, "--batch", str(batch), "--threads", str(threads), "--peers", peer]
+    environment = {**os.environ, **{name: str(Path(caches, name)) for name in CACHES}}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise FirstCallError("\n".join(done.stderr.splitlines()[-3:]))
+    return float(done.stdout.splitlines()[-1])
+
+
+def cold_and_warm(
+    net: str, batch: int, threads: int, peers: list[str], warm: bool = True
+) -> dict[str, list[float]]:
+    """[cold, warm] seconds a peer, less aot_eager's where that is in it; failed peers are left out."""
+    found: dict[str, list[float]] = {}
+    through_dynamo = any(PEERS[p].dynamo for p in peers)
+    for peer in [BASE] * through_dynamo + [p for p in peers if p != BASE]:
+        with tempfile.TemporaryDirectory(prefix="cold-") as caches:
+            try:
+                times = [first_call(net, batch, threads, peer, caches) for _ in range(1 + warm)]
+            except FirstCallError as e:
+                print(f"{net} {batch} {peer}: {e}", file=sys.stderr)
+                continue
+        if PEERS[peer].dynamo and peer != BASE:
+            times = [t - base for t, base in zip(times, found[BASE], strict=True)]
+        found[peer] = times
+    return {p: times for p, times in found.items() if p in peers}
+
+
+def child(net: str, batch: int, threads: int, peer: str) -> None:
+    torch.set_num_threads(threads)
+    model, x = network(net), images(batch)
+    start = time.perf_counter()
+    with torch.no_grad():
+        PEERS[peer].build(model, x, threads)(x)
+    print(time.perf_counter() - start)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cold_compile", description=__doc__)
+    parser.add_argument("--net", default="mobilenet_v2", help="torchvision networks: a,b")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--peers", default=",".join(p for p in DEFAULT if PEERS[p].dynamo))
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.child:
+        child(args.net, args.batch, args.threads, args.peers)
+        return
+    print("seconds added to aot_eager's (for backends of torch.compile), else in all")
+    for net in args.net.split(","):
+        times = cold_and_warm(net, args.batch, args.threads, args.peers.split(","))
+        for peer, (cold, warm) in times.items():
+            print(f"{net:24} {peer:22} cold {cold:7.2f}  warm {warm:7.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
