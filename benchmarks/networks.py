@@ -36,7 +36,9 @@ def network(name: str, seed: int = 0) -> nn.Module:
     known = models.list_models(module=models) + models.list_models(module=models.segmentation)
     if name not in known:
         near = get_close_matches(name, known, n=1)
-        raise ValueError(f"unknown network {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+        raise ValueError(
+            f"unknown network {name!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+        )
     quick = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     torch.manual_seed(seed)
     segmentation = name in models.list_models(module=models.segmentation)

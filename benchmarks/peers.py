@@ -1,8 +1,8 @@
 """Who is compared: one function a peer, from a model and an input to something callable.
 
-`build(model, x, threads)` prepares everything (export, compile) and gives a function of the input.
-Every peer gets the same thread count, float32 arithmetic and no gradients, and whatever of its own
-options a careful user would set. A peer whose package is missing raises ImportError when it is built.
+`build(model, x, threads)` prepares everything (export, compile) and gives a function of the
+input. Every peer gets the same thread count, float32 arithmetic and no gradients, and whatever of
+its own options a careful user would set. A peer whose package is missing raises ImportError.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ Call = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Peer:
     build: Callable[[nn.Module, Tensor, int], Call]
-    dynamo: bool = False  # built by Dynamo and AOTAutograd, whose share of the first call is torch's
+    dynamo: bool = (
+        False  # built by Dynamo and AOTAutograd, whose share of the first call is torch's
+    )
+    compiles: bool = True
 
 
 def eager(model: nn.Module, x: Tensor, threads: int) -> Call:
@@ -33,7 +37,7 @@ def eager(model: nn.Module, x: Tensor, threads: int) -> Call:
 
 
 def channels_last(model: nn.Module, x: Tensor, threads: int) -> Call:
-    converted: nn.Module = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    converted: nn.Module = copy.deepcopy(model).to(memory_format=torch.channels_last)
     return lambda x: converted(x.contiguous(memory_format=torch.channels_last))
 
 
@@ -91,7 +95,9 @@ def openvino(model: nn.Module, x: Tensor, threads: int) -> Call:
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": threads,
     }
-    converted = ov.convert_model(model, example_input=x, input=list(x.shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it traces with torch.jit
+        converted = ov.convert_model(model, example_input=x, input=list(x.shape))
     request = ov.Core().compile_model(converted, "CPU", hints).create_infer_request()
 
     def call(x: Tensor) -> Tensor:
@@ -110,14 +116,14 @@ def sol(model: nn.Module, x: Tensor, threads: int) -> Call:
 def sol_optimize(model: nn.Module, x: Tensor, threads: int) -> Call:
     import sol_dynamo
 
-    optimized = sol_dynamo.optimize(copy.deepcopy(model), x.size())
+    optimized = sol_dynamo.optimize(model, x.size())
     optimized.load_state_dict(model.state_dict())
     return optimized
 
 
 PEERS = {
-    "eager": Peer(eager),
-    "channels_last": Peer(channels_last),
+    "eager": Peer(eager, compiles=False),
+    "channels_last": Peer(channels_last, compiles=False),
     "aot_eager": Peer(aot_eager, dynamo=True),
     "inductor": Peer(inductor, dynamo=True),
     "inductor_freezing": Peer(inductor_freezing, dynamo=True),

@@ -87,7 +87,9 @@ class Index(Interned):
     const: Size
     _symbols: frozenset[str] | None
 
-    def __new__(cls, terms: Mapping[Atom, Size] | Iterable[tuple[Atom, Size]] = (), const: Size = 0):
+    def __new__(
+        cls, terms: Mapping[Atom, Size] | Iterable[tuple[Atom, Size]] = (), const: Size = 0
+    ):
         summed: dict[Atom, Size] = {}
         for atom, coefficient in terms.items() if isinstance(terms, Mapping) else terms:
             summed[atom] = summed.get(atom, 0) + coefficient

@@ -9,7 +9,7 @@ valid. The IR knows no device, no torch and no C.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from math import inf, prod
 from typing import Any, NamedTuple
 
@@ -237,7 +237,7 @@ class Schedule:
     fold: Mapping[str, int] = field(default_factory=dict)  # buffer -> rows of its ring
     peel: frozenset[str] = frozenset()  # loops whose border iterations are code of their own
     outline: str | None = None  # the loop whose body is a function, shared where the text is equal
-    prefetch: tuple[str, ...] = ()  # buffers whose next tile is asked for early
+    partial: str | None = None  # a reduce loop: each iteration sums apart, then adds to the total
 
 
 @dataclass(frozen=True)
@@ -408,8 +408,19 @@ _INFIX = {
 }  # fmt: skip
 
 
-def show(x: Any) -> str:
-    """Any piece of the IR as text."""
+def _used_twice(nest: Loops) -> list[Op]:
+    """Operations with several users in the stores of a nest, arguments before users."""
+    roots = list(expressions(replace(nest, binds=())))
+    users: dict[int, int] = {}
+    for e in (*roots, *(a for e in walk(*roots) for a in children(e))):
+        users[id(e)] = users.get(id(e), 0) + 1
+    return [e for e in walk(*roots) if isinstance(e, Op) and users[id(e)] > 1]
+
+
+def show(x: Any, names: Mapping[int, str] | None = None) -> str:
+    """Any piece of the IR as text; `names` has the expressions (by id) that stand on lines before."""
+    if names and id(x) in names:
+        return names[id(x)]
     if isinstance(x, Load):
         text = f"{x.buffer}[{', '.join(map(str, x.index))}]"
         guard = " and ".join(f"{m} >= 0" for m in x.mask)
@@ -419,8 +430,8 @@ def show(x: Any) -> str:
     if isinstance(x, Iota):
         return f"{x.dtype}({x.index})"
     if isinstance(x, Op):
-        args = [show(a) for a in x.args]
-        if x.name in _INFIX:
+        args = [show(a, names) for a in x.args]
+        if x.name in _INFIX and len(args) == 2:
             return f"({args[0]} {_INFIX[x.name]} {args[1]})"
         return f"{x.dtype if x.name == 'cast' else x.name}({', '.join(args)})"
     if isinstance(x, Buffer):
@@ -430,15 +441,26 @@ def show(x: Any) -> str:
         return f"{x.symbol} < {x.extent}" + ("" if x.kind == "parallel" else f" ({x.kind})")
     if isinstance(x, Store):
         left = ", ".join(f"{b}[{', '.join(map(str, x.index))}]" for b in x.buffers)
-        right = ", ".join(map(show, x.values))
+        right = ", ".join(show(v, names) for v in x.values)
         how = f" {x.reduce.monoid}=" if x.reduce else " ="
-        init = ", ".join(map(show, x.reduce.init)) if x.reduce and x.reduce.init else ""
+        start = x.reduce.init if x.reduce and x.reduce.init else ()
+        init = ", ".join(show(v, names) for v in start)
         guard = " and ".join(f"{m} >= 0" for m in x.mask)
-        return f"{left}{how} {right}" + (f" from {init}" if init else "") + (f" if {guard}" if guard else "")
+        return (
+            f"{left}{how} {right}"
+            + (f" from {init}" if init else "")
+            + (f" if {guard}" if guard else "")
+        )
     if isinstance(x, Loops):
         lines = [f"for {', '.join(map(show, x.axes)) or 'once'}:"]
         lines += [f"    {b.symbol} = index {show(b.value)} < {b.bound}" for b in x.binds]
-        return "\n".join(lines + [f"    {show(s)}" for s in x.stores])
+        shared: dict[int, str] = {}
+        for e in _used_twice(x):  # each once: as a tree, the text may be exponentially long
+            text = show(e, shared)
+            if len(text) > 40:
+                lines.append(f"    %{len(shared)} = {text}")
+                shared[id(e)] = f"%{len(shared)}"
+        return "\n".join(lines + [f"    {show(s, shared)}" for s in x.stores])
     if isinstance(x, Schedule):
         parts = [" ".join(x.order)]
         for f in fields(x)[1:]:
@@ -450,7 +472,7 @@ def show(x: Any) -> str:
         lines = [f"kernel {x.name}  # {', '.join(x.origin.ops)}"]
         for i, nest in enumerate(x.body):
             lines += ["    " + t for t in show(nest).splitlines()]
-            if x.schedules:
+            if i < len(x.schedules):
                 lines.append(f"      @ {show(x.schedules[i])}")
         return "\n".join(lines)
     if isinstance(x, Extern):

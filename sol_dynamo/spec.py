@@ -3,7 +3,8 @@
 `check` runs after every pass in tests and under `SOL_CHECK=1`; a failure is a bug of the pass that
 ran last, and its message names the check, the pass, the user's line and shows the IR around it. A
 check is conservative: what it cannot prove it rejects, except where sizes are symbolic. It must not
-know devices, nor whether a valid program is a fast one.
+know devices, nor whether a valid program is a fast one. One file, since validity is one list: a
+newcomer reads here all that a pass must keep.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class SpecError(Exception):
 
 
 class Problem(NamedTuple):
-    """What is wrong, and where: the outermost piece of IR is shown, of the innermost the buffers."""
+    """What is wrong, and where: the first piece of IR is shown, the buffers are the last one's."""
 
     text: str
     where: tuple[Any, ...] = ()
@@ -221,7 +222,13 @@ def expressions_are_typed(p: Program) -> Problems:
             elif isinstance(e, Op):
                 text = _op_error(e)
             if text:
-                yield Problem(f"{show(e)}: {text}", where)
+                yield Problem(f"{_brief(e)}: {text}", where)
+
+
+def _brief(e: Any) -> str:
+    """An expression as text, or its op alone where the text might be long."""
+    many = isinstance(e, Op) and sum(1 for _ in walk(e)) > 12
+    return f"{e.name}(...)" if many else show(e)
 
 
 def _load_error(p: Program, e: Load) -> str | None:
@@ -265,7 +272,7 @@ def stores_are_typed(p: Program) -> Problems:
                 elif not s.reduce and v.dtype != b.dtype:
                     text = f"{v.dtype} value for {b.dtype} buffer {name}"
             if text:
-                yield Problem(f"{show(s)}: {text}", where)
+                yield Problem(f"store to {', '.join(s.buffers)}: {text}", where)
 
 
 def _reduce_error(s: Store) -> str | None:
@@ -329,23 +336,25 @@ def _outside(b: Buffer, index, mask, ranges: dict[str, Range] | None) -> str | N
     for d, (i, n) in enumerate(zip(index, b.shape, strict=True)):
         if not (_static(i, ranges) and isinstance(n, int)) or len(facts) != len(mask):
             continue
-        if not (_nonnegative(i, facts, ranges) and _nonnegative(n - 1 - i, facts, ranges)):
-            lo, hi = i.bounds(ranges)
+        lo, hi = i.bounds(ranges)
+        above = lo >= 0 or _nonnegative(i, facts, ranges)
+        if not above or not (hi < n or _nonnegative(n - 1 - i, facts, ranges)):
             place = f"{b.name}[{', '.join(map(str, index))}]"
             return f"{place}: index {d} may be {lo}..{hi}, the dimension is 0..{n - 1}"
     return None
 
 
 def _static(x: Index, ranges: Mapping[str, Range]) -> bool:
-    return (
-        isinstance(x.const, int)
-        and x.symbols <= ranges.keys()
-        and all(
-            isinstance(c, int)
-            and (isinstance(a, str) or isinstance(a.divisor, int) and _static(a.numerator, ranges))
-            for a, c in x.terms
-        )
-    )
+    if not isinstance(x.const, int) or not x.symbols <= ranges.keys():
+        return False
+    for atom, c in x.terms:
+        if not isinstance(c, int):
+            return False
+        if isinstance(atom, str):
+            continue
+        if not isinstance(atom.divisor, int) or not _static(atom.numerator, ranges):
+            return False
+    return True
 
 
 def _nonnegative(x: Index, facts: Iterable[Index], ranges: Mapping[str, Range]) -> bool:
@@ -376,9 +385,7 @@ def stores_do_not_race(p: Program) -> Problems:
             ]
             free = {a.symbol for a in loops} - determined(s.index, ranges)
             if free:
-                text = (
-                    f"{show(s)}: several values of {', '.join(sorted(free))} store to one element"
-                )
+                text = f"{', '.join(sorted(free))} may vary and {s.buffers[0]}'s element not"
                 yield Problem(text, where)
 
 
@@ -557,8 +564,9 @@ def loop_options_name_loops(p: Program) -> Problems:
             if names - set(s.order):
                 text = f"{option} of {min(names - set(s.order))}, no loop of {nest.name}"
                 yield Problem(text, (k,))
-        for b in set(s.prefetch) - {e.buffer for e in loads(nest)}:
-            yield Problem(f"prefetch of {b}, which {nest.name} does not read", (k,))
+        reduces = {x for a in nest.reduce_axes for x in _levels(a.symbol, s)}
+        if s.partial is not None and s.partial not in reduces & set(s.order):
+            yield Problem(f"partial sums of {s.partial}, no reduce loop of {nest.name}", (k,))
 
 
 def nests_are_attached(p: Program) -> Problems:

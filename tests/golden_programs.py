@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from math import inf, prod, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,7 +197,7 @@ def softmax() -> Golden:
         Loops(axes("j", **space), (put(total, "i", power, SUM),)),
         Loops(axes(**space), (put(out, "ij", op("div", power, at(total, "i"))),)),
     ]
-    lanes = {"unroll": unrolled("j.1"), "vector": ("j.1", 16)}
+    lanes: dict[str, Any] = {"unroll": unrolled("j.1"), "vector": ("j.1", 16)}
     row = attached("j.0 j.1", ("out", "i.0"), tile={"j": (16,)}, **lanes)
     last = Schedule(("i.0", "j.0", "j.1"), {"j": (16,)}, parallel=1, **lanes)
     return Golden(
@@ -249,7 +251,7 @@ def _norm(name: str, statistics: Callable, parts: tuple[str, ...]) -> Golden:
     value = op("mul", op("sub", at(x, "i", "j"), mean), scale)
     value = op("add", op("mul", value, at(weight, "j")), at(bias, "j"))
     nests.append(Loops(axes(i=rows, j=cols), (put(out, "ij", value),)))
-    lanes = {"unroll": unrolled("j.1"), "vector": ("j.1", 16)}
+    lanes: dict[str, Any] = {"unroll": unrolled("j.1"), "vector": ("j.1", 16)}
     row = attached("j.0 j.1", ("out", "i.0"), tile={"j": (16,)}, **lanes)
     last = Schedule(("i.0", "j.0", "j.1"), {"j": (16,)}, parallel=1, **lanes)
     schedules = [*[row] * (len(nests) - 1), last]
@@ -351,10 +353,9 @@ def max_pool_indices() -> Golden:
     p, q = h * 2 + kh - 1, w * 2 + kw - 1
     inside = (p, h_ - 1 - p, q, w_ - 1 - q)
     zero = Const(0, "i64")
-    guard = None
-    for m in inside:
-        this = Op("ge", (Iota(m), zero), "bool")
-        guard = this if guard is None else op("and", guard, this)
+    guard = reduce(
+        lambda a, b: op("and", a, b), [Op("ge", (Iota(m), zero), "bool") for m in inside]
+    )
     position = op("where", guard, Iota(p * w_ + q), Const(2**63 - 1, "i64"))
     pair = (at(x, "n", "c", p, q, mask=inside, other=-inf), position)
     nest = Loops(
@@ -430,8 +431,12 @@ def inverted_residual() -> Golden:
             (put(out, (n, o, h, w), op("add", at(projected, n, o, h, w), at(x, n, o, h, w))),),
         ),
     ]
-    eight = {"unroll": unrolled("w.0 m.0"), "vector": ("m.0", 8)}
-    tile = {"tile": {"w": (5,), "m": (8,)}, "unroll": unrolled("w.1 m.1"), "vector": ("m.1", 8)}
+    eight: dict[str, Any] = {"unroll": unrolled("w.0 m.0"), "vector": ("m.0", 8)}
+    tile: dict[str, Any] = {
+        "tile": {"w": (5,), "m": (8,)},
+        "unroll": unrolled("w.1 m.1"),
+        "vector": ("m.1", 8),
+    }
     schedules = [
         attached("i.0 w.0 m.0", ("e", "m.0"), **eight),
         attached("h.0 w.0 m.0 w.1 m.1", ("out", "h.0"), store_at="n.0", fold={"e": 3}, **tile),

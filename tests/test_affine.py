@@ -114,7 +114,7 @@ def test_interned() -> None:
     with pytest.raises(AttributeError):
         x.const = 1
     with pytest.raises(TypeError, match="not affine"):
-        x * y  # noqa: B018
+        x * y
 
 
 def test_questions() -> None:

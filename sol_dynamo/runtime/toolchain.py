@@ -133,7 +133,7 @@ def compile_shared(sources: dict[str, str]) -> Path:
             objects[name] = cache.store(keys[name], ".o", path)
         out = Path(folder) / "program.so"
         command = [*compiler.command, "-shared", "-o", str(out)]
-        _check(subprocess.run([*command, *map(str, objects.values())], capture_output=True, text=True), "link")
+        _check(subprocess.run([*command, *map(str, objects.values()), "-lm"], capture_output=True, text=True), "link")
         return cache.store(whole, ".so", out)
 
 

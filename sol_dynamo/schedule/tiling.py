@@ -36,6 +36,8 @@ from .fusion import drop_unit_axes, expr_symbols, is_contraction, map_leaves, pr
 UNIT_FLOPS = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
 MAX_UNITS = 32  # units of a kernel: enough to balance threads, few enough to stay in cache
 UNROLLED_TAPS = 25  # windows up to 5x5 are written out
+LONG_SUM = 256  # terms from which a contraction sums in parts: eager's kernels do so too
+PART = 128
 POINTS = 1 << 14  # points of a pointwise unit
 
 
@@ -698,11 +700,21 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
         taps, deep = [*taps, *deep[:-1]], deep[-1:]
     inside = [f"{c}.0"] if column else []
     inside.append(f"{v}.0")
+    reduce_loops = [f"{a.symbol}.0" for a in (*taps, *deep)]
+    partial, cuts = None, {}
+    if kk >= LONG_SUM and deep[0].extent > 2 * PART:
+        cuts = {deep[0].symbol: (even(deep[0].extent, PART),)}
+        partial = reduce_loops[-1]
+        reduce_loops.append(f"{deep[0].symbol}.1")
+    elif kk >= LONG_SUM and taps and deep[0].extent >= PART // 8:
+        partial = reduce_loops[-2]
     first = Schedule(
-        (*(f"{a.symbol}.0" for a in (*taps, *deep)), *inside),
+        (*reduce_loops, *inside),
+        cuts,
         unroll=frozenset(inside),
         vector=(f"{v}.0", width),
         at=(root.name, host),
+        partial=partial,
     )
     second = Schedule(
         tuple(order), tiles, par, frozenset(unroll), (npoint, width), peel=frozenset(peel), outline=host

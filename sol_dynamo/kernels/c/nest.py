@@ -55,6 +55,7 @@ class Accumulator:
     declared: list[str]
     kept: tuple | None  # where to store the result; None: it stays in registers
     split: bool  # the lanes are parts of one result
+    index: tuple  # of the output point
 
 
 @dataclass
@@ -102,7 +103,7 @@ class NestEmitter:
         self.stream: list[Pointer] | None = None
         self.stream_var: str | None = None
         self.used: set[str] = set()  # C variables that the text names
-        self.outlining = False
+        self.outlining = self.within_part = False
         self.lanes, self.lane_offset = 1, 0  # of the vector being written
         self.in_memory = {
             b: walked_serially(kernel, b)
@@ -222,6 +223,9 @@ class NestEmitter:
         """Attached nests, then the rest of this nest; outlined where the schedule says so."""
         if self.kernel.schedules[k].outline == name:
             self._outlined(k, position, name, box)
+            return
+        if self.kernel.schedules[k].partial == name:
+            self._partial_sum(k, position, name, box)
             return
         self._attached_then_walk(k, position, name, box)
 
@@ -596,6 +600,24 @@ class NestEmitter:
         self.lines[mark:mark] = [line for a in accumulators.values() for line in a.declared]
         self._finish(k, accumulators)
 
+    def _partial_sum(self, k: int, position: int, name: str, box: Box) -> None:
+        """A part of a long sum on its own, then added: the error grows with the root of the parts,
+        not of the terms."""
+        totals, self.partials[k] = self.partials[k], {}
+        mark, self.within_part = len(self.lines), True
+        self._attached_then_walk(k, position, name, box)
+        self.within_part = False
+        parts, self.partials[k] = self.partials[k], totals
+        self.lines[mark:mark] = [line for a in parts.values() for line in a.declared]
+        for (store, key, slot), part in parts.items():
+            total = totals.get((store, key, slot))
+            if total is None:
+                lanes = part.values[0].lanes
+                total = self._new_accumulator(k, store, part.index, lanes, part.kept, part.split)
+                totals[store, key, slot] = total
+            (a,), (v,) = total.values, part.values
+            self.lines.append(f"{a.text} = {self.expr.combine(store.reduce.monoid, a, v)};")
+
     def _accumulate(self, k, store: Store, index, new, lanes) -> None:
         """Combine one point (or one vector of points) into its accumulator."""
         nest, vector = self.kernel.body[k], self.kernel.schedules[k].vector
@@ -625,7 +647,7 @@ class NestEmitter:
             dtype = compute_dtype(reduce.acc_dtype if i == 0 else self.program.buffers[b].dtype)
             ctype, name = c_type(dtype, lanes, 32), self._fresh("a")
             start = literal(MONOIDS[reduce.monoid].identity[i], dtype)
-            if reduce.init is not None:
+            if reduce.init is not None and not self.within_part:
                 outer, stream = self.lines, self.stream
                 self.lines = self.expr.lines = declared
                 self.stream = None  # this stands before the loops
@@ -640,7 +662,7 @@ class NestEmitter:
                 start = f"({ctype}){{0}}" + (" - 1" if minus else f" + {start}")
             declared.append(f"{ctype} {name} = {start};")
             values.append(Value(name, dtype, lanes, 32))
-        return Accumulator(values, declared, kept, split)
+        return Accumulator(values, declared, kept, split, index)
 
     def _output_point(self, k, index) -> dict[str, Index]:
         declared = self.kernel.body[k].stores[0].index
