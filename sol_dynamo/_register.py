@@ -4,10 +4,7 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Make TORCH_LOGS=sol known, where torch allows it (before 2.14: TORCH_LOGS=+sol_dynamo)."""
-    try:
-        from torch._logging._internal import log_registry, register_log
-    except ImportError:
-        return
-    if "sol" not in getattr(log_registry, "log_alias_to_log_qnames", {}):
-        register_log("sol", ["sol_dynamo"])
+    """Make TORCH_LOGS=sol known (torch 2.11 to 2.13: TORCH_LOGS=+sol_dynamo)."""
+    from .compat import register_log
+
+    register_log("sol", "sol_dynamo")

@@ -1,8 +1,8 @@
 """The torch.compile entry: `torch.compile(model, backend="sol")`.
 
-`compile_graph` is the whole pipeline, top to bottom. What it cannot take (training graphs so far, symbolic
-sizes, devices without a target) runs op by op on ATen, which is always right; an error of our own
-does so with one warning, or raises under SOL_STRICT=1.
+`compile_graph` is the whole pipeline, top to bottom. What it cannot take (training graphs so far,
+symbolic sizes, devices without a target) runs op by op on ATen, which is always right; an error of
+our own does so with one warning, or raises under SOL_STRICT=1.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def compile_or_fall_back(gm: fx.GraphModule, c: Config) -> Callable:
     except Exception as e:
         if c.strict:
             raise
-        message = f"sol_dynamo could not compile a graph and leaves it to ATen: {type(e).__name__}: {e}"
+        message = (
+            f"sol_dynamo could not compile a graph and leaves it to ATen: {type(e).__name__}: {e}"
+        )
         warnings.warn(message, stacklevel=2)
         return run_on_aten(gm)
 
@@ -152,7 +154,9 @@ class Runner:
 
     _boxed_call = True
 
-    def __init__(self, executable: Executable, sets: WeightSets, weights: list[int], inputs: list[int]):
+    def __init__(
+        self, executable: Executable, sets: WeightSets, weights: list[int], inputs: list[int]
+    ):
         self.executable, self.sets = executable, sets
         self.weights, self.inputs = weights, inputs
 

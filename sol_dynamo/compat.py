@@ -1,4 +1,8 @@
-"""Every private torch import of this package, with what differs between versions 2.11 and 2.14."""
+"""Every private torch import of this package, with what differs between versions 2.11 and 2.14.
+
+Imports stand inside the functions: `import torch` itself loads this module (for the log names), and
+Dynamo must not come with it.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,49 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo.backends.common import aot_autograd
-from torch._guards import TracingContext
+
+OpOverload = torch._ops.OpOverload
+
+
+def aot_autograd(**options: Any) -> Callable:
+    """AOTAutograd as a Dynamo backend with the given compilers."""
+    from torch._dynamo.backends.common import aot_autograd
+
+    return aot_autograd(**options)
+
+
+def reset_dynamo() -> None:
+    """Forget every compiled frame."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+
+
+def register_log(alias: str, name: str) -> None:
+    """Make TORCH_LOGS=alias mean a logger; before torch 2.14 names are parsed too early for that."""
+    try:
+        from torch._logging._internal import log_registry, register_log
+    except ImportError:
+        return
+    if alias not in getattr(log_registry, "log_alias_to_log_qnames", {}):
+        register_log(alias, [name])
+
+
+def _forward_meta() -> Any:
+    from torch._guards import TracingContext
+
+    context = TracingContext.try_get()
+    return getattr(context, "fw_metadata", None) if context is not None else None
 
 
 def static_input_indices() -> list[int]:
     """Which graph inputs are parameters and buffers, as AOTAutograd found them."""
-    context = TracingContext.try_get()
-    meta = getattr(context, "fw_metadata", None) if context is not None else None
-    return list(getattr(meta, "static_input_indices", None) or [])
+    return list(getattr(_forward_meta(), "static_input_indices", None) or [])
 
 
 def mutated_input_indices() -> set[int]:
     """Which graph inputs the graph writes to."""
-    context = TracingContext.try_get()
-    meta = getattr(context, "fw_metadata", None) if context is not None else None
+    meta = _forward_meta()
     found = set(getattr(meta, "mutated_inp_runtime_indices", None) or [])
     for i, info in enumerate(getattr(meta, "input_info", None) or []):
         if info.mutates_data or info.mutates_metadata:
@@ -47,12 +79,3 @@ def fake_mode_of(gm: torch.fx.GraphModule) -> Any:
 
     values = [n.meta.get("val") for n in gm.graph.nodes if n.op == "placeholder"]
     return detect_fake_mode([v for v in values if isinstance(v, torch.Tensor)])
-
-
-def maybe_disable_fake(mode: Any) -> Any:
-    from contextlib import nullcontext
-
-    return mode if mode is not None else nullcontext()
-
-
-__all__ = ["TracingContext", "aot_autograd"]

@@ -1,8 +1,8 @@
-"""The loop IR: what is computed (buffers, expressions, loop nests) and, apart from it, how (schedules).
+"""The loop IR: what is computed (buffers, expressions, loops) and, apart from it, how (schedules).
 
-A `Program` is a list of kernels over named buffers. A `Kernel` is a tuple of loop nests; each nest
-says WHAT is stored where, for which values of its axes; a `Schedule` says HOW it is walked. No legal
-schedule changes the meaning: `interp.py` ignores schedules altogether, and `spec.py` says what is
+A `Program` is a list of kernels over named buffers. A `Kernel` is a tuple of loop nests; each
+nest says WHAT is stored where, for which values of its axes; a `Schedule` says HOW it is walked.
+No legal schedule changes the meaning: `interp.py` ignores schedules, and `spec.py` says what is
 valid. The IR knows no device, no torch and no C.
 """
 
@@ -28,7 +28,7 @@ AXIS_KINDS = ("parallel", "reduce", "scan")
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory, or a view of it: element (i, j) lies at offset + i*strides[0] + j*strides[1] of base."""
+    """Memory, or a view of it: (i, j) is element offset + i*strides[0] + j*strides[1] of base."""
 
     name: str
     dtype: str
@@ -107,7 +107,7 @@ class Iota(Expr):
 
 
 class Op(Expr):
-    """`name` of OPS applied to args; `cast` converts to `dtype` as C does, comparisons give bool."""
+    """`name` of OPS applied to args; `cast` converts to `dtype` as C does."""
 
     __slots__ = ("name", "args", "dtype")
     name: str
@@ -181,7 +181,7 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Store:
-    """buffers[k][index] (combined by `reduce` with) values[k], where every index of mask is >= 0."""
+    """buffers[k][index] (combined by `reduce` with) values[k], where all of mask is >= 0."""
 
     buffers: tuple[str, ...]
     index: tuple[Index, ...]
@@ -281,7 +281,7 @@ class Ref(NamedTuple):
 @dataclass(frozen=True)
 class DepthFirst:
     """kernels[first:last] run for `chunk` images at a time, all of them before the next chunk;
-    the nests in it walk one chunk, and buffers in `Program.chunked` start at the chunk's own place."""
+    the nests in it walk one chunk, and buffers in `Program.chunked` start at its own place."""
 
     first: int
     last: int
@@ -335,7 +335,7 @@ def walk(*roots: Expr) -> Iterator[Expr]:
 
 
 def rewrite(root: Expr, leaf) -> Expr:
-    """Rebuild `root` with leaf(load, const or iota) in place of each leaf; linear in distinct nodes."""
+    """Rebuild `root` with leaf(x) for each load, const and iota; linear in distinct nodes."""
     new: dict[int, Expr] = {}
     for e in walk(root):
         if isinstance(e, Op):
@@ -412,13 +412,13 @@ def _used_twice(nest: Loops) -> list[Op]:
     """Operations with several users in the stores of a nest, arguments before users."""
     roots = list(expressions(replace(nest, binds=())))
     users: dict[int, int] = {}
-    for e in (*roots, *(a for e in walk(*roots) for a in children(e))):
+    for e in (*roots, *(a for x in walk(*roots) for a in children(x))):
         users[id(e)] = users.get(id(e), 0) + 1
     return [e for e in walk(*roots) if isinstance(e, Op) and users[id(e)] > 1]
 
 
 def show(x: Any, names: Mapping[int, str] | None = None) -> str:
-    """Any piece of the IR as text; `names` has the expressions (by id) that stand on lines before."""
+    """Any piece of the IR as text; `names`: expressions (by id) that stand on lines before."""
     if names and id(x) in names:
         return names[id(x)]
     if isinstance(x, Load):

@@ -1,9 +1,9 @@
 """`optimize`: a model for one input size, called past Dynamo's guards.
 
 A null backend behind Dynamo costs 0.1 to 0.4 ms a call on small networks. An optimized model is
-captured once through torch.compile; later calls check what the program depends on (the inputs' shapes,
-strides, dtypes and devices, the training flag, grad and autocast modes, every submodule and weight
-by identity) and call the program itself. Whatever does not fit goes the normal, slower way.
+captured once through torch.compile; later calls check what the program depends on (the inputs'
+shapes, strides, dtypes and devices, the training flag, grad and autocast modes, every submodule and
+weight by identity) and call the program itself. Whatever does not fit goes the normal, slower way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import backend, compat
+from . import backend
 
 
 def optimize(model: nn.Module, *inputs: Any, options: dict[str, Any] | None = None) -> SolModule:
@@ -41,7 +41,9 @@ class SolModule(nn.Module):
         self._parameters = model._parameters
         self._buffers = model._buffers
         self.training = model.training
-        self.__dict__["_sizes"] = [tuple(x.shape) if isinstance(x, torch.Tensor) else tuple(x) for x in inputs]
+        self.__dict__["_sizes"] = [
+            tuple(x.shape) if isinstance(x, torch.Tensor) else tuple(x) for x in inputs
+        ]
         self.__dict__["_options"] = options
         self.__dict__["_compiled"] = torch.compile(model, backend=backend.sol, options=options)
         self.__dict__["_direct"] = None
@@ -97,7 +99,9 @@ class Recorder:
         self.graphs: list[tuple[torch.fx.GraphModule, Callable]] = []
         self.calls: list[tuple[int, list[Any], Any]] = []
 
-    def __call__(self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Callable:
+    def __call__(
+        self, gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any
+    ) -> Callable:
         f = self.inner(gm, example_inputs, **kwargs)
         index = len(self.graphs)
         self.graphs.append((gm, f))
@@ -111,7 +115,7 @@ class Recorder:
         return call
 
     def direct(self, model: nn.Module, args: tuple[Any, ...], result: Any) -> Direct | None:
-        """A direct call, if one graph made the whole result from tensors that can be found again."""
+        """A direct call, if one graph made the whole result from tensors that can be found."""
         calls, self.calls = self.calls, [(0, [], None)] * 2  # nothing is kept alive or recorded now
         if len(self.graphs) != 1 or len(calls) != 1:
             return None
@@ -157,9 +161,7 @@ class Direct:
         self.single, self.kind = single, kind
         self.inputs = [_signature(a) for a in args]
         self.tree = [
-            (m._modules, name, child)
-            for m in model.modules()
-            for name, child in m._modules.items()
+            (m._modules, name, child) for m in model.modules() for name, child in m._modules.items()
         ]
         self.modes = [(m, m.training) for m in model.modules() if m.training]
         self.model = model
@@ -168,9 +170,16 @@ class Direct:
         """Whether the program may be called: same kind of inputs, same modules, same modes."""
         if len(args) != len(self.inputs) or torch.is_autocast_enabled("cpu"):
             return False
-        if any(not isinstance(a, torch.Tensor) or _signature(a) != s for a, s in zip(args, self.inputs, strict=True)):
+        if any(
+            not isinstance(a, torch.Tensor) or _signature(a) != s
+            for a, s in zip(args, self.inputs, strict=True)
+        ):
             return False
-        return all(store.get(name) is child and not child.training for store, name, child in self.tree if child is not None)
+        return all(
+            store.get(name) is child and not child.training
+            for store, name, child in self.tree
+            if child is not None
+        )
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
         values = [args[p] if isinstance(p, int) else p[0][p[1]] for p in self.places]
@@ -184,4 +193,4 @@ def _signature(a: torch.Tensor) -> tuple:
     return type(a), a.shape, a.stride(), a.dtype, a.device, a.requires_grad
 
 
-__all__ = ["SolModule", "compat", "optimize"]
+__all__ = ["SolModule", "optimize"]

@@ -1,7 +1,7 @@
 """What a target is: capabilities that passes and schedules may ask for, and three functions.
 
-Passes, lowering and scheduling consult `Caps` and never a name; only the registry at the end of this
-module names devices. A target lives in a folder of its own under `kernels/` (or `ve/`) and is
+Passes, lowering and scheduling consult `Caps` and never a name; only the registry at the end of
+this module names devices. A target lives in a folder of its own under `kernels/` (or `ve/`) and is
 imported when it is first asked for.
 """
 

@@ -51,7 +51,9 @@ def run(gm: fx.GraphModule, weights: Sequence[int], caps: Caps, config: Config) 
         rewriter = Rewriter(gm, frozenset(weights), caps, fuel)
         p.run(rewriter)
         rewriter.finish()
-        log.debug("%s: %d rewrites, %.1f ms", p.name, rewriter.count, 1e3 * (time.perf_counter() - start))
+        log.debug(
+            "%s: %d rewrites, %.1f ms", p.name, rewriter.count, 1e3 * (time.perf_counter() - start)
+        )
         if config.check or config.strict:
             verify(gm, p.name)
         if config.dump:

@@ -33,23 +33,31 @@ def batch_norm(r: Rewriter) -> None:
         if used - {0} or not all(map(r.is_weight, (gamma, beta, mean, var))) or not r.spend():
             continue
         value = x.meta["val"]
-        wide = lambda t: r.call(n, torch.ops.prims.convert_element_type.default, t, torch.float64)  # noqa: E731
-        inverse = r.call(n, aten.add.Tensor, wide(var), eps)
+        inverse = r.call(n, aten.add.Tensor, _wide(r, n, var), eps)
         scale = r.call(n, aten.reciprocal.default, r.call(n, aten.sqrt.default, inverse))
         if gamma is not None:
-            scale = r.call(n, aten.mul.Tensor, wide(gamma), scale)
-        shift = r.call(n, aten.neg.default, r.call(n, aten.mul.Tensor, wide(mean), scale))
+            scale = r.call(n, aten.mul.Tensor, _wide(r, n, gamma), scale)
+        shift = r.call(n, aten.neg.default, r.call(n, aten.mul.Tensor, _wide(r, n, mean), scale))
         if beta is not None:
-            shift = r.call(n, aten.add.Tensor, wide(beta), shift)
+            shift = r.call(n, aten.add.Tensor, _wide(r, n, beta), shift)
         shape = list(dims(value.dim(), 1, value.shape[1]))
         narrow = [
-            r.call(n, torch.ops.prims.convert_element_type.default, r.call(n, aten.view.default, t, shape), value.dtype)
+            r.call(
+                n,
+                torch.ops.prims.convert_element_type.default,
+                r.call(n, aten.view.default, t, shape),
+                value.dtype,
+            )
             for t in (scale, shift)
         ]
         scaled = r.call(n, aten.mul.Tensor, x, narrow[0])
         new = r.call(n, aten.add.Tensor, scaled, narrow[1])
         for u in list(n.users):
             r.replace(u, new)
+
+
+def _wide(r: Rewriter, at: fx.Node, t: fx.Node) -> fx.Node:
+    return r.call(at, torch.ops.prims.convert_element_type.default, t, torch.float64)
 
 
 def _inference(n: fx.Node):

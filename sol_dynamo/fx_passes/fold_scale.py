@@ -30,16 +30,21 @@ def fold_scale(r: Rewriter) -> None:
         if end is None or not r.spend():
             continue
         dtype, channels = w.meta["val"].dtype, w.meta["val"].shape[0]
-        wide = lambda t: r.call(end, _convert, t, torch.float64)  # noqa: E731
-        flat = lambda t: r.call(end, aten.view.default, t, [channels])  # noqa: E731
-        bias = wide(b) if b is not None else None
+        bias = r.call(end, _convert, b, torch.float64) if b is not None else None
         if scale is not None:
-            vector = flat(wide(_expanded(r, end, scale, channels)))
-            column = r.call(end, aten.view.default, vector, list(dims(w.meta["val"].dim(), 0, channels)))
-            w = r.call(end, _convert, r.call(end, aten.mul.Tensor, wide(w), column), dtype)
+            vector = _vector(r, end, scale, channels)
+            column = r.call(
+                end, aten.view.default, vector, list(dims(w.meta["val"].dim(), 0, channels))
+            )
+            w = r.call(
+                end,
+                _convert,
+                r.call(end, aten.mul.Tensor, r.call(end, _convert, w, torch.float64), column),
+                dtype,
+            )
             bias = r.call(end, aten.mul.Tensor, bias, vector) if bias is not None else None
         if shift is not None:
-            vector = flat(wide(_expanded(r, end, shift, channels)))
+            vector = _vector(r, end, shift, channels)
             bias = r.call(end, aten.add.Tensor, bias, vector) if bias is not None else vector
         b = r.call(end, _convert, bias, dtype) if bias is not None else None
         new = r.call(end, aten.convolution.default, x, w, b, *rest)
@@ -65,8 +70,9 @@ def _follower(r: Rewriter, n: fx.Node, target) -> tuple[fx.Node | None, fx.Node 
     return other, user
 
 
-def _expanded(r: Rewriter, at: fx.Node, t: fx.Node, channels: int) -> fx.Node:
-    if t.meta["val"].numel() == channels:
-        return t
-    one = r.call(at, aten.view.default, t, [1])
-    return r.call(at, aten.expand.default, one, [channels])
+def _vector(r: Rewriter, at: fx.Node, t: fx.Node, channels: int) -> fx.Node:
+    """One float64 value for each output channel."""
+    if t.meta["val"].numel() != channels:
+        t = r.call(at, aten.expand.default, r.call(at, aten.view.default, t, [1]), [channels])
+    t = r.call(at, aten.view.default, t, [channels])
+    return r.call(at, _convert, t, torch.float64)

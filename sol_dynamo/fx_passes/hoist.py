@@ -32,9 +32,11 @@ def hoist(gm: fx.GraphModule, weights: frozenset[int]) -> Hoisted:
     placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
     constant: set[fx.Node] = {n for i, n in enumerate(placeholders) if i in weights}
     for n in gm.graph.nodes:
-        if n.op == "call_function" and n.all_input_nodes and is_pure(n):
-            if all(a in constant for a in n.all_input_nodes) and not _grows(n):
-                constant.add(n)
+        inputs = n.all_input_nodes
+        if n.op != "call_function" or not inputs or not is_pure(n) or _grows(n):
+            continue
+        if all(a in constant for a in inputs):
+            constant.add(n)
     border: dict[fx.Node, None] = {}
     for n in gm.graph.nodes:
         if n not in constant:
@@ -65,7 +67,9 @@ def hoist(gm: fx.GraphModule, weights: frozenset[int]) -> Hoisted:
         if n.op not in ("placeholder",) and n not in constant:
             new[n] = main.node_copy(n, new.__getitem__)
     return Hoisted(
-        fx.GraphModule(torch.nn.Module(), main), fx.GraphModule(torch.nn.Module(), side), tuple(sources)
+        fx.GraphModule(torch.nn.Module(), main),
+        fx.GraphModule(torch.nn.Module(), side),
+        tuple(sources),
     )
 
 
@@ -73,5 +77,12 @@ def _grows(n: fx.Node) -> bool:
     value = n.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return False
-    most = max((a.meta["val"].numel() for a in n.all_input_nodes if isinstance(a.meta.get("val"), torch.Tensor)), default=0)
+    most = max(
+        (
+            a.meta["val"].numel()
+            for a in n.all_input_nodes
+            if isinstance(a.meta.get("val"), torch.Tensor)
+        ),
+        default=0,
+    )
     return value.numel() > max(most, 1) and n.target in (aten.expand.default, aten.repeat.default)

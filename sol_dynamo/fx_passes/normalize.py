@@ -1,10 +1,10 @@
 """One form of each op.
 
-    clone(x), alias(x), detach(x)     ==>  x          (values are what matters; layout comes later)
-    dropout in eval, x * 1, x + 0     ==>  x          (where this is exact: see `_identity`)
-    t(x)                              ==>  permute(x, [1, 0])
-    _unsafe_view(x, s), reshape       ==>  view(x, s)
-    relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)
+clone(x), alias(x), detach(x)     ==>  x          (values are what matters; layout comes later)
+dropout in eval, x * 1, x + 0     ==>  x          (where this is exact: see `_identity`)
+t(x)                              ==>  permute(x, [1, 0])
+_unsafe_view(x, s), reshape       ==>  view(x, s)
+relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from ..compat import OpOverload
 from .rewriter import Rewriter
 
 aten = torch.ops.aten
@@ -49,7 +50,7 @@ def _only_read(n: fx.Node) -> bool:
     """A copy matters only to what is returned (it must not be an input itself) or written to."""
     return all(
         u.op == "call_function"
-        and isinstance(u.target, torch._ops.OpOverload)
+        and isinstance(u.target, OpOverload)
         and not u.target._schema.is_mutable
         for u in n.users
     )
@@ -57,7 +58,9 @@ def _only_read(n: fx.Node) -> bool:
 
 def _same_dtype(n: fx.Node) -> bool:
     a, v = n.args[0], n.meta.get("val")
-    return isinstance(a, fx.Node) and a.meta["val"].dtype == v.dtype and a.meta["val"].shape == v.shape
+    return (
+        isinstance(a, fx.Node) and a.meta["val"].dtype == v.dtype and a.meta["val"].shape == v.shape
+    )
 
 
 def _same_shape(n: fx.Node) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..compat import fake_mode_of
+from ..compat import OpOverload, fake_mode_of
 from ..target import Caps
 
 aten = torch.ops.aten
@@ -22,9 +22,7 @@ class Rewriter:
         self.weights, self._fuel, self.count = weights, fuel, 0
         self._mode = fake_mode_of(gm)
         placeholders = [n for n in self.graph.nodes if n.op == "placeholder"]
-        self._constant: dict[fx.Node, bool] = {
-            n: i in weights for i, n in enumerate(placeholders)
-        }
+        self._constant: dict[fx.Node, bool] = {n: i in weights for i, n in enumerate(placeholders)}
 
     def nodes(self, *targets: Any) -> list[fx.Node]:
         wanted = set(targets)
@@ -81,7 +79,7 @@ class Rewriter:
 def is_pure(node: fx.Node) -> bool:
     """Neither random nor writing to anything."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return getattr(target, "__name__", "") == "getitem"
     return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
 

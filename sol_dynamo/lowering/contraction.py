@@ -91,7 +91,12 @@ def _product(low, node, a: Buffer, b: Buffer, init=None, scale: float = 1) -> An
         return NotHandled(f"product of {a.dtype} by {b.dtype}")
     out = low.output(node)
     batch = [Axis(f"b{d}", n) for d, n in enumerate(out.shape[:-2])]
-    axes = [*batch, Axis("m", out.shape[-2]), Axis("n", out.shape[-1]), Axis("k", a.shape[-1], "reduce")]
+    axes = [
+        *batch,
+        Axis("m", out.shape[-2]),
+        Axis("n", out.shape[-1]),
+        Axis("k", a.shape[-1], "reduce"),
+    ]
     lead = [Index.of(x.symbol) for x in batch]
     m, n, k = map(Index.of, "mnk")
     product = Op("mul", (low.load(a, [*lead, m, k]), low.load(b, [*lead, k, n])), out.dtype)
@@ -109,7 +114,14 @@ def mm(low: Lowering, node: fx.Node, a: Buffer, b: Buffer) -> Any:
 
 @rule(aten.addmm.default, aten.baddbmm.default)
 def addmm(
-    low: Lowering, node: fx.Node, c: Buffer, a: Buffer, b: Buffer, *, beta: float = 1, alpha: float = 1
+    low: Lowering,
+    node: fx.Node,
+    c: Buffer,
+    a: Buffer,
+    b: Buffer,
+    *,
+    beta: float = 1,
+    alpha: float = 1,
 ) -> Any:
     if beta != 1 or alpha != 1:
         return NotHandled(f"beta {beta}, alpha {alpha}")

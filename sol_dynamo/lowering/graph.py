@@ -140,7 +140,8 @@ class Lowering:
         vals = (values,) if isinstance(values, Expr) else tuple(values)
         if reduce is None:
             vals = tuple(
-                v if v.dtype == b.dtype else cast(v, b.dtype) for b, v in zip(outs, vals, strict=True)
+                v if v.dtype == b.dtype else cast(v, b.dtype)
+                for b, v in zip(outs, vals, strict=True)
             )
         store = Store(
             tuple(b.name for b in outs), tuple(map(Index.of, index)), vals, tuple(mask), reduce

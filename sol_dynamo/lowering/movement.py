@@ -20,7 +20,9 @@ from .graph import RULES, TORCH_DTYPE, Lowering, NotHandled, rule
 aten = torch.ops.aten
 
 
-def strided_view(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any) -> Buffer | None:
+def strided_view(
+    low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any
+) -> Buffer | None:
     """The op's result as a view of x's memory, or None where strides can't say it."""
     if x.scope == "extern":
         start = 0
@@ -96,7 +98,9 @@ def cat(low: Lowering, node: fx.Node, tensors: Sequence[Buffer], dim: int = 0) -
             return NotHandled("cat of several dtypes")
         if x.shape[dim] == 0:
             continue
-        part = low.view(out, x.shape, out.strides, start * out.strides[dim], f"{out.name}_at{start}")
+        part = low.view(
+            out, x.shape, out.strides, start * out.strides[dim], f"{out.name}_at{start}"
+        )
         low.copy(x, part)
         start += x.shape[dim]
     return out
@@ -109,7 +113,9 @@ def split(low: Lowering, node: fx.Node, x: Buffer, size: Any, dim: int = 0) -> A
     for value in node.meta["val"]:
         n = value.shape[dim]
         shape = (*x.shape[:dim], n, *x.shape[dim + 1 :])
-        parts.append(low.view(x, shape, x.strides, start * x.strides[dim], f"{node.name}_{len(parts)}"))
+        parts.append(
+            low.view(x, shape, x.strides, start * x.strides[dim], f"{node.name}_{len(parts)}")
+        )
         start += n
     return tuple(parts)
 

@@ -52,7 +52,9 @@ def _gelu(x: Expr, approximate: str = "none") -> Expr:
         cube = op("mul", op("mul", x, x), op("mul", x, like(x, 0.044715)))
         inner = op("mul", like(x, sqrt(2 / pi)), op("add", x, cube))
         return op("mul", op("mul", half, x), op("add", one, op("tanh", inner)))
-    return op("mul", op("mul", x, half), op("add", one, op("erf", op("mul", x, like(x, sqrt(0.5))))))
+    return op(
+        "mul", op("mul", x, half), op("add", one, op("erf", op("mul", x, like(x, sqrt(0.5)))))
+    )
 
 
 def _silu(x: Expr) -> Expr:
@@ -264,5 +266,10 @@ def _fill(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 RULES[aten.where.self] = _where
 RULES[torch.ops.prims.convert_element_type.default] = _convert
 RULES[aten._to_copy.default] = _convert
-for _target in (aten.full.default, aten.full_like.default, aten.zeros_like.default, aten.ones_like.default):
+for _target in (
+    aten.full.default,
+    aten.full_like.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+):
     RULES[_target] = _fill

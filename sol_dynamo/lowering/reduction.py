@@ -58,13 +58,13 @@ def reduce_into(
             where.append(Index.of(f"i{d}"))
         index.append(Index.of(axes[-1].symbol))
     axes.sort(key=lambda a: a.kind == "reduce")
-    position = sum(
-        (index[d] * prod(x.shape[e] for e in dims if e > d) for d in dims), Index()
-    )
+    position = sum((index[d] * prod(x.shape[e] for e in dims if e > d) for d in dims), Index())
     low.compute(outs, axes, where, values(low.load(x, index), position), Reduce(monoid, acc))
 
 
-def _scratch(low: Lowering, node: fx.Node, x: Buffer, dims: list[int], dtype: str, name: str) -> Buffer:
+def _scratch(
+    low: Lowering, node: fx.Node, x: Buffer, dims: list[int], dtype: str, name: str
+) -> Buffer:
     """A buffer of x's shape with the reduced dimensions kept at 1."""
     shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
     return low.buffer(f"{node.name}_{name}", dtype, shape)
@@ -107,7 +107,9 @@ def mean(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
 def extremum(low, node, x, dim=(), keepdim=False) -> Any:
     name = "max" if node.target is aten.amax.default else "min"
     out = low.output(node)
-    reduce_into(low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype)
+    reduce_into(
+        low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype
+    )
     return out
 
 
@@ -173,7 +175,9 @@ def _moments(low, node, x: Buffer, dims: list[int], divisor: float) -> tuple[Buf
     squares = _scratch(low, node, x, dims, acc, "squares")
     variance = _scratch(low, node, x, dims, acc, "var")
     reduce_into(low, total, x, dims, True, "sum", lambda v, _: cast(v, acc), acc)
-    low.pointwise(average, lambda *i: Op("div", (low.load(total, i), Const(float(length), acc)), acc))
+    low.pointwise(
+        average, lambda *i: Op("div", (low.load(total, i), Const(float(length), acc)), acc)
+    )
     full = [Index.of(f"{'r' if d in dims else 'i'}{d}") for d in range(len(x.shape))]
 
     def square(v: Expr, _: Index) -> Expr:
@@ -338,7 +342,15 @@ def max_pool(low, node, x, kernel, stride=(), padding=(0,), dilation=(1,), ceil_
 
 @rule(aten.avg_pool2d.default)
 def avg_pool(
-    low, node, x, kernel, stride=(), padding=(0,), ceil_mode=False, count_include_pad=True, divisor_override=None
+    low,
+    node,
+    x,
+    kernel,
+    stride=(),
+    padding=(0,),
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
 ) -> Any:
     """The window's sum divided by its size (or the divisor given)."""
     kernel = _pair(kernel)

@@ -1,4 +1,4 @@
-"""What became of a model: kernels, what was fused into each, work, memory traffic, ATen calls and why.
+"""What became of a model: kernels, what was fused into each, work, traffic, ATen calls and why.
 
 `explain(model, *inputs)` compiles and runs the model once and describes its programs. A kernel that
 only moves data says why it had to be one.
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .. import compat
 from ..ir import DTYPES, Extern, Kernel, Load, Program, read, written
 
 
@@ -47,14 +48,16 @@ class Report:
     programs: tuple[ProgramReport, ...]
 
     def __str__(self) -> str:
-        return "\n\n".join(_text(i, p) for i, p in enumerate(self.programs)) or "nothing was compiled"
+        return (
+            "\n\n".join(_text(i, p) for i, p in enumerate(self.programs)) or "nothing was compiled"
+        )
 
 
 def explain(model: Any, *inputs: Any) -> Report:
     """Compile a model (or function) for these inputs, run it once without gradients, and report."""
     from ..backend import compiled, sol
 
-    torch._dynamo.reset()
+    compat.reset_dynamo()
     with torch.no_grad():
         torch.compile(model, backend=sol)(*inputs)
     return Report(tuple(report(c.program) for c in compiled))
@@ -63,7 +66,8 @@ def explain(model: Any, *inputs: Any) -> Report:
 def report(program: Program) -> ProgramReport:
     rows = tuple(_row(program, k) for k in program.kernels)
     bands = tuple(
-        f"{program.kernels[d.first].name} .. {program.kernels[d.last - 1].name}: {d.trips} x {d.chunk} images"
+        f"{program.kernels[d.first].name} .. {program.kernels[d.last - 1].name}: "
+        f"{d.trips} x {d.chunk} images"
         for d in program.depth_first
     )
     cuts = sum(isinstance(k, Extern) for k in program.kernels)
@@ -92,7 +96,7 @@ def moves(program: Program, k: Kernel) -> str | None:
     if any(program.buffers[t].scope == "output" for t in targets):
         return "moves data: an output in eager's strides, or one that is an input or a view"
     if any(program.buffers[b].base for b in written(k)):
-        return "moves data: a value that two concatenations (or a concatenation and its own reader) need"
+        return "moves data: a value that two concatenations (or one and another reader) need"
     return "moves data: its reader needs vectors along a dimension that the permutation scatters"
 
 
@@ -104,8 +108,13 @@ def _text(i: int, p: ProgramReport) -> str:
     lines += [f"  depth first: {b}" for b in p.depth_first]
     for k in p.kernels:
         ops = " + ".join(o.removeprefix("aten.").rsplit(".", 1)[0] for o in k.ops)
-        work = f"{k.flops / 1e6:9.2f} Mflop {k.bytes / 2**20:7.2f} MiB" if not k.extern else " " * 26
-        lines.append(f"  {work}  {k.name}: {'ATen ' if k.extern else ''}{ops}" + (f"  [{k.note}]" if k.note else ""))
+        work = (
+            f"{k.flops / 1e6:9.2f} Mflop {k.bytes / 2**20:7.2f} MiB" if not k.extern else " " * 26
+        )
+        lines.append(
+            f"  {work}  {k.name}: {'ATen ' if k.extern else ''}{ops}"
+            + (f"  [{k.note}]" if k.note else "")
+        )
     return "\n".join(lines)
 
 

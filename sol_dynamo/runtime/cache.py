@@ -36,7 +36,9 @@ def _made(path: Path) -> Path:
         return path
     except OSError as e:
         fallback = Path(tempfile.mkdtemp(prefix="sol-cache-"))
-        warnings.warn(f"{path} cannot be written ({e}): compiled code goes to {fallback}", stacklevel=2)
+        warnings.warn(
+            f"{path} cannot be written ({e}): compiled code goes to {fallback}", stacklevel=2
+        )
         return fallback
 
 

@@ -1,7 +1,7 @@
 """Finds a C compiler and builds shared libraries with it, each file's object cached on its own.
 
-gcc or clang from PATH, else PyPI's `ziglang`: a machine with pip alone can compile. Only plain C and
-nothing of Python's or torch's headers is built here.
+gcc or clang from PATH, else PyPI's `ziglang`: a machine with pip alone can compile. Only plain C
+and nothing of Python's or torch's headers is built here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,13 @@ def find_compiler() -> Compiler:
             if version is None and wanted:
                 raise ToolchainError(f"SOL_CC={wanted!r} does not answer --version")
             if version is not None:
-                kind = "zig" if "zig" in " ".join(command) else "clang" if "clang" in version else "gcc"
+                kind = (
+                    "zig"
+                    if "zig" in " ".join(command)
+                    else "clang"
+                    if "clang" in version
+                    else "gcc"
+                )
                 return Compiler(command, kind, version)
         elif wanted:
             raise ToolchainError(f"SOL_CC={wanted!r} is not on PATH")
@@ -133,7 +139,12 @@ def compile_shared(sources: dict[str, str]) -> Path:
             objects[name] = cache.store(keys[name], ".o", path)
         out = Path(folder) / "program.so"
         command = [*compiler.command, "-shared", "-o", str(out)]
-        _check(subprocess.run([*command, *map(str, objects.values()), "-lm"], capture_output=True, text=True), "link")
+        _check(
+            subprocess.run(
+                [*command, *map(str, objects.values()), "-lm"], capture_output=True, text=True
+            ),
+            "link",
+        )
         return cache.store(whole, ".so", out)
 
 
@@ -150,7 +161,9 @@ def _compile(compiler: Compiler, sources: dict[str, str], folder: Path):
                 source.write_text(sources[name])
                 out = source.with_suffix(".o")
                 command = [*compiler.command, *compiler.flags, "-c", str(source), "-o", str(out)]
-                process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
                 running.append((name, out, process))
             name, out, process = running.pop(0)
             text = process.communicate()[1]

@@ -3,8 +3,8 @@
 A compiled graph is called with the weights themselves. For each set of weights (the objects) an
 entry keeps the prepared tensors and a snapshot; every call compares pointer, version counter and a
 fingerprint of the elements with it. The fingerprint covers writes that neither the pointer nor the
-counter shows (`p.data.mul_()`, numpy): it samples `SAMPLES` words of each weight, all of a small one;
-`refresh()` is for changes that might slip between the samples.
+counter shows (`p.data.mul_()`, numpy): it samples `SAMPLES` words of each weight, all of a small
+one; `refresh()` is for changes that might slip between the samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAMPLES = 16  # words of 8 bytes read of each weight at every call
 UNSTABLE_AFTER = 3  # changes of one weight after which it is an ordinary input
 
 _SOURCE = f"""\
-/* A hash of n memory areas: all words of small ones, {SAMPLES} evenly spread words of large ones. */
+/* A hash of n memory areas: all words of small ones, {SAMPLES} evenly spread of large ones. */
 typedef unsigned long u64;
 static u64 mix(u64 h, u64 x) {{ h = (h ^ x) * 0x9E3779B97F4A7C15UL; return h ^ (h >> 29); }}
 void sol_fingerprint(const char *const *start, const long *bytes, u64 *out, long n) {{
@@ -121,9 +121,7 @@ _all: WeakSet[WeightSets] = WeakSet()
 class WeightSets:
     """The prepared tensors of the last few weight sets that a graph was called with."""
 
-    def __init__(
-        self, prepare: Callable[[list[torch.Tensor]], list[torch.Tensor]], limit: int = 8
-    ):
+    def __init__(self, prepare: Callable[[list[torch.Tensor]], list[torch.Tensor]], limit: int = 8):
         self._prepare, self._limit = prepare, limit
         self._entries: OrderedDict[tuple[int, ...], Entry] = OrderedDict()
         self._last: Entry | None = None
@@ -152,7 +150,9 @@ class WeightSets:
             entry = Entry(weights, self._prepare(weights))
         self._entries[key] = self._last = entry
         self._entries.move_to_end(key)
-        for k in [k for k, e in self._entries.items() if any(r() is None for r in e.snapshot.objects)]:
+        for k in [
+            k for k, e in self._entries.items() if any(r() is None for r in e.snapshot.objects)
+        ]:
             if k != key:
                 del self._entries[k]
         while len(self._entries) > self._limit:

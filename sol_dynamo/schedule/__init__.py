@@ -14,7 +14,10 @@ from .slices import place_slices
 from .tiling import tile
 
 STEPS = (
-    ("place_slices", lambda p, caps: place_slices(p)),  # before fusion: copies must still be kernels
+    (
+        "place_slices",
+        lambda p, caps: place_slices(p),
+    ),  # before fusion: copies must still be kernels
     ("fuse", lambda p, caps: fuse(p)),
     ("depth_first", depth_first),  # before tiling: it sets the extents that tiles are made for
     ("tile", tile),

@@ -72,7 +72,7 @@ def _is_batched(b, n: int) -> bool:
 
 
 def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
-    """(first, last, images) of the longest runs that can go image by image, two kernels at least."""
+    """(first, last, images) of the longest runs that can go image by image, from two kernels on."""
     found: list[tuple[int, int, int]] = []
     current: tuple[int, int, int] | None = None
     for p, k in enumerate(program.kernels):
@@ -112,12 +112,16 @@ def _batch(program: Program, k: Kernel | Extern) -> int | None:
             if not along and not shared:
                 return None
             base = program.base(e.buffer)
-            if along and (not base.shape or base.shape[0] != b.shape[0] or base.strides[0] != b.strides[0]):
+            if along and (
+                not base.shape or base.shape[0] != b.shape[0] or base.strides[0] != b.strides[0]
+            ):
                 return None
         for s in nest.stores:
             for name in s.buffers:
                 b, base = program.buffers[name], program.base(name)
-                if b.scope != "local" and (base.shape[0] != b.shape[0] or base.strides[0] != b.strides[0]):
+                if b.scope != "local" and (
+                    base.shape[0] != b.shape[0] or base.strides[0] != b.strides[0]
+                ):
                     return None
     return sizes.pop() if len(sizes) == 1 else None
 

@@ -4,7 +4,8 @@ Three steps, each linear in the size of the program:
   resolve   a load through a view of a computed buffer ==> a load of the buffer itself
   inline    consumer(load(p)) ==> consumer(p's expression), where p is pointwise
   group     reduction; pointwise of its result ==> one kernel, the result in registers
-What is computed is unchanged; a producer's intermediate memory disappears when nobody else reads it.
+What is computed is unchanged; an intermediate's memory disappears when nobody else reads it.
+One file: the three steps share the producer and group records.
 """
 
 from __future__ import annotations
@@ -153,7 +154,9 @@ def map_leaves(nest: Loops, leaf) -> Loops:
         )
         for s in nest.stores
     )
-    return replace(nest, stores=stores, binds=tuple(replace(b, value=f(b.value)) for b in nest.binds))
+    return replace(
+        nest, stores=stores, binds=tuple(replace(b, value=f(b.value)) for b in nest.binds)
+    )
 
 
 # -- inline ----------------------------------------------------------------------------------
@@ -176,7 +179,9 @@ def inline(program: Program) -> Program:
     for k in program.kernels:
         for b in read(k):
             readers[b] = readers.get(b, 0) + 1
-    foreign = {program.base(b).name for k in program.kernels if isinstance(k, Extern) for b in read(k)}
+    foreign = {
+        program.base(b).name for k in program.kernels if isinstance(k, Extern) for b in read(k)
+    }
     named = {b for k in program.kernels for b in (*read(k), *written(k)) if b}
     viewed = {program.buffers[b].base for b in named}
     producers: dict[str, Producer] = {}
@@ -200,9 +205,7 @@ def inline(program: Program) -> Program:
         if len(nest.stores) > 1 or nest.binds or not _is_identity(nest):
             continue
         cost = sum(OPS[e.name].cost for e in walk(store.values[0]) if isinstance(e, Op))
-        follows = any(
-            e.buffer in reductions and _same_elements(e, nest) for e in loads(nest)
-        )
+        follows = any(e.buffer in reductions and _same_elements(e, nest) for e in loads(nest))
         producers[name] = Producer(position, store.values[0], store.index, cost, follows)
     return replace(program, kernels=_without_dead(program, kernels))
 
@@ -230,7 +233,11 @@ def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loop
             return None
         if once and (reuse == 1 or contraction):
             return p
-        return p if p.cost <= CHEAP and reuse == 1 and _loads(p.value) <= 1 and not p.follows_reduction else None
+        return (
+            p
+            if p.cost <= CHEAP and reuse == 1 and _loads(p.value) <= 1 and not p.follows_reduction
+            else None
+        )
 
     def leaf(e: Expr, ranges) -> Expr:
         if not isinstance(e, Load):
@@ -246,9 +253,7 @@ def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loop
 
 def inlined(e: Load, value: Expr, index: tuple[Index, ...], ranges) -> Expr:
     """The producer's expression at the place of a load of its result."""
-    at = {
-        next(iter(i.symbols)): j for i, j in zip(index, e.index, strict=True) if not i.is_const
-    }
+    at = {next(iter(i.symbols)): j for i, j in zip(index, e.index, strict=True) if not i.is_const}
     new = subst(value, at)
 
     def simplified(x: Expr) -> Expr:
@@ -285,7 +290,9 @@ def is_contraction(nest: Loops) -> bool:
     outputs = set().union(*(i.symbols for i in s.index))
     big = {x.symbol for x in nest.axes if x.extent > 1}
     shared = a & b & {x.symbol for x in nest.reduce_axes} & big
-    return bool((outputs & b & big) - a) and bool(shared or not big & {x.symbol for x in nest.reduce_axes})
+    return bool((outputs & b & big) - a) and bool(
+        shared or not big & {x.symbol for x in nest.reduce_axes}
+    )
 
 
 def product_factors(e: Expr) -> tuple[Expr, Expr] | None:
@@ -335,7 +342,9 @@ def _stays_affine(program: Program, p: Producer, e: Load, splits: set[str]) -> b
 def split_of(atom) -> str | None:
     """The axis that is divided, where it alone is."""
     terms = atom.numerator.terms
-    return terms[0][0] if len(terms) == 1 and terms[0][1] == 1 and atom.numerator.const == 0 else None
+    return (
+        terms[0][0] if len(terms) == 1 and terms[0][1] == 1 and atom.numerator.const == 0 else None
+    )
 
 
 def _is_identity(nest: Loops) -> bool:
@@ -364,7 +373,9 @@ def _without_dead(program: Program, kernels: list) -> tuple:
         names = [b for b in written(k) if b and program.buffers[b].scope != "local"]
         if isinstance(k, Extern) or any(program.base(b).name in needed for b in names):
             kept.append(k)
-            needed.update(program.base(b).name for b in read(k) if program.buffers[b].scope != "local")
+            needed.update(
+                program.base(b).name for b in read(k) if program.buffers[b].scope != "local"
+            )
     return tuple(reversed(kept))
 
 
@@ -519,7 +530,9 @@ def _joined(g: Group, k: Kernel) -> Group:
     members = [*g.members, k]
     reduces = any(m.body[0].stores[0].reduce for m in members[1:])
     point = not reduces and all(
-        e.index == nest.stores[0].index for e in loads(nest) if e.buffer in {b for m in g.members for b in written(m)}
+        e.index == nest.stores[0].index
+        for e in loads(nest)
+        if e.buffer in {b for m in g.members for b in written(m)}
     )
     del point
     return replace(g, members=members)
@@ -539,8 +552,10 @@ def _kernel(program, buffers, g: Group, n: int, readers) -> Kernel:
     for b in made:
         if root_is_plain and b in last.stores[0].buffers:
             continue
-        kept = b in outs or buffers[b].base is not None or any(
-            r != n for r in readers.get(program.base(b).name, ())
+        kept = (
+            b in outs
+            or buffers[b].base is not None
+            or any(r != n for r in readers.get(program.base(b).name, ()))
         )
         local = f"{b}_acc" if kept else b
         old = buffers[b]
@@ -563,7 +578,9 @@ def _kernel(program, buffers, g: Group, n: int, readers) -> Kernel:
             used = {s for i in store.index for s in i.symbols}
             axes = tuple(a for a in maker.axes if a.symbol in used)
             if tail and tail[-1].axes == axes:
-                tail[-1] = replace(tail[-1], stores=(*tail[-1].stores, Store((b,), store.index, (value,))))
+                tail[-1] = replace(
+                    tail[-1], stores=(*tail[-1].stores, Store((b,), store.index, (value,)))
+                )
             else:
                 tail.append(Loops(axes, (Store((b,), store.index, (value,)),)))
         del position

@@ -40,13 +40,15 @@ def place_slices(program: Program) -> Program:
         for name in views.pop(source.name, ()):
             v = buffers[name]
             start = slice_start(v, source)
-            offset = target.offset + sum(
-                s * t for s, t in zip(start, target.strides, strict=True)
-            )
+            offset = target.offset + sum(s * t for s, t in zip(start, target.strides, strict=True))
             buffers[name] = replace(v, base=target.base, strides=target.strides, offset=offset)
             views.setdefault(target.base, []).append(name)
         buffers[source.name] = replace(
-            source, base=target.base, strides=target.strides, offset=target.offset, scope=target.scope
+            source,
+            base=target.base,
+            strides=target.strides,
+            offset=target.offset,
+            scope=target.scope,
         )
         views.setdefault(target.base, []).append(source.name)
         dropped.add(i)
@@ -72,9 +74,7 @@ def slice_of(v: Buffer, base: Buffer) -> bool:
     """Whether v is a plain slice of base: same rank, same strides."""
     if len(v.shape) != len(base.shape):
         return False
-    same = all(
-        n == 1 or s == t for n, s, t in zip(v.shape, v.strides, base.strides, strict=True)
-    )
+    same = all(n == 1 or s == t for n, s, t in zip(v.shape, v.strides, base.strides, strict=True))
     start = slice_start(v, base)
     fits = all(a + n <= m for a, n, m in zip(start, v.shape, base.shape, strict=True))
     return same and fits and base.address(tuple(map(_index, start))).const == v.offset

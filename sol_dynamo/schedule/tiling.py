@@ -4,6 +4,7 @@ A kernel is a contraction (a register tile of M points by N vectors), a window (
 vectors along an axis that every operand has), rows (softmax, norms, row sums: one row at a time,
 vectors along it) or pointwise. Axes that lie next to each other in every address are fused first.
 The figures behind the constants stand in benchmarks/RESULTS.md.
+One file so far: the four kinds of kernels share the normal form that stands first.
 """
 
 from __future__ import annotations
@@ -27,11 +28,18 @@ from ..ir import (
     Store,
     expressions,
     loads,
-    subst,
     walk,
 )
 from ..target import Caps
-from .fusion import drop_unit_axes, expr_symbols, is_contraction, map_leaves, product_factors, split_of, substitute
+from .fusion import (
+    drop_unit_axes,
+    expr_symbols,
+    is_contraction,
+    map_leaves,
+    product_factors,
+    split_of,
+    substitute,
+)
 
 UNIT_FLOPS = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
 MAX_UNITS = 32  # units of a kernel: enough to balance threads, few enough to stay in cache
@@ -102,7 +110,9 @@ def _with_root(plan: Plan, k: Kernel) -> Kernel:
                 base=None,
                 offset=0,
                 scope="local",
-                dtype=s.reduce.acc_dtype if old.dtype != "i64" or len(s.buffers) == 1 else old.dtype,
+                dtype=s.reduce.acc_dtype
+                if old.dtype != "i64" or len(s.buffers) == 1
+                else old.dtype,
                 strides=_contiguous(old.shape),
             )
             plan.buffers[acc.name] = acc
@@ -138,7 +148,10 @@ def _split_reduce_axes(nest: Loops) -> Loops:
         d = min(divisors, default=1)
         if d <= 1 or a.extent % d:
             continue
-        outer, inner = Axis(f"{a.symbol}_mod", d, "reduce"), Axis(f"{a.symbol}_div", a.extent // d, "reduce")
+        outer, inner = (
+            Axis(f"{a.symbol}_mod", d, "reduce"),
+            Axis(f"{a.symbol}_div", a.extent // d, "reduce"),
+        )
         at = [x.symbol for x in nest.axes].index(a.symbol)
         axes = (*nest.axes[:at], outer, inner, *nest.axes[at + 1 :])
         point = Index({inner.symbol: d, outer.symbol: 1})
@@ -148,7 +161,9 @@ def _split_reduce_axes(nest: Loops) -> Loops:
         def leaf(e: Expr, _, ranges=ranges) -> Expr:
             if not isinstance(e, Load):
                 return e
-            return Load(e.buffer, tuple(i.simplify(ranges) for i in e.index), e.dtype, e.mask, e.other)
+            return Load(
+                e.buffer, tuple(i.simplify(ranges) for i in e.index), e.dtype, e.mask, e.other
+            )
 
         nest = map_leaves(nest, leaf)
     return nest
@@ -158,7 +173,9 @@ def _unify(plan: Plan, k: Kernel) -> Kernel:
     """Rename every nest's output axes as the root's of the same dimension, reduce axes apart."""
     root = k.body[-1]
     names = [next(iter(i.symbols)) if i.symbols else None for i in root.stores[0].index]
-    plain = all(i.is_const or i == Index.of(n) for i, n in zip(root.stores[0].index, names, strict=True))
+    plain = all(
+        i.is_const or i == Index.of(n) for i, n in zip(root.stores[0].index, names, strict=True)
+    )
     body = []
     for n, nest in enumerate(k.body[:-1]):
         index = nest.stores[0].index
@@ -181,7 +198,7 @@ def _unify(plan: Plan, k: Kernel) -> Kernel:
 
 
 def _collapse(plan: Plan, k: Kernel) -> Kernel:
-    """Fuse root axes that are neighbours in every address: (n, h, w) of a 1x1 convolution is one."""
+    """Fuse root axes that are neighbours in every address: n, h, w of a 1x1 convolution are one."""
     root = k.body[-1]
     store = root.stores[0]
     axes = [a for a in root.axes]
@@ -199,7 +216,9 @@ def _collapse(plan: Plan, k: Kernel) -> Kernel:
 
 
 def _locals(plan: Plan, k: Kernel) -> set[str]:
-    return {b for n in k.body for s in n.stores for b in s.buffers if plan.buffers[b].scope == "local"}
+    return {
+        b for n in k.body for s in n.stores for b in s.buffers if plan.buffers[b].scope == "local"
+    }
 
 
 def _fusable(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> bool:
@@ -244,7 +263,9 @@ def _fusable(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> bool:
 
 
 def _both_or_neither(index, a: str, b: str) -> bool:
-    plain = {next(iter(i.symbols)) for i in index if i.symbols and i == Index.of(next(iter(i.symbols)))}
+    plain = {
+        next(iter(i.symbols)) for i in index if i.symbols and i == Index.of(next(iter(i.symbols)))
+    }
     return (a in plain) == (b in plain) and all(i.is_const or i.symbols <= plain for i in index)
 
 
@@ -334,7 +355,10 @@ def _vector_axis(plan: Plan, nest: Loops) -> str | None:
 def lanes(plan: Plan, *nests: Loops) -> int:
     """Vector lanes for the widest floating type that the nests touch."""
     sizes = [
-        DTYPES[e.dtype][0] for n in nests for e in walk(*expressions(n)) if DTYPES[e.dtype][1] == "f"
+        DTYPES[e.dtype][0]
+        for n in nests
+        for e in walk(*expressions(n))
+        if DTYPES[e.dtype][1] == "f"
     ]
     return max(plan.caps.vector_bytes // max(sizes, default=4), 2)
 
@@ -350,9 +374,7 @@ def schedule_pointwise(plan: Plan) -> None:
     v = _vector_axis(plan, nest)
     order, tiles, parallel = _outer_loops(nest, v, POINTS)
     if v is None:
-        plan.kernel = replace(
-            plan.kernel, schedules=(Schedule(tuple(order), tiles, parallel),)
-        )
+        plan.kernel = replace(plan.kernel, schedules=(Schedule(tuple(order), tiles, parallel),))
         return
     width = lanes(plan, nest)
     extent = nest.axis(v).extent
@@ -360,9 +382,7 @@ def schedule_pointwise(plan: Plan) -> None:
     levels = len(tiles.get(v, ()))
     tiles[v] = (*tiles.get(v, ()), unroll)
     order += [f"{v}.{levels}", f"{v}.{levels + 1}"]
-    s = Schedule(
-        tuple(order), tiles, parallel, frozenset((order[-1],)), (order[-1], width)
-    )
+    s = Schedule(tuple(order), tiles, parallel, frozenset((order[-1],)), (order[-1], width))
     plan.kernel = replace(plan.kernel, schedules=(s,))
 
 
@@ -473,8 +493,15 @@ def schedule_window(plan: Plan) -> None:
         at=(root.name, loop),
     )
     second = Schedule(
-        tuple(order), tiles, parallel, frozenset(unroll), (point, width), peel=frozenset(peel),
-        outline=host if column and parallel < len(order) and order.index(host) >= parallel else None,
+        tuple(order),
+        tiles,
+        parallel,
+        frozenset(unroll),
+        (point, width),
+        peel=frozenset(peel),
+        outline=host
+        if column and parallel < len(order) and order.index(host) >= parallel
+        else None,
     )
     plan.kernel = replace(plan.kernel, schedules=(first, second))
 
@@ -622,7 +649,11 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
     column = r.m[-1] if r.m else None
     points = column.extent if column else 1
     prologue = not isinstance(r.a, Load)
-    step = abs(_address_step(plan, r.a, column)) * DTYPES[nest.stores[0].values[0].dtype][0] if column else 0
+    step = (
+        abs(_address_step(plan, r.a, column)) * DTYPES[nest.stores[0].values[0].dtype][0]
+        if column
+        else 0
+    )
     aliased = step % 4096 == 0 and step > 0 and not prologue
     nv, tc = tile_size(n, points, width, plan.caps.max_accumulators, aliased)
     nb = nv * width
@@ -642,15 +673,14 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
     done = prod(a.extent for a in outer)
     per = max(1, -(-units // done))  # units wanted of each outer point
     heavy = weight_bytes > plan.caps.l2 // 2
-    split_n = blocks > 1 and (heavy and blocks >= 4 or bands < min(per, 4))
+    split_n = blocks > 1 and ((heavy and blocks >= 4) or bands < min(per, 4))
     group = max(1, -(-blocks // (per if heavy else -(-per // bands)))) if split_n else blocks
     pieces = max(1, min(bands, per if not split_n else max(1, per // -(-blocks // group))))
     if heavy and split_n:
         pieces = max(1, min(bands, per // -(-blocks // group)))
     band = -(-bands // pieces)
     depth = kk * size * (tc if flat else points)  # bytes of activations that one band row reads
-    if not split_n or True:
-        band = max(1, min(band, max(1, plan.caps.l2 // 3 // max(depth, 1))))
+    band = max(1, min(band, max(1, plan.caps.l2 // 3 // max(depth, 1))))
     inner_weights = weight_bytes <= plan.caps.l2 // 4 and len(r.k) == 1  # all of B stays in cache
 
     tiles: dict[str, tuple[int, ...]] = {}
@@ -717,7 +747,13 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
         partial=partial,
     )
     second = Schedule(
-        tuple(order), tiles, par, frozenset(unroll), (npoint, width), peel=frozenset(peel), outline=host
+        tuple(order),
+        tiles,
+        par,
+        frozenset(unroll),
+        (npoint, width),
+        peel=frozenset(peel),
+        outline=host,
     )
     body, schedules = [nest, root], [first, second]
     if prologue and column is not None and flat:
@@ -729,7 +765,11 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
 
 
 def _address_step(plan: Plan, e: Expr, axis: Axis) -> int:
-    steps = [plan.address(x.buffer, x.index).coefficient(axis.symbol) for x in walk(e) if isinstance(x, Load)]
+    steps = [
+        plan.address(x.buffer, x.index).coefficient(axis.symbol)
+        for x in walk(e)
+        if isinstance(x, Load)
+    ]
     return max(steps, key=abs, default=0)
 
 
@@ -744,9 +784,7 @@ def _pack(plan: Plan, r: Roles, nest: Loops, nb: int, packed: dict) -> Loops:
     key = (r.b.buffer, tuple(r.b.index), tuple(shape))
     if key not in packed:
         name = f"{plan.kernel.name}_packed"
-        plan.buffers[name] = Buffer(
-            name, r.b.dtype, shape, _contiguous(shape), scope="weight"
-        )
+        plan.buffers[name] = Buffer(name, r.b.dtype, shape, _contiguous(shape), scope="weight")
         block, lane = Index.of("block"), Index.of("lane")
         point = block * nb + lane
         mask = (n.extent - 1 - point,) if n.extent % nb else ()
@@ -754,13 +792,21 @@ def _pack(plan: Plan, r: Roles, nest: Loops, nb: int, packed: dict) -> Loops:
         axes = (*others, Axis("block", count), *ks, Axis("lane", nb))
         axes = tuple(replace(a, kind="parallel") for a in axes)
         value = Load(r.b.buffer, index, r.b.dtype, mask, 0.0)
-        where = (*(Index.of(a.symbol) for a in others), block, *(Index.of(a.symbol) for a in ks), lane)
+        where = (
+            *(Index.of(a.symbol) for a in others),
+            block,
+            *(Index.of(a.symbol) for a in ks),
+            lane,
+        )
         plan.packs.append(Loops(axes, (Store((name,), where, (value,)),)))
         packed[key] = name
     name = packed[key]
     v = Index.of(n.symbol)
     index = (
-        *(Index.of(a.symbol) for a in others), v // nb, *(Index.of(a.symbol) for a in ks), v % nb
+        *(Index.of(a.symbol) for a in others),
+        v // nb,
+        *(Index.of(a.symbol) for a in ks),
+        v % nb,
     )
     new = Load(name, index, r.b.dtype)
 
@@ -779,9 +825,7 @@ def _stage(plan: Plan, nest: Loops, root: Loops, r: Roles, at: str, band: int, w
     depth = deep[0].extent
     pitch = -(-depth // 256) * 256 + 16  # never a multiple of 4 KB between points; few variants
     name = f"{plan.kernel.name}_staged"
-    plan.buffers[name] = Buffer(
-        name, r.a.dtype, (c.extent, depth), (pitch, 1), scope="local"
-    )
+    plan.buffers[name] = Buffer(name, r.a.dtype, (c.extent, depth), (pitch, 1), scope="local")
     i, k = Index.of(c.symbol), Index.of(deep[0].symbol)
     producer = Loops(
         (Axis(c.symbol, c.extent), Axis(deep[0].symbol, depth)), (Store((name,), (i, k), (r.a,)),)

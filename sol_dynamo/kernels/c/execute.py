@@ -83,7 +83,9 @@ class NativeExecutable:
             (n, self._slots[n], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for n, b in own.items()
         ]
         made = [n for n, *_ in self._made]
-        self._results = [None if o is None else (made.index(o) if o in made else o) for o in program.outputs]
+        self._results = [
+            None if o is None else (made.index(o) if o in made else o) for o in program.outputs
+        ]
         self._plan = _runs(program)
         self._frames: list[Frame] = []
         self._lock = threading.Lock()

@@ -3,8 +3,9 @@
 A recursive walk opens one C loop per scheduled loop, binds the nest's axes to C variables, computes
 attached nests for the box of points that their consumers need (bounds inference), writes unrolled
 loops out, and turns local buffers whose every index is then constant into named registers. Masks
-become loop bounds, peeled border iterations, or, where only a loop outside decides, a pointer into a
-page of the padding value. Knows nothing of devices beyond C, nor why a schedule was chosen.
+become loop bounds, peeled border iterations, or, where only a loop outside decides, a pointer
+into a page of the padding value. Knows nothing of devices beyond C, nor why a schedule was chosen.
+One file: the walk, its masks, its registers and its memory share one state.
 """
 
 from __future__ import annotations
@@ -15,9 +16,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ...affine import Index, Range
-from ...ir import DTYPES, MONOIDS, Buffer, Const, Iota, Kernel, Load, Loops, Op, Program, Store
+from ...ir import (
+    DTYPES,
+    MONOIDS,
+    Buffer,
+    Const,
+    Iota,
+    Kernel,
+    Load,
+    Op,
+    Program,
+    Store,
+    show,
+    subst,
+)
 from ...ir import loads as nest_loads
-from ...ir import show, subst
 from ...ir import walk as walk_expr
 from .values import LANE, Expressions, Value, c_type, compute_dtype, literal
 
@@ -310,7 +323,9 @@ class NestEmitter:
         innermost = self._is_innermost(k, position)
         self._bind(var, 0, count - 1)
         if innermost and self.stream is None:
-            self._innermost(k, position, name, axis, first, count, step, length, box, var, start, stop)
+            self._innermost(
+                k, position, name, axis, first, count, step, length, box, var, start, stop
+            )
         else:
             self.lines.append(f"for (long {var} = {start}; {var} < {stop}; {var}++) {{")
             self.expr.push()
@@ -391,7 +406,8 @@ class NestEmitter:
                 for j in self.attached[k, schedule.order[position]]
                 for n in self.kernel.schedules[j].order
                 if n not in self.kernel.schedules[j].unroll
-                and self.kernel.schedules[j].vector != (n, (self.kernel.schedules[j].vector or (0, 0))[1])
+                and self.kernel.schedules[j].vector
+                != (n, (self.kernel.schedules[j].vector or (0, 0))[1])
             ]
             if inner:
                 return False
@@ -437,7 +453,9 @@ class NestEmitter:
         box = {}
         for d, component in enumerate(index):
             if region[d] is None:
-                raise EmitError(f"nothing reads {nest.name} where it is computed\n{show(self.kernel)}")
+                raise EmitError(
+                    f"nothing reads {nest.name} where it is computed\n{show(self.kernel)}"
+                )
             if not component.is_const:
                 (symbol,) = component.symbols
                 box[symbol] = region[d]
@@ -540,7 +558,9 @@ class NestEmitter:
 
         def leaf(x):
             if isinstance(x, Load):
-                mask = tuple(m for m in (m.simplify(self.ranges) for m in x.mask) if not self._holds(m))
+                mask = tuple(
+                    m for m in (m.simplify(self.ranges) for m in x.mask) if not self._holds(m)
+                )
                 if any(m.bounds(self.ranges)[1] < 0 for m in mask):
                     return Const(x.other if x.other is not None else 0, x.dtype)
                 index = tuple(i.simplify(self.ranges) for i in x.index)
@@ -559,11 +579,17 @@ class NestEmitter:
                 if lo >= 0 or condition in self.facts or hi < 0:
                     new[id(x)] = Const(hi >= 0, "bool")
                     continue
-            if x.name == "mul" and x.dtype == "f32" and any(
-                isinstance(a, Const) and a.value == 0 and isinstance(b, Load)
-                and b.buffer in self.program.buffers
-                and self.program.base(b.buffer).scope == "weight"
-                for a, b in (args, args[::-1])
+            if (
+                x.name == "mul"
+                and x.dtype == "f32"
+                and any(
+                    isinstance(a, Const)
+                    and a.value == 0
+                    and isinstance(b, Load)
+                    and b.buffer in self.program.buffers
+                    and self.program.base(b.buffer).scope == "weight"
+                    for a, b in (args, args[::-1])
+                )
             ):
                 new[id(x)] = Const(0.0, x.dtype)  # a padded tap: its weight does not matter
                 continue
@@ -678,7 +704,8 @@ class NestEmitter:
         t = self._fresh("m")
         if lanes == 1:
             self.lines.append(
-                f"const i32 {t} = {v.text} {sign} {best.text} || ({v.text} != {v.text} && {best.text} == {best.text});"
+                f"const i32 {t} = {v.text} {sign} {best.text} || "
+                f"({v.text} != {v.text} && {best.text} == {best.text});"
             )
             self.lines.append(f"{best.text} = {t} ? {v.text} : {best.text};")
             self.lines.append(f"{where.text} = {t} ? {i.text} : {where.text};")
@@ -720,13 +747,19 @@ class NestEmitter:
             if v.lanes > 1:
                 if v.dtype == "bool":
                     v = self.expr.stored_bool(v)
-                    v = self.expr.name(Value(f"__builtin_convertvector({v.text}, i32x{v.lanes})", "i32", v.lanes))
-                    call = self.expr._call("hmax" if monoid == "any" else "hmin", [v], "i32", v.lanes)
+                    v = self.expr.name(
+                        Value(f"__builtin_convertvector({v.text}, i32x{v.lanes})", "i32", v.lanes)
+                    )
+                    call = self.expr._call(
+                        "hmax" if monoid == "any" else "hmin", [v], "i32", v.lanes
+                    )
                     v = call._replace(lanes=1, dtype="bool")
                 else:
                     v = self._horizontal(monoid, v)
-            total = v if total is None else self.expr.name(
-                Value(self.expr.combine(monoid, total, v), v.dtype)
+            total = (
+                v
+                if total is None
+                else self.expr.name(Value(self.expr.combine(monoid, total, v), v.dtype))
             )
         return [total]
 
@@ -739,9 +772,7 @@ class NestEmitter:
         seen = False
         for pair in values:
             for lane in range(pair[0].lanes):
-                parts = [
-                    v if v.lanes == 1 else Value(f"{v.text}[{lane}]", v.dtype) for v in pair
-                ]
+                parts = [v if v.lanes == 1 else Value(f"{v.text}[{lane}]", v.dtype) for v in pair]
                 if not seen:
                     for b, p in zip(best, parts, strict=True):
                         self.lines.append(f"{c_type(b.dtype)} {b.text} = {p.text};")
@@ -809,7 +840,8 @@ class NestEmitter:
             found = self.registers.get((load.buffer, rel, n))
             if found is None:
                 raise EmitError(
-                    f"{load.buffer}{list(rel)} x{n} is read before it is computed\n{show(self.kernel)}"
+                    f"{load.buffer}{list(rel)} x{n} is read before it is computed\n"
+                    f"{show(self.kernel)}"
                 )
             return found
         dtype = storage(buffer.dtype)
@@ -832,7 +864,9 @@ class NestEmitter:
                 each.append(literal(load.other or 0, compute_dtype(buffer.dtype)))
                 continue
             guard = self._guards(masks)
-            place = self._place(buffer, address.subst(at).simplify(self.ranges), dtype, False, guard, load.other)
+            place = self._place(
+                buffer, address.subst(at).simplify(self.ranges), dtype, False, guard, load.other
+            )
             each.append(f"*{place}")
         vector = f"({dtype}x{lanes}){{{', '.join(each)}}}"
         return self._loaded(vector, buffer.dtype, lanes)
@@ -853,7 +887,7 @@ class NestEmitter:
 
     def _place(self, buffer, address: Index, dtype, writes, guard=(), other=None) -> str:
         """C text of a pointer to an element."""
-        base, outer, inner = self._base_pointer(buffer, address)
+        base, _, inner = self._base_pointer(buffer, address)
         if self.stream is not None:
             var = self.stream_var
             step = inner.coefficient(var)
@@ -866,7 +900,9 @@ class NestEmitter:
                     ):
                         break
                 else:
-                    p = Pointer(self._fresh("q"), base, start, guard, other, step, buffer.dtype, writes)
+                    p = Pointer(
+                        self._fresh("q"), base, start, guard, other, step, buffer.dtype, writes
+                    )
                     self.stream.append(p)
                 p.low = inner.const if p.low is None else min(p.low, inner.const)
                 p.high = max(p.high, inner.const + 64)
@@ -893,7 +929,11 @@ class NestEmitter:
             text = self.memory[memory.name]
         ctype = storage(memory.dtype)
         outer = Index(
-            tuple((a, c) for a, c in address.terms if not (Index({a: 1}).symbols & self.function.inside))
+            tuple(
+                (a, c)
+                for a, c in address.terms
+                if not (Index({a: 1}).symbols & self.function.inside)
+            )
         )
         inner = address - outer
         if not self.outlining:
@@ -923,7 +963,9 @@ class NestEmitter:
         if not self.outlining:
             return self._index_text(index)
         outer = Index(
-            tuple((a, c) for a, c in index.terms if not (Index({a: 1}).symbols & self.function.inside)),
+            tuple(
+                (a, c) for a, c in index.terms if not (Index({a: 1}).symbols & self.function.inside)
+            ),
             index.const,
         )
         inner = index - outer
@@ -953,7 +995,14 @@ class NestEmitter:
 
     def _outlined(self, k, position, name, box) -> None:
         """The loop's body as a function of its own, named by its text: equal tiles share code."""
-        saved = self.lines, self.function, self.counter, self.expr.memo, self.stream, self.stream_var
+        saved = (
+            self.lines,
+            self.function,
+            self.counter,
+            self.expr.memo,
+            self.stream,
+            self.stream_var,
+        )
         self.lines, self.function, self.counter = [], Function(inside={LANE}), {}
         self.expr.lines, self.expr.memo = self.lines, [{}]
         self.stream = self.stream_var = None
@@ -962,7 +1011,9 @@ class NestEmitter:
         self.outlining = False
         body = "\n".join("  " + t for t in self.lines)
         params = list(self.function.params.values())
-        self.lines, self.function, self.counter, self.expr.memo, self.stream, self.stream_var = saved
+        self.lines, self.function, self.counter, self.expr.memo, self.stream, self.stream_var = (
+            saved
+        )
         self.expr.lines = self.lines
         signature = ", ".join(t + n for t, n, _ in params)
         text = f"({signature}) {{\n{body}\n}}\n"
@@ -1041,7 +1092,10 @@ def minimum(index: Index, box: Box) -> Index:
 def footprint(index: Index, box: Box, ranges) -> tuple[Index, int]:
     """First point and number of points that an index takes over a box."""
     inner = {a: (0, n - 1) for a, (_, n) in box.items() if n > 1}
-    if any(not isinstance(a, str) and not Index({a: 1}).symbols.isdisjoint(inner) for a, _ in index.terms):
+    if any(
+        not isinstance(a, str) and not Index({a: 1}).symbols.isdisjoint(inner)
+        for a, _ in index.terms
+    ):
         lo, hi = index.bounds({**ranges, **{a: (0, n - 1) for a, (_, n) in box.items()}})
         return Index.of(lo), hi - lo + 1
     first, span = minimum(index, box), 1

@@ -103,8 +103,12 @@ def _declarations(tiles: dict[str, str]) -> str:
 def _file(parts: list[str], uses, pages, extern: str) -> str:
     body = "\n".join(parts)
     used = {u for u in uses if f"sol_{u[0]}_" in body}
-    declared = "".join(line + "\n" for line in extern.splitlines() if line.split("(")[0].split()[-1] in body)
-    page = "".join(f"extern {_page_declaration(k, n)};\n" for k, n in pages.items() if _page(k) in body)
+    declared = "".join(
+        line + "\n" for line in extern.splitlines() if line.split("(")[0].split()[-1] in body
+    )
+    page = "".join(
+        f"extern {_page_declaration(k, n)};\n" for k, n in pages.items() if _page(k) in body
+    )
     return "\n".join((PRELUDE(_LANES), HEADER, page, declared, definitions(used), body))
 
 
@@ -122,7 +126,10 @@ def _page_declaration(key: tuple[str, str], n: int) -> str:
 
 def _main(program, kernels, codes, pages, scratch) -> str:
     out = [PRELUDE(_LANES), HEADER]
-    out.append("typedef struct { void (*fn)(const sol_call *, long); long units; int first, last; } sol_step;")
+    out.append(
+        "typedef struct { void (*fn)(const sol_call *, long); long units; int first, last; } "
+        "sol_step;"
+    )
     names = [f"k{i}_{identifier(k.name)}" for i, k in enumerate(kernels)]
     out += [f"extern void {n}(const sol_call *c, long u);" for n in names]
     inner = [f"  {{{n}, {c.units}, 0, 0}}," for n, c in zip(names, codes, strict=True)]
@@ -147,7 +154,11 @@ def _main(program, kernels, codes, pages, scratch) -> str:
     out.append(f"enum {{ SOL_STEPS = {len(steps)} }};")
     out.append(f"#define SOL_KERNEL_SCRATCH {scratch}L\n#define SOL_SCRATCH_SIZE {size}L")
     for key, n in pages.items():
-        fill = "0" in key[1] and float.fromhex(key[1].rstrip("f")) == 0 if key[1][0] != "_" and "inf" not in key[1] else False
+        fill = (
+            "0" in key[1] and float.fromhex(key[1].rstrip("f")) == 0
+            if key[1][0] != "_" and "inf" not in key[1]
+            else False
+        )
         start = "" if fill else f" = {{[0 ... {n - 1}] = {key[1]}}}"
         out.append(f"{_page_declaration(key, n)}{start};")
     out.append((Path(__file__).parent / "native.c").read_text())

@@ -2,7 +2,8 @@
 
 A `Value` is a C expression with its dtype and lane count. Booleans are 0/1 in scalar code and
 all-ones masks as wide as the compared elements in vector code, as the hardware has them; they
-become bytes only when stored. Knows nothing of loops, buffers or schedules: loads come from outside.
+become bytes only when stored. Knows nothing of loops, buffers or schedules: loads come from
+outside.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def literal(value: float | int | bool, dtype: str) -> str:
         return f"{value}" + ("UL" if value > 2**63 - 1 else "L" if abs(value) > 2**31 - 1 else "")
     value, suffix = float(value), "" if dtype == "f64" else "f"
     if isnan(value):
-        return f"__builtin_nan{suffix}(\"\")"
+        return f'__builtin_nan{suffix}("")'
     if isinf(value):
         return ("-" if value < 0 else "") + f"__builtin_inf{suffix}()"
     return f"{value.hex()}{suffix}"
@@ -207,7 +208,9 @@ class Expressions:
         if dtype == "bool":
             a, b = self.splat(a, width), self.splat(b, width)
             a, b = self.mask_bits(a, c.bits), self.mask_bits(b, c.bits)
-            return self.name(Value(f"({a.text} & {c.text}) | ({b.text} & ~{c.text})", "bool", width, c.bits))
+            return self.name(
+                Value(f"({a.text} & {c.text}) | ({b.text} & ~{c.text})", "bool", width, c.bits)
+            )
         bits = 8 * DTYPES[dtype][0]
         c, a, b = self.mask_bits(c, bits), self.splat(a, width), self.splat(b, width)
         t, i = c_type(dtype, width), f"i{bits}x{width}"
@@ -231,7 +234,9 @@ class Expressions:
         if width > 1:
             bits = max(a.bits for a in args if a.lanes > 1)
             args = [self.mask_bits(self.splat(a, width), bits) for a in args]
-            return self.name(Value(f"({_SCALAR[name].format(*(a.text for a in args))})", "bool", width, bits))
+            return self.name(
+                Value(f"({_SCALAR[name].format(*(a.text for a in args))})", "bool", width, bits)
+            )
         for a, b in (args, args[::-1]):
             if name == "and" and a.text in ("0", "1"):
                 return b if a.text == "1" else a

@@ -1,7 +1,7 @@
 """Math functions for generated C: GNU vector types, and one function text for every lane count.
 
-Cheap operations (min, max, relu, rounding, selects) are vector code; transcendental functions go lane
-by lane through libm's float functions, which are within 1 ulp. Lanes and scalars share one body,
+Cheap operations (min, max, relu, selects) are vector code; transcendental functions go lane by
+lane through libm's float functions, which are within 1 ulp. Lanes and scalars share one body,
 so that a vector's tail has the same bits. Knows nothing of the IR.
 """
 
@@ -16,11 +16,14 @@ _C = {
 }  # fmt: skip
 _BYTES = {"f32": 4, "f64": 8} | {k: int(k[1:]) // 8 for k in _C if k[0] in "iu"}
 _LIBM = frozenset(
-    "exp expm1 log log1p log2 log10 sin cos tan tanh erf pow floor ceil trunc sqrt rint".split()
+    [
+        *("exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "tanh", "erf"),
+        *("pow", "floor", "ceil", "trunc", "sqrt", "rint"),
+    ]
 )
 
 
-def PRELUDE(widths: Iterable[int]) -> str:  # noqa: N802
+def PRELUDE(widths: Iterable[int]) -> str:
     """Typedefs: `f32`, `f32x16` and, for unaligned memory, `f32x16u`, for every dtype and width."""
     lines = [f"typedef {c} {d};" for d, c in _C.items()]
     for n in widths:
@@ -36,8 +39,6 @@ def PRELUDE(widths: Iterable[int]) -> str:  # noqa: N802
 
 def required(name: str, dtype: str, lanes: int) -> list[tuple[str, str, int]]:
     """The functions that a function calls."""
-    if name in ("mod",):
-        return [("floordiv", dtype, lanes)]
     if name.startswith("h") and name[1:] in ("max", "min"):
         return [(name[1:], dtype, 1)]
     if lanes > 1 and _by_lane(name, dtype):
@@ -62,7 +63,7 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
 
 
 def _by_lane(name: str, dtype: str) -> bool:
-    if name == "floordiv":
+    if name in ("floordiv", "mod"):
         return True
     if dtype not in ("f32", "f64"):
         return False
@@ -79,7 +80,7 @@ def function(name: str, dtype: str, lanes: int) -> str:
     if name.startswith("h") and name[1:] in ("sum", "prod", "max", "min"):
         return _horizontal(name[1:], dtype, lanes)
     if lanes > 1 and _by_lane(name, dtype):
-        two = name in ("pow", "floordiv")
+        two = name in ("pow", "floordiv", "mod")
         args = f"{t} x, {t} y" if two else f"{t} x"
         call = f"sol_{name}_{dtype}(x[i]{', y[i]' if two else ''})"
         return f"{head}({args}) {{ for (int i = 0; i < {lanes}; i++) x[i] = {call}; return x; }}"
@@ -91,8 +92,6 @@ def function(name: str, dtype: str, lanes: int) -> str:
         return _relu(dtype, lanes, head, t)
     if name == "abs":
         return _absolute(dtype, lanes, head, t)
-    if name == "mod":
-        return f"{head}({t} x, {t} y) {{ return x - sol_floordiv_{t}(x, y) * y; }}"
     return _scalar(name, dtype, head)
 
 
@@ -117,7 +116,10 @@ def _relu(dtype: str, lanes: int, head: str, t: str) -> str:
     i = f"{_integer(dtype)}x{lanes}"
     plain = f"return ({t})(({i})x & ~(x < 0));"
     builtins = {
-        ("f32", 16): ("__AVX512F__", "__builtin_ia32_maxps512_mask(({0}){{0}}, x, ({0}){{0}}, -1, 4)"),
+        ("f32", 16): (
+            "__AVX512F__",
+            "__builtin_ia32_maxps512_mask(({0}){{0}}, x, ({0}){{0}}, -1, 4)",
+        ),
         ("f32", 8): ("__AVX__", "__builtin_ia32_maxps256(({0}){{0}}, x)"),
         ("f32", 4): ("__SSE__", "__builtin_ia32_maxps(({0}){{0}}, x)"),
     }
@@ -137,7 +139,8 @@ def _absolute(dtype: str, lanes: int, head: str, t: str) -> str:
             return f"{head}({t} x) {{ return __builtin_fabs{'f' if dtype == 'f32' else ''}(x); }}"
         i = f"{_integer(dtype)}x{lanes}"
         top = "1L << 63" if dtype == "f64" else "1 << 31"
-        return f"{head}({t} x) {{ return ({t})(({i})x & ~(({i}){{0}} + ({_integer(dtype)})({top}))); }}"
+        mask = f"~(({i}){{0}} + ({_integer(dtype)})({top}))"
+        return f"{head}({t} x) {{ return ({t})(({i})x & {mask}); }}"
     if lanes == 1:
         return f"{head}({t} x) {{ return x < 0 ? -x : x; }}"
     return f"{head}({t} x) {{ const {t} m = ({t})(x < 0); return (x ^ m) - m; }}"
@@ -173,6 +176,18 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         return (
             f"{head}({dtype} x, {dtype} y) {{\n  if (!y) return 0;\n  {dtype} q = x / y;\n"
             f"  return (x % y != 0 && (x < 0) != (y < 0)) ? q - 1 : q;\n}}"
+        )
+    if name == "mod":
+        if dtype in ("f32", "f64"):
+            return (
+                f"{head}({dtype} x, {dtype} y) {{\n  {dtype} r = __builtin_fmod{f}(x, y);\n"
+                f"  return r != 0 && (r < 0) != (y < 0) ? r + y : r;\n}}"
+            )
+        if dtype[0] == "u":
+            return f"{head}({dtype} x, {dtype} y) {{ return y ? x % y : 0; }}"
+        return (
+            f"{head}({dtype} x, {dtype} y) {{\n  if (!y) return 0;\n  {dtype} r = x % y;\n"
+            f"  return r != 0 && (r < 0) != (y < 0) ? r + y : r;\n}}"
         )
     if name == "rsqrt":
         return f"{head}({dtype} x) {{ return 1 / __builtin_sqrt{f}(x); }}"

@@ -1,0 +1,46 @@
+"""The six networks: within the contract, in one native call, without ATen."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from accuracy import check
+
+from sol_dynamo.backend import compiled
+from sol_dynamo.report import report
+
+NETWORKS = [
+    "resnet50",
+    "densenet121",
+    "densenet201",
+    "mobilenet_v2",
+    "mnasnet0_5",
+    "shufflenet_v2_x0_5",
+]
+
+
+def network(name: str) -> torch.nn.Module:
+    """A torchvision network with random batch-norm statistics."""
+    models = pytest.importorskip("torchvision").models
+    torch.manual_seed(0)
+    m = getattr(models, name)(weights=None).eval()
+    for b in m.modules():
+        if isinstance(b, torch.nn.BatchNorm2d):
+            b.running_mean.normal_(0, 0.1)
+            b.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.uniform_(b.weight, 0.5, 1.5)
+            torch.nn.init.normal_(b.bias, 0, 0.1)
+    return m
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name, batch):
+    m = network(name)
+    x = torch.rand(batch, 3, 64, 64)
+    check(m, copy.deepcopy(m).double(), x)
+    r = report(compiled[-1].program)
+    assert not r.aten_calls
+    assert r.native_calls == 1
