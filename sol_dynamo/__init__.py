@@ -6,10 +6,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 _LAZY = {
-    "optimize": ".optimize:optimize",
+    "optimize": ".capture:optimize",
     "explain": ".report:explain",
     "refresh": ".runtime.weights:refresh",
-    "config": ".config:config",
 }
 __all__ = ["__version__", *_LAZY]
 

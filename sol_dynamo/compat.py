@@ -29,7 +29,7 @@ def reset_dynamo() -> None:
 
 
 def register_log(alias: str, name: str) -> None:
-    """Make TORCH_LOGS=alias mean a logger; before torch 2.14 names are parsed too early for that."""
+    """Make TORCH_LOGS=alias mean a logger (before torch 2.14 names are parsed too early)."""
     try:
         from torch._logging._internal import log_registry, register_log
     except ImportError:

@@ -51,7 +51,7 @@ LAYERS = (
     Layer("ve", (*EMITTING, "kernels"), "a table over the C emitter, and a device"),
     Layer("backend", PIPELINE, "the pipeline: reaches kernels and ve by target's registry only"),
     Layer("report", (*PIPELINE, "backend"), "compiles in order to explain"),
-    Layer("optimize", (*PIPELINE, "backend"), "a second entry beside backend"),
+    Layer("capture", (*PIPELINE, "backend"), "a second entry beside backend"),
     Layer(
         "_register",
         ("", "config"),

@@ -93,13 +93,13 @@ def test_change_is_seen(change, way):
         m = f._model
     with torch.no_grad():
         for _ in range(2):
-            torch.testing.assert_close(f(X), m(X))
+            torch.testing.assert_close(f(X), m(X), rtol=1e-4, atol=1e-4)
     before = m(X).detach().clone()
     change(m)
     with torch.no_grad():
         assert not torch.allclose(m(X), before)
-        torch.testing.assert_close(f(X), m(X))
-        torch.testing.assert_close(f(X), m(X))
+        torch.testing.assert_close(f(X), m(X), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(f(X), m(X), rtol=1e-4, atol=1e-4)
 
 
 def test_four_equal_blocks_share_one_compile():
@@ -143,6 +143,6 @@ def test_inference_tensors():
     with torch.inference_mode():
         m = network()
         f = torch.compile(m, backend=sol)
-        torch.testing.assert_close(f(X), m(X))
+        torch.testing.assert_close(f(X), m(X), rtol=1e-4, atol=1e-4)
         m[0].weight.mul_(2)
-        torch.testing.assert_close(f(X), m(X))
+        torch.testing.assert_close(f(X), m(X), rtol=1e-4, atol=1e-4)

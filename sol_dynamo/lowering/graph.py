@@ -249,7 +249,7 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
         wanted = tuple(strides[k] if strides and strides[k] is not None else value.stride())
         own = b.base is None and b.scope == "arena" and b.name not in names
         if own and same_strides(b.shape, b.strides, wanted):
-            low.buffers[b.name] = replace(b, scope="output")
+            low.buffers[b.name] = replace(b, scope="output", strides=wanted)
             low.env[n] = low.buffers[b.name]
             names.append(b.name)
             continue

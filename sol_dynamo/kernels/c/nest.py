@@ -450,15 +450,16 @@ class NestEmitter:
                     continue
                 for d, component in enumerate(load.index):
                     region[d] = union(region[d], footprint(component, box, self.ranges))
-        box = {}
+        box: Box = {}
+        host = boxes[max(boxes)]
         for d, component in enumerate(index):
-            if region[d] is None:
-                raise EmitError(
-                    f"nothing reads {nest.name} where it is computed\n{show(self.kernel)}"
-                )
-            if not component.is_const:
-                (symbol,) = component.symbols
+            if component.is_const:
+                continue
+            (symbol,) = component.symbols
+            if region[d] is not None:
                 box[symbol] = region[d]
+            elif symbol in host:  # it writes memory that nothing here reads: along its host's axes
+                box[symbol] = host[symbol]
         for a in nest.axes:
             box.setdefault(a.symbol, (Index(), a.extent))
         return box
@@ -1159,7 +1160,7 @@ def loops_inside(kernel: Kernel, k: int, name: str, names: list[str]) -> tuple[s
     host, loop = names.index(schedule.at[0]), schedule.store_at or schedule.at[1]
     order = kernel.schedules[k].order
     if k == host:
-        return order[order.index(loop) + 1 :]
+        return order[order.index(loop) + 1 :] if loop else order
     return order
 
 
