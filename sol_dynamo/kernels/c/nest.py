@@ -450,19 +450,19 @@ class NestEmitter:
                     continue
                 for d, component in enumerate(load.index):
                     region[d] = union(region[d], footprint(component, box, self.ranges))
-        box: Box = {}
+        needed: Box = {}
         host = boxes[max(boxes)]
         for d, component in enumerate(index):
             if component.is_const:
                 continue
             (symbol,) = component.symbols
             if region[d] is not None:
-                box[symbol] = region[d]
+                needed[symbol] = region[d]
             elif symbol in host:  # it writes memory that nothing here reads: along its host's axes
-                box[symbol] = host[symbol]
+                needed[symbol] = host[symbol]
         for a in nest.axes:
-            box.setdefault(a.symbol, (Index(), a.extent))
-        return box
+            needed.setdefault(a.symbol, (Index(), a.extent))
+        return needed
 
     def _masks(self, j: int) -> list[Index]:
         masks: list[Index] = []
