@@ -45,8 +45,11 @@ class SolModule(nn.Module):
             tuple(x.shape) if isinstance(x, torch.Tensor) else tuple(x) for x in inputs
         ]
         self.__dict__["_options"] = options
-        self.__dict__["_compiled"] = torch.compile(model, backend=backend.sol, options=options)
+        self.__dict__["_compiled"] = torch.compile(
+            model, backend=backend.sol, options=options, dynamic=False
+        )
         self.__dict__["_direct"] = None
+        self.__dict__["_captured"] = False
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -77,16 +80,18 @@ class SolModule(nn.Module):
             direct = self.__dict__["_direct"]
             if direct is not None and not kwargs and direct.matches(args):
                 return direct(args)
-            if kwargs or direct is not None or torch.is_autocast_enabled("cpu"):
+            if kwargs or self._captured or torch.is_autocast_enabled("cpu"):
                 return self._compiled(*args, **kwargs)
             return self._first(args)
 
     def _first(self, args: tuple[Any, ...]) -> Any:
         """Compile by calling, and keep a direct way to the program where there is one."""
         recorder = Recorder(backend.Backend())
-        compiled = torch.compile(self._model, backend=recorder, options=self._options)
+        compiled = torch.compile(
+            self._model, backend=recorder, options=self._options, dynamic=False
+        )
         result = compiled(*args)
-        self.__dict__["_compiled"] = compiled
+        self.__dict__["_compiled"], self.__dict__["_captured"] = compiled, True
         self.__dict__["_direct"] = recorder.direct(self._model, args, result)
         return result
 

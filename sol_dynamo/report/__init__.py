@@ -59,7 +59,7 @@ def explain(model: Any, *inputs: Any) -> Report:
 
     compat.reset_dynamo()
     with torch.no_grad():
-        torch.compile(model, backend=sol)(*inputs)
+        torch.compile(model, backend=sol, dynamic=False)(*inputs)
     return Report(tuple(report(c.program) for c in compiled))
 
 
