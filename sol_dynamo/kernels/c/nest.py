@@ -686,7 +686,7 @@ class NestEmitter:
                 start = v.text if v.lanes == lanes else self.expr.splat(v, lanes).text
             elif lanes > 1:
                 minus = dtype == "bool" and start != "0"
-                start = f"({ctype}){{0}}" + (" - 1" if minus else f" + {start}")
+                start = f"({ctype}){{0}} - 1" if minus else f"{start} - ({ctype}){{0}}"
             declared.append(f"{ctype} {name} = {start};")
             values.append(Value(name, dtype, lanes, 32))
         return Accumulator(values, declared, kept, split, index)

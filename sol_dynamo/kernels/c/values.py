@@ -158,7 +158,8 @@ class Expressions:
             bits = 8 * DTYPES[dtype or "f32"][0]
             return Value(f"((i{bits}x{lanes}){{0}} - (i{bits})({v.text}))", "bool", lanes, bits)
         t = c_type(v.dtype, lanes)
-        return Value(f"(({t}){{0}} + {v.text})", v.dtype, lanes)
+        # minus zero, which compilers drop: plus zero is an addition, since it turns -0 into +0
+        return Value(f"({v.text} - ({t}){{0}})", v.dtype, lanes)
 
     def cast(self, v: Value, dtype: str) -> Value:
         if v.dtype == dtype:
