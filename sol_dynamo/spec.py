@@ -565,6 +565,8 @@ def loop_options_name_loops(p: Program) -> Problems:
                 text = f"{option} of {min(names - set(s.order))}, no loop of {nest.name}"
                 yield Problem(text, (k,))
         reduces = {x for a in nest.reduce_axes for x in _levels(a.symbol, s)}
+        if s.ahead is not None and s.ahead not in s.order:
+            yield Problem(f"weights fetched ahead of {s.ahead}, no loop of {nest.name}", (k,))
         if s.partial is not None and s.partial not in reduces & set(s.order):
             yield Problem(f"partial sums of {s.partial}, no reduce loop of {nest.name}", (k,))
 

@@ -608,7 +608,9 @@ def roles(plan: Plan) -> Roles | None:
     return Roles(a, b, m, root.axis(v), nest.reduce_axes, batch)
 
 
-def tile_size(n: int, m: int, width: int, most: int, aliased: bool) -> tuple[int, int]:
+def tile_size(
+    n: int, m: int, width: int, most: int, aliased: bool, widest: int = 8
+) -> tuple[int, int]:
     """(vectors, points) of the register tile: the fewest FMA cycles for n by m outputs.
 
     A step of k issues vectors * points FMAs on two pipes, and vectors + points loads on two ports;
@@ -616,7 +618,7 @@ def tile_size(n: int, m: int, width: int, most: int, aliased: bool) -> tuple[int
     """
     best, choice = None, (1, 1)
     for nv in (1, 2, 3, 4, 6, 8):
-        if nv > 1 and (nv - 1) * width >= n:
+        if nv > 1 and ((nv - 1) * width >= n or nv > widest):
             continue
         for points in range(1, min(m, most // nv, 7 if aliased else most) + 1):
             size = even(m, points)
@@ -655,7 +657,9 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
         else 0
     )
     aliased = step % 4096 == 0 and step > 0 and not prologue
-    nv, tc = tile_size(n, points, width, plan.caps.max_accumulators, aliased)
+    depth = prod(a.extent for a in r.k) * width * DTYPES[r.b.dtype][0]  # bytes of a vector's weights
+    widest = max(1, plan.caps.l2 * 3 // 8 // depth)  # two blocks of weights stay in L2
+    nv, tc = tile_size(n, points, width, plan.caps.max_accumulators, aliased, widest)
     nb = nv * width
     if plan.buffers[r.b.buffer].scope == "weight":
         nest = _pack(plan, r, nest, nb, packed)
@@ -754,6 +758,7 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
         (npoint, width),
         peel=frozenset(peel),
         outline=host,
+        ahead=None if host == nl else nl if group > 1 else f"{v}.0",
     )
     body, schedules = [nest, root], [first, second]
     if prologue and column is not None and flat:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...affine import Index, Range
 from ...ir import (
@@ -56,8 +56,20 @@ class Pointer:
     step: int
     dtype: str
     writes: bool
+    buffer: str = ""
+    included: Index = Index()  # what of the address `base` includes
     low: int | None = None
     high: int = 0
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A block of weights is in use; the next one is fetched in as many parts as tiles use this."""
+
+    var: str  # the loop over blocks
+    start: Box  # the box of the whole block's work
+    part: Index = Index()  # the number of the tile being written
+    parts: int = 1
 
 
 @dataclass
@@ -115,6 +127,7 @@ class NestEmitter:
         self.pages: dict[tuple[str, str], int] = {}
         self.stream: list[Pointer] | None = None
         self.stream_var: str | None = None
+        self.ahead: Ahead | None = None
         self.used: set[str] = set()  # C variables that the text names
         self.outlining = self.within_part = False
         self.lanes, self.lane_offset = 1, 0  # of the vector being written
@@ -162,6 +175,8 @@ class NestEmitter:
                 rest = left
             self._bind(var, 0, trips - 1)
             box[axis] = (first + Index.of(var) * step, step)
+            if name == self.kernel.schedules[k].ahead:
+                self.ahead = Ahead(var, dict(box))
             if extent % step:
                 tails.append((axis, var, trips - 1, extent % step))
         return units, tails
@@ -329,7 +344,12 @@ class NestEmitter:
         else:
             self.lines.append(f"for (long {var} = {start}; {var} < {stop}; {var}++) {{")
             self.expr.push()
-            self._body(k, position, name, {**box, axis: (first + Index.of(var) * step, length)})
+            inner = {**box, axis: (first + Index.of(var) * step, length)}
+            if self.kernel.schedules[k].ahead == name:
+                self.ahead = Ahead(var, inner)
+            self._body(k, position, name, inner)
+            if self.kernel.schedules[k].ahead == name:
+                self.ahead = None
             self.expr.pop()
             self.lines.append("}")
         self.facts = kept
@@ -350,6 +370,8 @@ class NestEmitter:
         self.lines.append("{")
         for p in streams:
             self.lines.append(self._pointer_text(p, var, start, count))
+        for p in streams:
+            body += self._fetch_ahead(p, var)
         counted = var not in self.used
         self.lines.append("#pragma GCC unroll 1")
         if counted:
@@ -365,6 +387,48 @@ class NestEmitter:
                 moved = f"{p.name} += {p.step};" if not p.guard else f"{p.name} += {p.name}_step;"
                 self.lines.append(f"  {moved} SOL_OPAQUE({p.name});")
         self.lines.append("}}")
+
+    def _fetch_ahead(self, p: Pointer, var: str) -> list[str]:
+        """Statements of a loop over weights that fetch its share of the next block into L2."""
+        if self.ahead is None or not self.outlining or p.guard or p.writes or not p.step:
+            return []
+        block = p.included.coefficient(self.ahead.var)
+        if not block or self.program.base(p.buffer).scope != "weight":
+            return []
+        size, parts = DTYPES[p.dtype][0], self.ahead.parts
+        key = ("ahead", p.buffer, p.included)
+        if key not in self.function.params:
+            self.outlining = False  # the arguments' text stands at the call
+            next_part = p.included + block + self.ahead.part * (block // parts)
+            memory = self.memory[self.program.base(p.buffer).name]
+            arg = f"(({storage(p.dtype)} *){memory}) + {self._index_text(next_part)}"
+            self.outlining = True
+            self.function.params[key] = ("const char *", self._fresh("f"), f"(char *)({arg})")
+            for what, n in (("parts", parts), ("step", max(1, p.step * size // parts))):
+                self.function.params[*key, what] = ("const long ", self._fresh("n"), str(n))
+        first, parts_name, step = (
+            self.function.params[k][1] for k in (key, (*key, "parts"), (*key, "step"))
+        )
+        f = self._fresh("f")
+        offset = self._index_text(p.outer.subst({var: 0}) * size)
+        self.lines.append(f"const char *{f} = {first} + {offset} / {parts_name};")
+        return [f"__builtin_prefetch({f}, 0, 2); {f} += {step};"]
+
+    def _part(self, k: int, box: Box) -> Ahead | None:
+        """Which of the tiles of a block of weights this box is."""
+        ahead, schedule = self.ahead, self.kernel.schedules[k]
+        if ahead is None:
+            return None
+        part, parts = Index(), 1
+        order = schedule.order
+        inside = order[order.index(schedule.ahead) + 1 : order.index(schedule.outline) + 1]
+        steps = dict(self._loop_step(k, name) for name in inside)  # of each axis the finest
+        for axis, step in steps.items():
+            first, extent = ahead.start[axis]
+            trips = -(-extent // step)
+            part = part * trips + (box[axis][0] - first) // step
+            parts *= trips
+        return replace(ahead, part=part.simplify(self.ranges), parts=parts) if parts > 1 else None
 
     def _pointer_text(self, p: Pointer, var: str, start: str, count: int) -> str:
         low = p.low if p.guard else 0
@@ -888,7 +952,7 @@ class NestEmitter:
 
     def _place(self, buffer, address: Index, dtype, writes, guard=(), other=None) -> str:
         """C text of a pointer to an element."""
-        base, _, inner = self._base_pointer(buffer, address)
+        base, included, inner = self._base_pointer(buffer, address)
         if self.stream is not None:
             var = self.stream_var
             step = inner.coefficient(var)
@@ -902,8 +966,9 @@ class NestEmitter:
                         break
                 else:
                     p = Pointer(
-                        self._fresh("q"), base, start, guard, other, step, buffer.dtype, writes
-                    )
+                        self._fresh("q"), base, start, guard, other, step, buffer.dtype, writes,
+                        buffer.name, included,
+                    )  # fmt: skip
                     self.stream.append(p)
                 p.low = inner.const if p.low is None else min(p.low, inner.const)
                 p.high = max(p.high, inner.const + 64)
@@ -1008,8 +1073,9 @@ class NestEmitter:
         self.expr.lines, self.expr.memo = self.lines, [{}]
         self.stream = self.stream_var = None
         self.outlining = True
+        whole, self.ahead = self.ahead, self._part(k, box)
         self._attached_then_walk(k, position, name, box)
-        self.outlining = False
+        self.outlining, self.ahead = False, whole
         body = "\n".join("  " + t for t in self.lines)
         params = list(self.function.params.values())
         self.lines, self.function, self.counter, self.expr.memo, self.stream, self.stream_var = (
