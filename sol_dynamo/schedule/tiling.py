@@ -592,10 +592,10 @@ class Roles:
 
 def roles(plan: Plan) -> Roles | None:
     nest, root = plan.kernel.body
-    v = _vector_axis(plan, root)
-    if v is None or v not in {a.symbol for a in nest.axes}:
-        return None
     a, b = product_factors(nest.stores[0].values[0])
+    v = _packable_axis(plan, nest, a, b) or _vector_axis(plan, root)
+    if v is None or v not in {x.symbol for x in nest.axes}:
+        return None
     if v in expr_symbols(a):
         a, b = b, a
     if v in expr_symbols(a) or not isinstance(b, Load):
@@ -606,6 +606,18 @@ def roles(plan: Plan) -> Roles | None:
     m = tuple(x for x in outputs if x.symbol not in in_b)
     del in_a
     return Roles(a, b, m, root.axis(v), nest.reduce_axes, batch)
+
+
+def _packable_axis(plan: Plan, nest: Loops, a: Expr, b: Expr) -> str | None:
+    """The output axis of the weights alone: packed, they are contiguous along it, and the output
+    may have any strides (a convolution's result as the user sees it: lanes are stored one by one).
+    """
+    for mine, other in ((a, b), (b, a)):
+        if isinstance(mine, Load) and plan.buffers[mine.buffer].scope == "weight":
+            own = [x for x in nest.axes if x.symbol in expr_symbols(mine) - expr_symbols(other)]
+            if len(own) == 1 and own[0].kind == "parallel":
+                return own[0].symbol
+    return None
 
 
 def tile_size(
