@@ -1,6 +1,6 @@
 """Where a network's time goes: every step of its program, its best time, flop/s and bytes/s.
 
-    python -m benchmarks.profile_steps --net resnet50 --batch 1 --threads 2 --top 25
+python -m benchmarks.profile_steps --net resnet50 --batch 1 --threads 2 --top 25
 """
 
 from __future__ import annotations

@@ -669,8 +669,8 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
         else 0
     )
     aliased = step % 4096 == 0 and step > 0 and not prologue
-    depth = prod(a.extent for a in r.k) * width * DTYPES[r.b.dtype][0]  # bytes of a vector's weights
-    widest = max(1, plan.caps.l2 * 3 // 8 // depth)  # two blocks of weights stay in L2
+    column_bytes = prod(a.extent for a in r.k) * width * DTYPES[r.b.dtype][0]
+    widest = max(1, plan.caps.l2 * 3 // 8 // column_bytes)  # two blocks of weights stay in L2
     nv, tc = tile_size(n, points, width, plan.caps.max_accumulators, aliased, widest)
     nb = nv * width
     if plan.buffers[r.b.buffer].scope == "weight":

@@ -35,6 +35,7 @@ from ...ir import walk as walk_expr
 from .values import LANE, Expressions, Value, c_type, compute_dtype, literal
 
 Box = dict[str, tuple[Index, int]]  # axis -> first point (over C variables), number of points
+ZERO = Index()
 _OFFSET = re.compile(r"<(\w+):(-?\d+)>")
 MAX_TAPS = 8  # reduce loops up to this long are written out to drop dead taps
 MAX_PEEL = 4  # border iterations at each end that are worth code of their own
@@ -57,7 +58,7 @@ class Pointer:
     dtype: str
     writes: bool
     buffer: str = ""
-    included: Index = Index()  # what of the address `base` includes
+    included: Index = ZERO  # what of the address `base` includes
     low: int | None = None
     high: int = 0
 
@@ -68,7 +69,7 @@ class Ahead:
 
     var: str  # the loop over blocks
     start: Box  # the box of the whole block's work
-    part: Index = Index()  # the number of the tile being written
+    part: Index = ZERO  # the number of the tile being written
     parts: int = 1
 
 
