@@ -91,13 +91,33 @@ class Index(Interned):
         cls, terms: Mapping[Atom, Size] | Iterable[tuple[Atom, Size]] = (), const: Size = 0
     ):
         summed: dict[Atom, Size] = {}
-        for atom, coefficient in terms.items() if isinstance(terms, Mapping) else terms:
-            summed[atom] = summed.get(atom, 0) + coefficient
-        summed = {a: c for a, c in summed.items() if c != 0}
-        if any(isinstance(a, Mod) for a in summed):
+        for atom, coefficient in terms.items() if hasattr(terms, "items") else terms:
+            summed[atom] = summed[atom] + coefficient if atom in summed else coefficient
+        divided = False
+        for atom, coefficient in tuple(summed.items()):
+            if coefficient == 0:
+                del summed[atom]
+            elif type(atom) is Mod:
+                divided = True
+        if divided:
             const = const + _merge_div_mod(summed)
-        ordered = tuple(sorted(summed.items(), key=lambda t: _atom_key(t[0])))
-        return cls._intern((ordered, const), terms=ordered, const=const, _symbols=None)
+        ordered = tuple(summed.items())
+        if len(ordered) > 1:
+            ordered = tuple(sorted(ordered, key=_term_key))
+        return cls._normal(ordered, const)
+
+    @classmethod
+    def _normal(cls, terms: tuple[tuple[Atom, Size], ...], const: Size) -> Index:
+        """The index of terms that are in normal form already."""
+        key = (cls, terms, const)
+        node = Interned._pool.get(key)
+        if node is None:
+            node = object.__new__(cls)
+            object.__setattr__(node, "terms", terms)
+            object.__setattr__(node, "const", const)
+            object.__setattr__(node, "_symbols", None)
+            Interned._pool[key] = node
+        return node
 
     def __reduce__(self):
         return Index, (self.terms, self.const)
@@ -107,10 +127,14 @@ class Index(Interned):
         """An index from a symbol's name, a size or an index."""
         if isinstance(value, Index):
             return value
-        return Index({value: 1}) if isinstance(value, str) else Index((), value)
+        return _symbol(value) if isinstance(value, str) else Index._normal((), value)
 
     def __add__(self, other: Index | str | Size) -> Index:
         other = Index.of(other)
+        if not other.terms:
+            return Index._normal(self.terms, self.const + other.const) if other.const else self
+        if not self.terms:
+            return Index._normal(other.terms, self.const + other.const)
         return Index((*self.terms, *other.terms), self.const + other.const)
 
     __radd__ = __add__
@@ -131,7 +155,9 @@ class Index(Interned):
             return factor * self.const if not self.terms else self * factor.const
         if factor == 1:
             return self
-        return Index(tuple((a, c * factor) for a, c in self.terms), self.const * factor)
+        if factor == 0:
+            return Index._normal((), 0)
+        return Index._normal(tuple([(a, c * factor) for a, c in self.terms]), self.const * factor)
 
     __rmul__ = __mul__
 
@@ -208,16 +234,21 @@ class Index(Interned):
         """Replace symbols; those that `values` lacks stay."""
         if self.symbols.isdisjoint(values):
             return self
-        total = Index((), self.const)
+        terms: list[tuple[Atom, Size]] = []
+        const = self.const
         for atom, c in self.terms:
-            if isinstance(atom, str):
-                new = Index.of(values.get(atom, atom))
-            elif isinstance(atom, FloorDiv):
+            if type(atom) is str:
+                if atom not in values:
+                    terms.append((atom, c))
+                    continue
+                new = Index.of(values[atom])
+            elif type(atom) is FloorDiv:
                 new = atom.numerator.subst(values) // atom.divisor
             else:
                 new = atom.numerator.subst(values) % atom.divisor
-            total = total + new * c
-        return total
+            terms += [(a, d * c) for a, d in new.terms]
+            const = const + new.const * c
+        return Index(terms, const)
 
     def bounds(self, ranges: Mapping[str, Range]) -> Range:
         """Least and greatest value (inclusive) while each symbol stays in its range."""
@@ -229,17 +260,22 @@ class Index(Interned):
 
     def simplify(self, ranges: Mapping[str, Range]) -> Index:
         """Drop divisions and modulos that the ranges make trivial."""
-        if all(isinstance(a, str) for a, _ in self.terms):
+        for atom, _ in self.terms:
+            if type(atom) is not str:
+                break
+        else:
             return self
-        total = Index((), self.const)
+        terms: list[tuple[Atom, Size]] = []
+        const = self.const
         for atom, c in self.terms:
-            if isinstance(atom, str):
-                new = Index.of(atom)
-            else:
-                numerator = atom.numerator.simplify(ranges)
-                new = _divided(numerator, atom.divisor, isinstance(atom, FloorDiv), ranges)
-            total = total + new * c
-        return total
+            if type(atom) is str:
+                terms.append((atom, c))
+                continue
+            numerator = atom.numerator.simplify(ranges)
+            new = _divided(numerator, atom.divisor, isinstance(atom, FloorDiv), ranges)
+            terms += [(a, d * c) for a, d in new.terms]
+            const = const + new.const * c
+        return Index(terms, const)
 
     def evaluate(self, values: Mapping[str, Any]) -> Any:
         """The number (or numpy array) for given values of all symbols."""
@@ -252,6 +288,15 @@ class Index(Interned):
                 v = n // atom.divisor if isinstance(atom, FloorDiv) else n % atom.divisor
             total = total + v * c
         return total
+
+
+@lru_cache(maxsize=4096)
+def _symbol(name: str) -> Index:
+    return Index._normal(((name, 1),), 0)
+
+
+def _term_key(term: tuple[Atom, Size]) -> tuple:
+    return _atom_key(term[0])
 
 
 def _divided(x: Index, divisor: Size, quotient: bool, ranges: Mapping[str, Range]) -> Index:
