@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ PAIRS = """unsigned long state = at * 0x2545f4914f6cdd1dUL;
       v = draw(&state);
       if (v & 1) u = 0x3f800000u + (int)(u << 1) / (1 << (v >> 1 & 15));
       if (v & 32) v = (v & 0x80000000u) | (0x3a000000u + (v & 0x7fffffffu) % 0x0a000000u);
-      if ((v & 192) == 192) { const f32 whole = (int)(v >> 8 & 127) - 64; memcpy(&v, &whole, 4); }"""
+      if ((v & 192) == 192) { const f32 k = (int)(v >> 8 & 127) - 64; memcpy(&v, &k, 4); }"""
 
 
 class Report(ctypes.Structure):
@@ -132,10 +133,13 @@ class Report(ctypes.Structure):
 def build(names: list[str]) -> ctypes.CDLL:
     sources = {}
     for name in names:
+        arguments = "ab" if name == "pow" else "a"
         text = EACH.format(
             name=name,
             n=LANES,
-            vectors=", ".join(f"*(f32x{LANES}u *)({p} + i)" for p in ("ab" if name == "pow" else "a")),
+            vectors=", ".join(
+                f"*(f32x{LANES}u *)({p} + i)" for p in ("ab" if name == "pow" else "a")
+            ),
             libm=LIBM.get(name, f"{name}f(x)"),
             reference=REFERENCE.get(name, f"{name}(x)"),
             pairs=PAIRS if name == "pow" else "",
@@ -167,14 +171,10 @@ def show_times(library: ctypes.CDLL, names: list[str]) -> None:
         b = random.uniform(-4, 4, 4096).astype(np.float32)
         y = np.empty_like(a)
         pointers = [ctypes.c_void_p(v.ctypes.data) for v in (a, b, y)]
-        x, z, out = torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(y)
-        eager = getattr(torch, name)
-        args = (x, z) if name == "pow" else (x,)
-        each = [
-            seconds(lambda f=library[f"run_{name}"]: f(*pointers)),
-            seconds(lambda f=library[f"libm_{name}"]: f(*pointers)),
-            seconds(lambda: eager(*args, out=out)),
-        ]
+        tensors = [torch.from_numpy(v) for v in (a, b)[: 1 + (name == "pow")]]
+        eager = partial(getattr(torch, name), *tensors, out=torch.from_numpy(y))
+        calls = (partial(library[f"{who}_{name}"], *pointers) for who in ("run", "libm"))
+        each = [seconds(call) for call in (*calls, eager)]
         print(f"{name:9} " + " ".join(f"{1e9 * s / 4096:7.3f}" for s in each), flush=True)
 
 
@@ -190,7 +190,9 @@ def seconds(call) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--every", type=int, default=1, help="every so manieth float (default: all)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="every so manieth float (default: all)"
+    )
     parser.add_argument("--only", help="functions, separated by commas")
     parser.add_argument("--time", action="store_true", help="speed instead of errors")
     options = parser.parse_args()

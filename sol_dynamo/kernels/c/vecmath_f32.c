@@ -95,7 +95,7 @@ static inline f32xN sol_scale_f32xN(f32xN p, f32xN n)
 static inline f64xN sol_reciprocal_f64xN(f64xN d)
 {
   const f32xN guess = 1.0f / __builtin_convertvector(d, f32xN);
-  const f64xN y = __builtin_convertvector(guess, f64xN);
+  const f64xN y = sol_double_f32xN(guess);
   return y * (2.0 - d * y);
 }
 
