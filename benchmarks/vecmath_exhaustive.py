@@ -137,9 +137,7 @@ def build(names: list[str]) -> ctypes.CDLL:
         text = EACH.format(
             name=name,
             n=LANES,
-            vectors=", ".join(
-                f"*(f32x{LANES}u *)({p} + i)" for p in ("ab" if name == "pow" else "a")
-            ),
+            vectors=", ".join(f"*(f32x{LANES}u *)({p} + i)" for p in arguments),
             libm=LIBM.get(name, f"{name}f(x)"),
             reference=REFERENCE.get(name, f"{name}(x)"),
             pairs=PAIRS if name == "pow" else "",

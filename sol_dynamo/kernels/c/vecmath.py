@@ -37,6 +37,13 @@ _INSTRUCTIONS = {
     ("sqrt_f32", 8): ("__AVX__", "__builtin_ia32_sqrtps256(x)"),
     ("sqrt_f32", 16): ("__AVX512F__", "__builtin_ia32_sqrtps512_mask(x, x, -1, 4)"),
     ("scale_f32", 16): ("__AVX512F__", "__builtin_ia32_scalefps512_mask(p, n, p, -1, 4)"),
+    ("split_f32", 16): (
+        "__AVX512F__",
+        "x += 0, *k = __builtin_ia32_getexpps512_mask(x, x, -1, 4) - "
+        "__builtin_ia32_getexpps512_mask("
+        "__builtin_ia32_getmantps512_mask(x, 11, x, -1, 4), x, -1, 4), "
+        "__builtin_ia32_getmantps512_mask(x, 11, x, -1, 4)",
+    ),
     ("double_f32", 8): ("__AVX512F__", "__builtin_ia32_cvtps2pd512_mask(x, (f64x8){0}, -1, 4)"),
     ("clamp_f32", 4): (
         "__SSE__",

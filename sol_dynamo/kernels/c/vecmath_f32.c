@@ -91,6 +91,27 @@ static inline f32xN sol_scale_f32xN(f32xN p, f32xN n)
   return p * (f32xN)((half + 127) << 23) * (f32xN)((e - half + 127) << 23);
 }
 
+/* (n + nl) / (d + dl) where nl and dl are what was rounded off n and d: within 0.6 ulp with FMA */
+static inline f32xN sol_quotient_f32xN(f32xN n, f32xN nl, f32xN d, f32xN dl)
+{
+  const f32xN inverse = 1.0f / d, q = n * inverse;
+  return q + inverse * (((n - q * d) - q * dl) + nl);
+}
+
+/* x = 2^k m with 3/4 <= m < 3/2, for any log(x) = k log(2) + log(m): infinite k for 0 and
+   infinity, NaN m for negative x and NaN */
+static inline f32xN sol_split_f32xN(f32xN x, f32xN *k)
+{
+  const f32xN infinity = (f32xN){0} + __builtin_inff(), nan = (f32xN){0} + __builtin_nanf("");
+  const i32xN small = x < 0x1p-126f;
+  const i32xN bits = (i32xN)sol_select_f32xN(small, x * 0x1p23f, x);
+  const i32xN e = (bits - 0x3f400000) >> 23;
+  f32xN n = __builtin_convertvector(e, f32xN);
+  n = sol_select_f32xN(x == infinity, infinity, sol_select_f32xN(small, n - 23, n));
+  *k = sol_select_f32xN(x == 0, -infinity, n);
+  return sol_select_f32xN(x >= 0, (f32xN)(bits - (e << 23)), nan);
+}
+
 /* 1 / d to 46 bits, for 2^-100 < |d| < 2^100: float division and a Newton step */
 static inline f64xN sol_reciprocal_f64xN(f64xN d)
 {
@@ -119,28 +140,15 @@ static inline f64xN sol_exp_parts_f64xN(f64xN x, f64xN *s)
   return sol_expm1_near_f64xN(x - (t - 0x1.8p52) * 0x1.62e42fefa39efp-1);
 }
 
-/* x = 2^k m with sqrt(1/2) <= m < sqrt(2): gives log(m) = 2 atanh((m - 1) / (m + 1)), and k;
-   error 2^-44.9; x positive, normal, finite */
-static inline f64xN sol_log_parts_f64xN(f64xN x, f64xN *k)
+/* log(m) = 2 atanh((m - 1) / (m + 1)) for 3/4 <= m < 3/2, error 2^-42.2 */
+static inline f64xN sol_log_near_f64xN(f64xN m)
 {
-  const u64xN e = ((u64xN)x - 0x3fe6a09e667f3bcdUL + (1023UL << 52)) >> 52;
-  const f64xN m = (f64xN)((u64xN)x - (e << 52) + (1023UL << 52));
   const f64xN z = (m - 1) * sol_reciprocal_f64xN(m + 1), w = z * z;
-  f64xN q = 0x1.91128464f2cf9p-3 * w + 0x1.c62b4c8670351p-3;
-  q = q * w + 0x1.2494113d1c145p-2;
-  q = q * w + 0x1.999996ab0537bp-2;
-  q = q * w + 0x1.555555561d966p-1;
-  *k = (f64xN)(e | 0x4330000000000000UL) - (0x1p52 + 1023);
+  f64xN q = 0x1.9c1d3420e93a3p-3 * w + 0x1.c553ad0fa44d6p-3;
+  q = q * w + 0x1.2496e39812271p-2;
+  q = q * w + 0x1.99998f47318c0p-2;
+  q = q * w + 0x1.5555555915625p-1;
   return z * (2 + w * q);
-}
-
-/* y = log(x - pole) of some base, where that is no finite number */
-static inline f32xN sol_log_limits_f32xN(f32xN y, f32xN x, f32 pole)
-{
-  const f32xN infinity = (f32xN){0} + __builtin_inff();
-  const f32xN nan = (f32xN){0} + __builtin_nanf("");
-  y = sol_select_f32xN(x > pole, y, sol_select_f32xN(x == pole, -infinity, nan));
-  return sol_select_f32xN(x == infinity, infinity, y);
 }
 
 /* sin(r) for |r| <= pi/2, error 2^-35.3 */
@@ -157,17 +165,32 @@ static inline f64xN sol_sin_near_f64xN(f64xN r)
 /* -- exponentials ----------------------------------------------------------------------------- */
 
 /* x = n log(2) + r with log(2) in two parts, so that n times the first is exact without FMA (Cody &
-   Waite 1980); exp(r) = 1 + (r + r^2 q(r)), error 2^-28.2 */
-static inline f32xN sol_exp_f32xN(f32xN x)
+   Waite 1980); exp(r) = 1 + (r + r^2 q(r)), error 2^-28.2. Gives exp(r) - 1; -104 <= x <= 89. */
+static inline f32xN sol_exp_parts_f32xN(f32xN x, f32xN *n)
 {
-  x = sol_clamp_f32xN(x, -104.0f, 89.0f);
-  const f32xN n = (x * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f;
-  const f32xN r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+  *n = (x * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f;
+  const f32xN r = (x - *n * 0x1.62e4p-1f) - *n * 0x1.7f7d1cp-20f;
   f32xN q = 0x1.6ac132p-10f * r + 0x1.123da6p-7f;
   q = q * r + 0x1.555858p-5f;
   q = q * r + 0x1.55548cp-3f;
   q = q * r + 0x1.fffffcp-2f;
-  return sol_scale_f32xN(1 + (r + r * r * q), n);
+  return r + r * r * q;
+}
+
+/* exp(x), and in *low what was rounded off; -104 <= x <= 0 */
+static inline f32xN sol_exp_pair_f32xN(f32xN x, f32xN *low)
+{
+  f32xN n;
+  const f32xN p = sol_exp_parts_f32xN(x, &n), high = 1 + p;
+  *low = sol_scale_f32xN(p - (high - 1), n);
+  return sol_scale_f32xN(high, n);
+}
+
+static inline f32xN sol_exp_f32xN(f32xN x)
+{
+  f32xN n;
+  const f32xN p = sol_exp_parts_f32xN(sol_clamp_f32xN(x, -104.0f, 89.0f), &n);
+  return sol_scale_f32xN(1 + p, n);
 }
 
 static inline f64xN sol_expm1_wide_f64xN(f64xN x)
@@ -182,99 +205,111 @@ static inline f32xN sol_expm1_f32xN(f32xN x)
 }
 
 /* t / (1 + t) or 1 / (1 + t) with t = exp(-|x|), which cannot overflow */
-static inline f64xN sol_sigmoid_wide_f64xN(f64xN x)
-{
-  f64xN s, p = sol_exp_parts_f64xN(sol_select_f64xN(x < 0, x, -x), &s);
-  const f64xN t = s + s * p;
-  return sol_select_f64xN(x < 0, t, (f64xN){0} + 1) * sol_reciprocal_f64xN(1 + t);
-}
-
 static inline f32xN sol_sigmoid_f32xN(f32xN x)
 {
-  return sol_sigmoid_wide_f32xN(sol_clamp_f32xN(x, -104.0f, 104.0f));
+  const f32xN zero = {0}, one = zero + 1;
+  const i32xN negative = x < 0;
+  f32xN l, t = sol_exp_pair_f32xN(sol_clamp_f32xN(-sol_magnitude_f32xN(x), -104.0f, 0.0f), &l);
+  const f32xN d = 1 + t, dl = (t - (d - 1)) + l;
+  const f32xN n = sol_select_f32xN(negative, t, one), nl = sol_select_f32xN(negative, l, zero);
+  return sol_quotient_f32xN(n, nl, d, dl);
 }
 
-/* e / (e + 2) with e = exp(2x) - 1, which keeps its precision near zero */
-static inline f64xN sol_tanh_wide_f64xN(f64xN x)
-{
-  f64xN s, p = sol_exp_parts_f64xN(x + x, &s);
-  const f64xN e = s * p + (s - 1);
-  return e * sol_reciprocal_f64xN(e + 2);
-}
-
+/* (1 - t) / (1 + t) with t = exp(-2|x|), but x + x^3 q(x^2) near zero, error 2^-29.7 */
 static inline f32xN sol_tanh_f32xN(f32xN x)
 {
-  return sol_signed_f32xN(sol_tanh_wide_f32xN(sol_clamp_f32xN(x, -10.0f, 10.0f)), x);
+  const f32xN a = sol_clamp_f32xN(sol_magnitude_f32xN(x), 0.0f, 10.0f), s = a * a;
+  f32xN l, t = sol_exp_pair_f32xN(a * -2, &l);
+  const f32xN d = 1 + t, dl = (t - (d - 1)) + l;
+  const f32xN n = 1 - t, nl = ((1 - n) - t) - l;
+  f32xN q = -0x1.9921a0p-8f * s + 0x1.58e518p-6f;
+  q = q * s - 0x1.b91e7ep-5f;
+  q = q * s + 0x1.110ceep-3f;
+  q = q * s - 0x1.55554ap-2f;
+  const f32xN y = sol_select_f32xN(a < 0.55f, a + a * s * q, sol_quotient_f32xN(n, nl, d, dl));
+  return sol_signed_f32xN(y, x);
 }
 
-/* 1 - exp(-x g(x)) for 0 <= x <= 4, where g = -log(1 - erf) / x is smooth, error 2^-31.1; it is 1
-   beyond. Exponentials of polynomials: Juffa, "my_erff" (2016). */
-static inline f64xN sol_erf_wide_f64xN(f64xN x)
-{
-  f64xN g = 0x1.4053373f14020p-20 * x - 0x1.664573d12bb15p-16;
-  g = g * x + 0x1.5f3bb5e17c1dep-13;
-  g = g * x - 0x1.845530f5d4f78p-11;
-  g = g * x + 0x1.d7b096b586189p-10;
-  g = g * x - 0x1.095a83fcb0ba6p-12;
-  g = g * x - 0x1.39396ca9b91d2p-6;
-  g = g * x + 0x1.a4f37ea6acbc9p-4;
-  g = g * x + 0x1.45f308f2fd215p-1;
-  g = g * x + 0x1.20dd75022740fp+0;
-  f64xN s, p = sol_exp_parts_f64xN(-x * g, &s);
-  return (1 - s) - s * p;
-}
-
+/* x + x q(x^2) below 1, error 2^-29.4; above, 1 - exp(-g(x)), error 2^-29.7, which is 1 from 4 on.
+   Exponentials of polynomials: Juffa, "my_erff" (2016). */
 static inline f32xN sol_erf_f32xN(f32xN x)
 {
-  const f32xN a = sol_clamp_f32xN(sol_magnitude_f32xN(x), 0.0f, 4.0f);
-  return sol_signed_f32xN(sol_erf_wide_f32xN(a), x);
+  const f32xN a = sol_clamp_f32xN(sol_magnitude_f32xN(x), 0.0f, 4.0f), s = a * a;
+  f32xN q = 0x1.4771fcp-14f * s - 0x1.a3515ep-11f;
+  q = q * s + 0x1.53f224p-8f;
+  q = q * s - 0x1.b7f71ap-6f;
+  q = q * s + 0x1.ce2ce6p-4f;
+  q = q * s - 0x1.81273ep-2f;
+  q = q * s + 0x1.06eba8p-3f;
+  f32xN g = -0x1.871b58p-13f * a + 0x1.8282aap-9f;
+  g = g * a - 0x1.65e044p-6f;
+  g = g * a + 0x1.a65ea2p-4f;
+  g = g * a + 0x1.46b936p-1f;
+  g = g * a + 0x1.208974p+0f;
+  g = g * a + 0x1.63eb4ap-12f;
+  f32xN n, p = sol_exp_parts_f32xN(-g, &n);
+  const f32xN large = 1 - sol_scale_f32xN(1 + p, n);
+  return sol_signed_f32xN(sol_select_f32xN(a < 1, a + a * q, large), x);
 }
 
 /* -- logarithms ------------------------------------------------------------------------------- */
 
-static inline f64xN sol_log_wide_f64xN(f64xN x)
-{
-  f64xN k, l = sol_log_parts_f64xN(x, &k);
-  return k * 0x1.62e42fefa39efp-1 + l;
-}
-
+/* k log(2) + f - f^2/2 + f^3 q(f) with f = m - 1, error 2^-27.6, after Cephes (Moshier 1992); the
+   first sum is split exactly into two floats, since k = -1 and f near 1/2 cancel */
 static inline f32xN sol_log_f32xN(f32xN x)
 {
-  return sol_log_limits_f32xN(sol_log_wide_f32xN(x), x, 0.0f);
+  f32xN k, f = sol_split_f32xN(x, &k) - 1;
+  f32xN q = -0x1.71440ap-5f * f + 0x1.aca8cap-4f;
+  q = q * f - 0x1.0d95e0p-3f;
+  q = q * f + 0x1.288636p-3f;
+  q = q * f - 0x1.54eebep-3f;
+  q = q * f + 0x1.99696ap-3f;
+  q = q * f - 0x1.000044p-2f;
+  q = q * f + 0x1.5555a4p-2f;
+  const f32xN s = f * f, high = k * 0x1.62e4p-1f + f;
+  f32xN low = (k * 0x1.62e4p-1f - high) + f + k * 0x1.7f7d1cp-20f;
+  low = sol_select_f32xN(sol_magnitude_f32xN(k) < 200, low, (f32xN){0}); /* no inf - inf */
+  return high + (low + (s * f * q - s * 0.5f));
 }
 
-static inline f64xN sol_log2_wide_f64xN(f64xN x)
+static inline f64xN sol_log2_wide_f64xN(f64xN m, f64xN k)
 {
-  f64xN k, l = sol_log_parts_f64xN(x, &k);
-  return k + l * 0x1.71547652b82fep+0;
+  return k + sol_log_near_f64xN(m) * 0x1.71547652b82fep+0;
 }
 
 static inline f32xN sol_log2_f32xN(f32xN x)
 {
-  return sol_log_limits_f32xN(sol_log2_wide_f32xN(x), x, 0.0f);
+  f32xN k, m = sol_split_f32xN(x, &k);
+  return sol_log2_wide_f32xN(m, k);
 }
 
-static inline f64xN sol_log10_wide_f64xN(f64xN x)
+static inline f64xN sol_log10_wide_f64xN(f64xN m, f64xN k)
 {
-  f64xN k, l = sol_log_parts_f64xN(x, &k);
-  return k * 0x1.34413509f79ffp-2 + l * 0x1.bcb7b1526e50ep-2;
+  return k * 0x1.34413509f79ffp-2 + sol_log_near_f64xN(m) * 0x1.bcb7b1526e50ep-2;
 }
 
 static inline f32xN sol_log10_f32xN(f32xN x)
 {
-  return sol_log_limits_f32xN(sol_log10_wide_f32xN(x), x, 0.0f);
+  f32xN k, m = sol_split_f32xN(x, &k);
+  return sol_log10_wide_f32xN(m, k);
 }
 
-/* log(u) + c where u + c = 1 + x exactly; for u far from 1, c is nothing */
+/* log(u) + c where u + c = 1 + x exactly; for u far from 1, c is nothing. u = 2^k m. */
 static inline f64xN sol_log1p_wide_f64xN(f64xN x)
 {
   const f64xN u = 1 + x, c = x - (u - 1);
-  return sol_log_wide_f64xN(u) + c;
+  const u64xN e = ((u64xN)u - (0x3feUL << 52) - (1UL << 51) + (1023UL << 52)) >> 52;
+  const f64xN m = (f64xN)((u64xN)u - (e << 52) + (1023UL << 52));
+  const f64xN k = (f64xN)(e | 0x4330000000000000UL) - (0x1p52 + 1023);
+  return k * 0x1.62e42fefa39efp-1 + (sol_log_near_f64xN(m) + c);
 }
 
 static inline f32xN sol_log1p_f32xN(f32xN x)
 {
-  const f32xN y = sol_log_limits_f32xN(sol_log1p_wide_f32xN(x), x, -1.0f);
+  const f32xN infinity = (f32xN){0} + __builtin_inff();
+  const f32xN beyond = sol_select_f32xN(x == -1, -infinity, (f32xN){0} + __builtin_nanf(""));
+  f32xN y = sol_select_f32xN(x > -1, sol_log1p_wide_f32xN(x), beyond);
+  y = sol_select_f32xN(x == infinity, infinity, y);
   return sol_select_f32xN(x == 0, x, y);
 }
 
@@ -351,14 +386,11 @@ static inline f32xN sol_tan_f32xN(f32xN x)
 
 /* -- powers ----------------------------------------------------------------------------------- */
 
-/* 2^(y log2(x)) for x >= 0, infinities included; log2 is known to 2^-44 of itself */
-static inline f64xN sol_pow_wide_f64xN(f64xN x, f64xN y)
+/* 2^(y log2(2^k m)), with log2 known to 2^-42 of itself */
+static inline f64xN sol_pow_wide_f64xN(f64xN m, f64xN k, f64xN y)
 {
-  const f64xN infinity = (f64xN){0} + __builtin_inf(), limit = (f64xN){0} + 200.0;
-  f64xN k, l = sol_log_parts_f64xN(x, &k);
-  l = k + l * 0x1.71547652b82fep+0;
-  l = sol_select_f64xN(x < infinity, l, x);
-  l = sol_select_f64xN(x == 0, -infinity, l) * y;
+  const f64xN limit = (f64xN){0} + 200.0;
+  f64xN l = (k + sol_log_near_f64xN(m) * 0x1.71547652b82fep+0) * y;
   l = sol_select_f64xN(l > limit, limit, l);
   l = sol_select_f64xN(l < -limit, -limit, l);
   const f64xN t = l + 0x1.8p52, s = (f64xN)(((u64xN)t + 1023) << 52);
@@ -372,7 +404,8 @@ static inline f32xN sol_pow_f32xN(f32xN x, f32xN y)
   const f32xN infinity = (f32xN){0} + __builtin_inff();
   const i32xN whole = sol_trunc_f32xN(y) == y;
   const i32xN odd = whole & (sol_trunc_f32xN(half) != half);
-  f32xN z = sol_select_f32xN((a == 1) | (y == 0), one, sol_pow_wide_f32xN(a, y));
+  f32xN k, m = sol_split_f32xN(a, &k);
+  f32xN z = sol_select_f32xN((a == 1) | (y == 0), one, sol_pow_wide_f32xN(m, k, y));
   z = (f32xN)((i32xN)z ^ ((i32xN)x & odd & (1 << 31)));
   return sol_select_f32xN((x < 0) & (a < infinity) & ~whole, (f32xN){0} + __builtin_nanf(""), z);
 }
