@@ -20,10 +20,11 @@ from sol_dynamo.runtime import toolchain
 LANES = (1, 2, 4, 8, 16)
 # in ulp of the exact result; 0: always that float
 BOUNDS = {
-    "exp": 1.0, "expm1": 0.51, "sigmoid": 1.0, "tanh": 0.75, "erf": 1.0, "log": 0.95,
+    "exp": 0.9, "expm1": 0.51, "sigmoid": 0.9, "tanh": 0.75, "erf": 1.1, "log": 0.95,
     "log1p": 0.51, "log2": 0.51, "log10": 0.51, "sin": 1.0, "cos": 1.0, "tan": 1.0, "pow": 0.51,
     "sqrt": 0.5, "rsqrt": 1.5, "floor": 0, "ceil": 0, "trunc": 0, "round": 0,
 }  # fmt: skip
+WITHOUT_FMA = {"sigmoid": 1.5, "tanh": 1.25, "erf": 1.25}  # machines before 2013
 # other than numpy's float64 functions
 REFERENCE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -45,7 +46,8 @@ SPECIAL = np.array(
 
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
-    text = [PRELUDE((2, 4, 8, 16)), definitions({(f, "f32", n) for f in BOUNDS for n in LANES})]
+    text = ["#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)\nconst int has_fma = 1;\n#endif"]
+    text += [PRELUDE((2, 4, 8, 16)), definitions({(f, "f32", n) for f in BOUNDS for n in LANES})]
     for f in BOUNDS:
         for n in LANES:
             t, u = ("f32", "f32") if n == 1 else (f"f32x{n}", f"f32x{n}u")
@@ -111,9 +113,11 @@ def test_error(library: ctypes.CDLL, name: str) -> None:
     with np.errstate(all="ignore"):
         exact = REFERENCE.get(name, getattr(np, name, None))(*(a.astype(np.float64) for a in args))
         error = errors(call(library, name, 16, *args), exact)
-    worst = int(error.argmax())
+    worst, bound = int(error.argmax()), BOUNDS[name]
+    if not hasattr(library, "has_fma"):
+        bound = WITHOUT_FMA.get(name, bound)
     where = ", ".join(f"{a[worst]!r}" for a in args)
-    assert error[worst] <= BOUNDS[name], f"{name}({where}) is off by {error[worst]} ulp"
+    assert error[worst] <= bound, f"{name}({where}) is off by {error[worst]} ulp"
 
 
 @pytest.mark.parametrize("name", BOUNDS)
