@@ -19,16 +19,18 @@ _C = {
     "u8": "unsigned char",
 }  # fmt: skip
 _BYTES = {"f32": 4, "f64": 8} | {k: int(k[1:]) // 8 for k in _C if k[0] in "iu"}
-_LIBM = frozenset(
+_BY_LANE = frozenset(
     [
         *("exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "tanh", "erf"),
-        *("pow", "floor", "ceil", "trunc", "sqrt", "rint"),
+        *("pow", "floor", "ceil", "trunc", "sqrt", "round", "sigmoid", "rsqrt"),
     ]
 )
 _EXACT = frozenset(("floor", "ceil", "trunc", "round", "sqrt"))  # the same bits whoever computes
 _SOURCE = Path(__file__).with_name("vecmath_f32.c")
 
-# (function, lanes) -> macro that says the machine has it, and gcc's builtin for its instruction
+# (function, lanes) -> macro that says the machine has it, and gcc's builtins in place of its body:
+# they round and treat NaN as the body does. 11: mantissas in [3/4, 3/2), NaN for negative numbers;
+# x + 0 makes -0 no negative number.
 _INSTRUCTIONS = {
     ("any_i32", 4): ("__SSE__", "__builtin_ia32_movmskps((f32x4)m)"),
     ("any_i32", 8): ("__AVX__", "__builtin_ia32_movmskps256((f32x8)m)"),
@@ -39,7 +41,7 @@ _INSTRUCTIONS = {
     ("scale_f32", 16): ("__AVX512F__", "__builtin_ia32_scalefps512_mask(p, n, p, -1, 4)"),
     ("split_f32", 16): (
         "__AVX512F__",
-        "x += 0, *k = __builtin_ia32_getexpps512_mask(x, x, -1, 4) - "
+        "x = x + 0, *k = __builtin_ia32_getexpps512_mask(x, x, -1, 4) - "
         "__builtin_ia32_getexpps512_mask("
         "__builtin_ia32_getmantps512_mask(x, 11, x, -1, 4), x, -1, 4), "
         "__builtin_ia32_getmantps512_mask(x, 11, x, -1, 4)",
@@ -82,13 +84,7 @@ _CLANG = {
 def PRELUDE(widths: Iterable[int]) -> str:
     """Typedefs: `f32`, `f32x16` and, for unaligned memory, `f32x16u`, for every dtype and width."""
     lines = [f"typedef {c} {d};" for d, c in _C.items()]
-    lines += [  # gcc has it from version 12
-        "#ifdef __has_builtin",
-        "#if __has_builtin(__builtin_shufflevector)",
-        "#define SOL_SHUFFLE",
-        "#endif",
-        "#endif",
-    ]
+    lines += ["#ifndef __has_builtin", "#define __has_builtin(x) 0", "#endif"]  # gcc before 10
     for n in widths:
         for d, c in _C.items():
             size = _BYTES[d] * n
@@ -126,22 +122,18 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
 def _by_lane(name: str, dtype: str) -> bool:
     if name in ("floordiv", "mod"):
         return True
-    return dtype == "f64" and name in _LIBM | {"round", "sigmoid", "rsqrt"}
+    return dtype == "f64" and name in _BY_LANE
 
 
 @cache
 def _templates() -> dict[str, str]:
     """`exp_f32` -> the text of `sol_exp_f32xN` with the comment above it."""
-    found = {}
-    for part in re.findall(r"(?:/\*(?:[^*]|\*(?!/))*\*/\n)?static inline .*?\n}\n", _text(), re.S):
-        found[re.search(r"sol_(\w+)xN\(", part)[1]] = part
-    return found
+    each = re.compile(r"(?:/\*(?:[^*]|\*(?!/))*\*/\n)?static inline .*?\n}\n", re.S)
+    parts = each.findall(_SOURCE.read_text())
+    return {re.search(r"sol_(\w+)xN\(", part)[1]: part for part in parts}
 
 
-def _text() -> str:
-    return _SOURCE.read_text()
-
-
+@cache
 def function(name: str, dtype: str, lanes: int) -> str:
     """C text of `sol_<name>_<dtype>x<lanes>` (`sol_<name>_<dtype>` for one lane).
 
@@ -151,8 +143,6 @@ def function(name: str, dtype: str, lanes: int) -> str:
     head = f"static inline {t} sol_{name}_{t}"
     if name.startswith("h") and name[1:] in ("sum", "prod", "max", "min"):
         return _horizontal(name[1:], dtype, lanes)
-    if dtype == "f32" and name == "rint":
-        name = "round"
     if f"{name}_{dtype}" in _templates() and not (lanes == 1 and name in _EXACT):
         return _from_template(name, dtype, lanes)
     if name.endswith("_wide") and f"{name}_f64" in _templates():
@@ -181,6 +171,7 @@ def _arguments(text: str) -> list[str]:
 
 
 def _from_template(name: str, dtype: str, lanes: int) -> str:
+    """A function of vecmath_f32.c; fewer than four float lanes are padded with zeros."""
     key = f"{name}_{dtype}"
     text = _templates()[key]
     arguments = _arguments(text)
@@ -214,7 +205,7 @@ def _with_instruction(key: str, lanes: int, text: str) -> str:
 
 
 def _through_double(name: str, lanes: int) -> str:
-    """A core in double, for floats: as many at once as a register holds doubles."""
+    """Calls a core in double with floats, as many at once as a register holds doubles."""
     t = f"f32x{lanes}"
     args = _arguments(_templates()[f"{name}_f64"])
     halves = ", ".join(
@@ -251,7 +242,8 @@ def _halves(name: str, dtype: str, lanes: int) -> str:
         lane = ", ".join(map(str, range(first, first + n)))
         fast = f"return __builtin_shufflevector(x, x, {lane});"
         slow = f"union {{ {t} v; {h} h[2]; }} u = {{x}}; return u.h[{int(first > 0)}];"
-    return f"{head} {{\n#ifdef SOL_SHUFFLE\n  {fast}\n#else\n  {slow}\n#endif\n}}"
+    test = "#if __has_builtin(__builtin_shufflevector)"  # gcc has it from version 12
+    return f"{head} {{\n{test}\n  {fast}\n#else\n  {slow}\n#endif\n}}"
 
 
 def _integer(dtype: str) -> str:
@@ -356,6 +348,6 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         return f"{head}({dtype} x) {{ return __builtin_rint{f}(x); }}"
     if name == "pow":
         return f"{head}({dtype} x, {dtype} y) {{ return __builtin_pow{f}(x, y); }}"
-    if name in _LIBM:
+    if name in _BY_LANE:
         return f"{head}({dtype} x) {{ return __builtin_{name}{f}(x); }}"
     raise KeyError(f"no function {name} of {dtype}")

@@ -1,12 +1,12 @@
 /* Math functions of float vectors, within about one ulp for every argument.
 
    xN stands for a lane count: vecmath.py puts a number there and takes what a file needs. Plain GNU
-   vector code without branches on lanes, so that every lane count gives the same bits. Where a
-   float's precision does not suffice, the core (sol_*_wide_*) computes in double: errors are then
-   those of the last rounding, and no argument needs care for subnormals or overflow. Polynomials
-   are minimax fits (Remez 1934) of the project's own; each comment gives the fit's relative error,
-   the largest error measured over all 2^32 floats (benchmarks/vecmath_exhaustive.py) and a source.
-   Contraction to FMA changes last bits, never a bound. */
+   vector code, no lane treated by another formula than its neighbours, so that every lane count
+   gives the same bits. Where a float's precision does not suffice, a core (sol_*_wide_*) computes
+   in double: its error is that of the last rounding, and no argument needs care for subnormals or
+   overflow. Polynomials are minimax fits of our own (Remez 1934). Comments give a fit's relative
+   error, then in ulp the largest error found over all floats, on a machine with FMA and on one
+   without; benchmarks/vecmath_exhaustive.py measures them. */
 
 static inline f32xN sol_select_f32xN(i32xN m, f32xN a, f32xN b)
 {
@@ -335,7 +335,7 @@ static inline f32xN sol_sin_f32xN(f32xN x)
   f32xN y = sol_sin_wide_f32xN(x);
   if (sol_any_i32xN(large))
     for (int i = 0; i < (int)(sizeof x / 4); i++)
-      if (large[i]) y[i] = __builtin_sinf(x[i]);
+      if (large[i]) y[i] = __builtin_sin(x[i]);
   return y;
 }
 
@@ -353,7 +353,7 @@ static inline f32xN sol_cos_f32xN(f32xN x)
   f32xN y = sol_cos_wide_f32xN(x);
   if (sol_any_i32xN(large))
     for (int i = 0; i < (int)(sizeof x / 4); i++)
-      if (large[i]) y[i] = __builtin_cosf(x[i]);
+      if (large[i]) y[i] = __builtin_cos(x[i]);
   return y;
 }
 
@@ -381,7 +381,7 @@ static inline f32xN sol_tan_f32xN(f32xN x)
   f32xN y = sol_tan_wide_f32xN(x);
   if (sol_any_i32xN(large))
     for (int i = 0; i < (int)(sizeof x / 4); i++)
-      if (large[i]) y[i] = __builtin_tanf(x[i]);
+      if (large[i]) y[i] = __builtin_tan(x[i]);
   return y;
 }
 
