@@ -1,13 +1,17 @@
 """Math functions for generated C: GNU vector types, and one function text for every lane count.
 
-Cheap operations (min, max, relu, selects) are vector code; transcendental functions go lane by
-lane through libm's float functions, which are within 1 ulp. Lanes and scalars share one body,
-so that a vector's tail has the same bits. Knows nothing of the IR.
+Functions of floats stand in vecmath_f32.c, written for any lane count and within about 1 ulp; here
+a number of lanes is put into them, and an instruction in place of a body where a machine has one.
+One lane runs the text of four, so that a vector's tail has the same bits as its body. Doubles, and
+floordiv and mod of any float, go lane by lane through libm. Knows nothing of the IR.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 _C = {
     "f32": "float", "f64": "double", "i64": "long", "i32": "int", "i16": "short",
@@ -15,17 +19,72 @@ _C = {
     "u8": "unsigned char",
 }  # fmt: skip
 _BYTES = {"f32": 4, "f64": 8} | {k: int(k[1:]) // 8 for k in _C if k[0] in "iu"}
-_LIBM = frozenset(
+_BY_LANE = frozenset(
     [
         *("exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "tanh", "erf"),
-        *("pow", "floor", "ceil", "trunc", "sqrt", "rint"),
+        *("pow", "floor", "ceil", "trunc", "sqrt", "round", "sigmoid", "rsqrt"),
     ]
 )
+_EXACT = frozenset(("floor", "ceil", "trunc", "round", "sqrt"))  # the same bits whoever computes
+_SOURCE = Path(__file__).with_name("vecmath_f32.c")
+
+# (function, lanes) -> macro that says the machine has it, and gcc's builtins in place of its body:
+# they round and treat NaN as the body does. 11: mantissas in [3/4, 3/2), NaN for negative numbers;
+# x + 0 makes -0 no negative number.
+_INSTRUCTIONS = {
+    ("any_i32", 4): ("__SSE__", "__builtin_ia32_movmskps((f32x4)m)"),
+    ("any_i32", 8): ("__AVX__", "__builtin_ia32_movmskps256((f32x8)m)"),
+    ("any_i32", 16): ("__AVX512F__", "__builtin_ia32_ptestmd512(m, m, -1)"),
+    ("sqrt_f32", 4): ("__SSE__", "__builtin_ia32_sqrtps(x)"),
+    ("sqrt_f32", 8): ("__AVX__", "__builtin_ia32_sqrtps256(x)"),
+    ("sqrt_f32", 16): ("__AVX512F__", "__builtin_ia32_sqrtps512_mask(x, x, -1, 4)"),
+    ("scale_f32", 16): ("__AVX512F__", "__builtin_ia32_scalefps512_mask(p, n, p, -1, 4)"),
+    ("split_f32", 16): (
+        "__AVX512F__",
+        "x = x + 0, *k = __builtin_ia32_getexpps512_mask(x, x, -1, 4) - "
+        "__builtin_ia32_getexpps512_mask("
+        "__builtin_ia32_getmantps512_mask(x, 11, x, -1, 4), x, -1, 4), "
+        "__builtin_ia32_getmantps512_mask(x, 11, x, -1, 4)",
+    ),
+    ("double_f32", 8): ("__AVX512F__", "__builtin_ia32_cvtps2pd512_mask(x, (f64x8){0}, -1, 4)"),
+    ("clamp_f32", 4): (
+        "__SSE__",
+        "__builtin_ia32_maxps((f32x4){0} + lo, __builtin_ia32_minps((f32x4){0} + hi, x))",
+    ),
+    ("clamp_f32", 8): (
+        "__AVX__",
+        "__builtin_ia32_maxps256((f32x8){0} + lo, __builtin_ia32_minps256((f32x8){0} + hi, x))",
+    ),
+    ("clamp_f32", 16): (
+        "__AVX512F__",
+        "__builtin_ia32_maxps512_mask((f32x16){0} + lo, __builtin_ia32_minps512_mask("
+        "(f32x16){0} + hi, x, x, -1, 4), x, -1, 4)",
+    ),
+}
+for _k, _name in enumerate(("round", "floor", "ceil", "trunc")):  # as the instruction counts them
+    _INSTRUCTIONS |= {
+        (f"{_name}_f32", 4): ("__SSE4_1__", f"__builtin_ia32_roundps(x, {8 + _k})"),
+        (f"{_name}_f32", 8): ("__AVX__", f"__builtin_ia32_roundps256(x, {8 + _k})"),
+        (f"{_name}_f32", 16): (
+            "__AVX512F__",
+            f"__builtin_ia32_rndscaleps_mask(x, {8 + _k}, x, -1, 4)",
+        ),
+    }
+# what clang has for vectors of any length
+_CLANG = {
+    "any_i32": ("__builtin_reduce_or", "m"),
+    "sqrt_f32": ("__builtin_elementwise_sqrt", "x"),
+    "round_f32": ("__builtin_elementwise_roundeven", "x"),
+    "floor_f32": ("__builtin_elementwise_floor", "x"),
+    "ceil_f32": ("__builtin_elementwise_ceil", "x"),
+    "trunc_f32": ("__builtin_elementwise_trunc", "x"),
+}
 
 
 def PRELUDE(widths: Iterable[int]) -> str:
     """Typedefs: `f32`, `f32x16` and, for unaligned memory, `f32x16u`, for every dtype and width."""
     lines = [f"typedef {c} {d};" for d, c in _C.items()]
+    lines += ["#ifndef __has_builtin", "#define __has_builtin(x) 0", "#endif"]  # gcc before 10
     for n in widths:
         for d, c in _C.items():
             size = _BYTES[d] * n
@@ -39,11 +98,9 @@ def PRELUDE(widths: Iterable[int]) -> str:
 
 def required(name: str, dtype: str, lanes: int) -> list[tuple[str, str, int]]:
     """The functions that a function calls."""
-    if name.startswith("h") and name[1:] in ("max", "min"):
-        return [(name[1:], dtype, 1)]
-    if lanes > 1 and _by_lane(name, dtype):
-        return [(name, dtype, 1)]
-    return []
+    calls = re.findall(r"\bsol_(\w+?)_((?:[fiu]\d+))(?:x(\d+))?\(", function(name, dtype, lanes))
+    found = dict.fromkeys((f, d, int(n or 1)) for f, d, n in calls)
+    return [f for f in found if f != (name, dtype, lanes)]
 
 
 def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
@@ -65,11 +122,18 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
 def _by_lane(name: str, dtype: str) -> bool:
     if name in ("floordiv", "mod"):
         return True
-    if dtype not in ("f32", "f64"):
-        return False
-    return name in _LIBM | {"round", "sigmoid", "rsqrt"}
+    return dtype == "f64" and name in _BY_LANE
 
 
+@cache
+def _templates() -> dict[str, str]:
+    """`exp_f32` -> the text of `sol_exp_f32xN` with the comment above it."""
+    each = re.compile(r"(?:/\*(?:[^*]|\*(?!/))*\*/\n)?static inline .*?\n}\n", re.S)
+    parts = each.findall(_SOURCE.read_text())
+    return {re.search(r"sol_(\w+)xN\(", part)[1]: part for part in parts}
+
+
+@cache
 def function(name: str, dtype: str, lanes: int) -> str:
     """C text of `sol_<name>_<dtype>x<lanes>` (`sol_<name>_<dtype>` for one lane).
 
@@ -79,6 +143,12 @@ def function(name: str, dtype: str, lanes: int) -> str:
     head = f"static inline {t} sol_{name}_{t}"
     if name.startswith("h") and name[1:] in ("sum", "prod", "max", "min"):
         return _horizontal(name[1:], dtype, lanes)
+    if f"{name}_{dtype}" in _templates() and not (lanes == 1 and name in _EXACT):
+        return _from_template(name, dtype, lanes)
+    if name.endswith("_wide") and f"{name}_f64" in _templates():
+        return _through_double(name, lanes)
+    if name in ("low", "high", "join", "double"):
+        return _halves(name, dtype, lanes)
     if lanes > 1 and _by_lane(name, dtype):
         two = name in ("pow", "floordiv", "mod")
         args = f"{t} x, {t} y" if two else f"{t} x"
@@ -93,6 +163,87 @@ def function(name: str, dtype: str, lanes: int) -> str:
     if name == "abs":
         return _absolute(dtype, lanes, head, t)
     return _scalar(name, dtype, head)
+
+
+def _arguments(text: str) -> list[str]:
+    """The names of a template's vector arguments."""
+    return re.findall(r"xN (\w+)", re.search(r"sol_\w+xN\((.*?)\)", text)[1])
+
+
+def _from_template(name: str, dtype: str, lanes: int) -> str:
+    """A function of vecmath_f32.c; fewer than four float lanes are padded with zeros."""
+    key = f"{name}_{dtype}"
+    text = _templates()[key]
+    arguments = _arguments(text)
+    if dtype == "f32" and lanes < 4:
+        t = "f32" if lanes == 1 else f"f32x{lanes}"
+        wide = ", ".join(
+            f"(f32x4){{{', '.join([a] if lanes == 1 else [f'{a}[{i}]' for i in range(lanes)])}}}"
+            for a in arguments
+        )
+        back = "v[0]" if lanes == 1 else f"({t}){{{', '.join(f'v[{i}]' for i in range(lanes))}}}"
+        return (
+            f"static inline {t} sol_{name}_{t}({', '.join(f'{t} {a}' for a in arguments)}) {{ "
+            f"const f32x4 v = sol_{name}_f32x4({wide}); return {back}; }}"
+        )
+    return _with_instruction(key, lanes, re.sub(r"xN\b", f"x{lanes}", text))
+
+
+def _with_instruction(key: str, lanes: int, text: str) -> str:
+    """A function's text with its machine's instruction as another body, where there is one."""
+    head, body = text.rstrip("\n").split("\n{\n", 1)
+    if key in _CLANG:
+        f, argument = _CLANG[key]
+        head += f"\n#if defined(__clang__) && __has_builtin({f})\n{{ return {f}({argument}); }}"
+    if (key, lanes) in _INSTRUCTIONS:
+        macro, call = _INSTRUCTIONS[key, lanes]
+        word = "elif" if key in _CLANG else "if"
+        head += f"\n#{word} defined({macro}) && !defined(__clang__)\n{{ return {call}; }}"
+    elif key not in _CLANG:
+        return text
+    return f"{head}\n#else\n{{\n{body}\n#endif\n"
+
+
+def _through_double(name: str, lanes: int) -> str:
+    """Calls a core in double with floats, as many at once as a register holds doubles."""
+    t = f"f32x{lanes}"
+    args = _arguments(_templates()[f"{name}_f64"])
+    halves = ", ".join(
+        f"sol_{name}_f32x{lanes // 2}({', '.join(f'sol_{h}_{t}({a})' for a in args)})"
+        for h in ("low", "high")
+    )
+    head = f"static inline {t} sol_{name}_{t}({', '.join(f'{t} {a}' for a in args)})"
+    split = f"{{ return sol_join_{t}({halves}); }}"
+    wide = ", ".join(f"sol_double_{t}({a})" for a in args)
+    direct = f"{{ return __builtin_convertvector(sol_{name}_f64x{lanes}({wide}), {t}); }}"
+    if lanes == 2:
+        return f"{head} {direct}"
+    if lanes > 8:
+        return f"{head} {split}"
+    macro = "__AVX512F__" if lanes == 8 else "__AVX__"
+    return f"{head}\n#ifdef {macro}\n{direct}\n#else\n{split}\n#endif"
+
+
+def _halves(name: str, dtype: str, lanes: int) -> str:
+    """A vector's lower or upper half, two halves joined, or its lanes as doubles."""
+    t, h, n = f"{dtype}x{lanes}", f"{dtype}x{lanes // 2}", lanes // 2
+    if name == "double":
+        text = f"static inline f64x{lanes} sol_double_{t}({t} x)\n{{\n"
+        text += f"  return __builtin_convertvector(x, f64x{lanes});\n}}\n"
+        return _with_instruction(f"double_{dtype}", lanes, text)
+    if name == "join":
+        head = f"static inline {t} sol_join_{t}({h} a, {h} b)"
+        lane = ", ".join(map(str, range(lanes)))
+        fast = f"return __builtin_shufflevector(a, b, {lane});"
+        slow = f"union {{ {h} h[2]; {t} v; }} u = {{{{a, b}}}}; return u.v;"
+    else:
+        first = 0 if name == "low" else n
+        head = f"static inline {h} sol_{name}_{t}({t} x)"
+        lane = ", ".join(map(str, range(first, first + n)))
+        fast = f"return __builtin_shufflevector(x, x, {lane});"
+        slow = f"union {{ {t} v; {h} h[2]; }} u = {{x}}; return u.h[{int(first > 0)}];"
+    test = "#if __has_builtin(__builtin_shufflevector)"  # gcc has it from version 12
+    return f"{head} {{\n{test}\n  {fast}\n#else\n  {slow}\n#endif\n}}"
 
 
 def _integer(dtype: str) -> str:
@@ -197,6 +348,6 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         return f"{head}({dtype} x) {{ return __builtin_rint{f}(x); }}"
     if name == "pow":
         return f"{head}({dtype} x, {dtype} y) {{ return __builtin_pow{f}(x, y); }}"
-    if name in _LIBM:
+    if name in _BY_LANE:
         return f"{head}({dtype} x) {{ return __builtin_{name}{f}(x); }}"
     raise KeyError(f"no function {name} of {dtype}")
