@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import (
+    DTYPES,
     Axis,
     Bind,
     Buffer,
+    Const,
     Expr,
     Extern,
     Kernel,
@@ -275,6 +278,17 @@ def origin(node: fx.Node | None) -> Origin:
 
 def cast(e: Expr, dtype: str) -> Expr:
     return e if e.dtype == dtype else Op("cast", (e,), dtype)
+
+
+def constant(value: float | int | bool, dtype: str) -> Const:
+    """A Python number in a dtype, converted as eager converts what it fills tensors with."""
+    size, kind = DTYPES[dtype]
+    if kind == "b":
+        return Const(bool(value), dtype)
+    if kind in "iu" and not (isinstance(value, float) and not isfinite(value)):
+        whole = int(value)
+        return Const(whole % 2 ** (8 * size) if kind == "u" else whole, dtype)
+    return Const(value, dtype)
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -373,7 +373,7 @@ def avg_pool(
 @rule(aten._adaptive_avg_pool2d.default)
 def adaptive_avg_pool(low, node, x, size) -> Any:
     """Average pooling, where the windows are all of one size."""
-    if any(i % o for i, o in zip(x.shape[-2:], size, strict=True)):
+    if 0 in size or any(i % o for i, o in zip(x.shape[-2:], size, strict=True)):
         return NotHandled("adaptive windows of different sizes")
     kernel = [i // o for i, o in zip(x.shape[-2:], size, strict=True)]
     return avg_pool(low, node, x, kernel, kernel)
