@@ -273,6 +273,7 @@ _modes = [
     s(*x.args, **x.kwargs, rounding_mode=mode, xfail=x.xfail)
     for x in [*binary("normal"), s(t(5, dtype=i64), t(5, dtype=i64, v="positive"))]
     for mode in ("floor", "trunc")
+    if x.args[0].layout != "transposed"  # fake tensors do not give eager's strides
 ]
 row(aten.div.Tensor_mode, check="each", samples=[*_modes, s(t(5), t(5), rounding_mode=None)])
 row(

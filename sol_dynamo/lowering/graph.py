@@ -18,6 +18,7 @@ from torch import fx
 from ..affine import Index
 from ..ir import (
     DTYPES,
+    MONOIDS,
     Axis,
     Bind,
     Buffer,
@@ -138,9 +139,17 @@ class Lowering:
         binds: Sequence[Bind] = (),
         mask: Sequence[Index] = (),
     ) -> None:
-        """Append a kernel of one nest with one store."""
+        """Append a kernel of one nest with one store; none where there is nothing to store, and a
+        reduction of nothing stores what it starts from."""
         outs = (out,) if isinstance(out, Buffer) else tuple(out)
         vals = (values,) if isinstance(values, Expr) else tuple(values)
+        if any(a.extent == 0 for a in axes if a.kind == "parallel"):
+            return
+        if reduce is not None and any(a.extent == 0 for a in axes):
+            identity = MONOIDS[reduce.monoid].identity
+            dtypes = (reduce.acc_dtype, *(v.dtype for v in vals[1:]))
+            vals = reduce.init or tuple(map(Const, identity, dtypes))
+            axes, reduce = [a for a in axes if a.kind == "parallel"], None
         if reduce is None:
             vals = tuple(
                 v if v.dtype == b.dtype else cast(v, b.dtype)

@@ -14,7 +14,7 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import DTYPES, Buffer, Const, Expr, Op
-from .graph import DTYPE, RULES, Lowering, NotHandled, cast, constant
+from .graph import DTYPE, RULES, TORCH_DTYPE, Lowering, NotHandled, cast, constant
 
 aten = torch.ops.aten
 
@@ -181,25 +181,23 @@ def broadcast(low: Lowering, b: Buffer, index: tuple[Index, ...]) -> Expr:
 
 
 def _promoted(args: list[Any], out: str, kind: str) -> str:
-    """The dtype in which an op computes."""
+    """The dtype to which an op's arguments are converted."""
     if kind != "args":
         if kind == "float" and DTYPES[out][1] != "f":
             return "f32"
-        return {"f16": "f32", "bf16": "f32"}.get(out, out)
+        return out
     tensors = [a for a in args if isinstance(a, Buffer)]
-    probes = [torch.empty((1,) * min(len(a.shape), 1), dtype=_torch(a.dtype)) for a in tensors]
+    probes = [torch.empty((1,) * min(len(a.shape), 1), dtype=TORCH_DTYPE[a.dtype]) for a in tensors]
     scalars = [a for a in args if isinstance(a, (int, float, bool))]
     result = probes[0].dtype if len(probes) == 1 else torch.result_type(*probes)
     if scalars:
         result = torch.result_type(probes[0], scalars[0])
-    name = DTYPE[result]
-    return {"f16": "f32", "bf16": "f32"}.get(name, name)
+    return DTYPE[result]
 
 
-def _torch(dtype: str) -> torch.dtype:
-    from .graph import TORCH_DTYPE
-
-    return TORCH_DTYPE[dtype]
+def _widened(dtype: str) -> str:
+    """The dtype in which what is held in `dtype` is computed."""
+    return {"f16": "f32", "bf16": "f32"}.get(dtype, dtype)
 
 
 _VALUES = {  # how many leading arguments are values; the others are attributes
@@ -234,15 +232,21 @@ def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         return NotHandled(refusal)
     if dtype == "bool" and node.target in _ORDERS:
         dtype = "u8"
+    wider = _widened(dtype)
+    # eager compares in the promoted dtype itself, but keeps the scalars of arithmetic wide
+    narrow = dtype if kind == "args" else wider
     count = _VALUES.get(node.target, len(args))
 
     def value(*index: Index) -> Expr:
         values: list[Any] = []
         for k, a in enumerate(args):
             if isinstance(a, Buffer):
-                values.append(cast(broadcast(low, a, index), dtype))
+                v = broadcast(low, a, index)
+                values.append(cast(cast(v, narrow), wider))
             elif k < count and isinstance(a, (int, float)):
-                values.append(constant(a, dtype))
+                if narrow != wider:
+                    a = torch.tensor(a, dtype=TORCH_DTYPE[narrow]).item()
+                values.append(constant(a, wider))
             else:
                 values.append(a)
         return expression(*values, **kwargs)
@@ -271,7 +275,7 @@ for _target in POINTWISE:
 
 def _where(low: Lowering, node: fx.Node, c: Buffer, a: Any, b: Any) -> Any:
     out = low.output(node)
-    dtype = {"f16": "f32", "bf16": "f32"}.get(out.dtype, out.dtype)
+    dtype = _widened(out.dtype)
 
     def value(*index: Index) -> Expr:
         branches = [

@@ -103,9 +103,14 @@ def mean(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
     )
 
 
+def _greatest(greatest: bool, dtype: str) -> str:
+    """The monoid of the greatest or least value."""
+    return ("any" if greatest else "all") if dtype == "bool" else ("max" if greatest else "min")
+
+
 @rule(aten.amax.default, aten.amin.default)
 def extremum(low, node, x, dim=(), keepdim=False) -> Any:
-    name = "max" if node.target is aten.amax.default else "min"
+    name = _greatest(node.target is aten.amax.default, x.dtype)
     out = low.output(node)
     reduce_into(
         low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype
@@ -115,7 +120,7 @@ def extremum(low, node, x, dim=(), keepdim=False) -> Any:
 
 @rule(aten.max.default, aten.min.default)
 def extremum_of_all(low, node, x) -> Any:
-    name = "max" if node.target is aten.max.default else "min"
+    name = _greatest(node.target is aten.max.default, x.dtype)
     out = low.output(node)
     reduce_into(low, out, x, _dims(None, len(x.shape)), False, name, lambda v, _: v, out.dtype)
     return out
@@ -283,11 +288,12 @@ def softmax(low, node, x, dim, half_to_float) -> Any:
             return Op("sub", (shifted(low.load(x, i), i), log), x.dtype)
 
         return low.pointwise(low.output(node), value)
-    powers = low.buffer(f"{node.name}_exp", x.dtype, x.shape, x.strides)
+    out = low.output(node)
+    powers = low.buffer(f"{node.name}_exp", x.dtype, x.shape, out.strides)
     low.pointwise(powers, lambda *i: Op("exp", (shifted(low.load(x, i), i),), x.dtype))
     reduce_into(low, total, powers, dims, True, "sum", lambda v, _: cast(v, acc), acc)
     return low.pointwise(
-        low.output(node),
+        out,
         lambda *i: Op("div", (low.load(powers, i), cast(_at(low, total, i), x.dtype)), x.dtype),
     )
 

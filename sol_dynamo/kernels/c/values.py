@@ -192,7 +192,7 @@ class Expressions:
         if v.lanes == 1:
             return Value(f"(u8)({v.text})", "u8")
         v = self.mask_bits(v, 8)
-        return Value(f"(u8x{v.lanes})({v.text} & 1)", "u8", v.lanes)
+        return Value(f"((u8x{v.lanes})({v.text} & 1))", "u8", v.lanes)
 
     # -- operations ----------------------------------------------------------------------------
 
