@@ -1,4 +1,4 @@
-"""Every sample of samples.py through the interpreter and through the compiled program, against eager.
+"""Every sample of samples.py, interpreted and compiled, against eager.
 
 A row's samples make one graph (and so one compilation); each is run on two sets of fresh inputs.
 Outputs have eager's dtypes, shapes and strides, in memory that held NaN and the largest integers
@@ -20,12 +20,12 @@ from torch import fx
 from torch._subclasses import FakeTensorMode
 
 from sol_dynamo import interp, spec
-from sol_dynamo.backend import compile_graph, sol
+from sol_dynamo.backend import compile_graph, compiled, sol
 from sol_dynamo.config import config
 from sol_dynamo.lowering import RULES, lower
-from sol_dynamo.target import get_target
 
 SEEDS = (1, 2)
+PARTS = 4
 aten = torch.ops.aten
 names = {str(op): op for op in ROWS}
 
@@ -159,7 +159,8 @@ def wide_sample(sample: S) -> S:
 def strides(got: torch.Tensor, eager: torch.Tensor) -> bool:
     if got.numel() == 0:
         return True
-    return all(n == 1 or a == b for n, a, b in zip(got.shape, got.stride(), eager.stride()))
+    pairs = zip(got.shape, got.stride(), eager.stride(), strict=True)
+    return all(n == 1 or a == b for n, a, b in pairs)
 
 
 def run_interpreter(gm: fx.GraphModule) -> Callable:
@@ -176,14 +177,14 @@ def run_interpreter(gm: fx.GraphModule) -> Callable:
 
 
 def run_compiled(gm: fx.GraphModule) -> Callable:
-    compiled = compile_graph(gm, config(strict=True))
+    runner = compile_graph(gm, config(strict=True))
 
     def run(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         before = [x.clone() for x in tensors]
         torch.use_deterministic_algorithms(True, warn_only=True)  # new memory is poisoned
         try:
             with torch.no_grad():
-                found = compiled(list(tensors))
+                found = runner(list(tensors))
         finally:
             torch.use_deterministic_algorithms(False)
         for x, y in zip(tensors, before, strict=True):
@@ -196,13 +197,17 @@ def run_compiled(gm: fx.GraphModule) -> Callable:
 def check(make: Callable, check: str, many: Sequence[Call]) -> None:
     """Run calls as one graph and compare each; one by one where the graph cannot be made."""
     try:
-        run = make(graph(many))
+        compare_all(make, check, many)
+    except AssertionError:
+        raise
     except Exception:
-        if len(many) == 1:
-            raise
-        failures = [str(e) for e in (_failure(make, check, [c]) for c in many) if e]
+        failures = [e for e in (_failure(make, check, c) for c in many) if e]
         assert not failures, "\n\n".join(failures)
         raise
+
+
+def compare_all(make: Callable, check: str, many: Sequence[Call]) -> None:
+    run = make(graph(many))
     failures = []
     for seed in SEEDS:
         inputs = [c.tensors(seed) for c in many]
@@ -220,12 +225,19 @@ def check(make: Callable, check: str, many: Sequence[Call]) -> None:
     assert not failures, "\n\n".join(failures)
 
 
-def _failure(make: Callable, kind: str, many: list[Call]) -> str:
+def _failure(make: Callable, check: str, call: Call) -> str:
     try:
-        check(make, kind, many)
+        compare_all(make, check, [call])
     except Exception as e:
-        return f"{many[0].op}({many[0].sample}): {type(e).__name__}: {e}"
+        return f"{call.op}({call.sample}): {type(e).__name__}: {e}"
     return ""
+
+
+FAILING = [
+    pytest.param(name, reason, marks=pytest.mark.xfail(reason=reason, strict=True))
+    for name, op in names.items()
+    for reason in sorted({x.xfail for x in ROWS[op].samples} - {""})
+]
 
 
 def test_every_rule_has_a_row():
@@ -243,3 +255,39 @@ def test_interpreter(name):
 def test_compiled(name):
     row = ROWS[names[name]]
     check(run_compiled, row.check, calls(names[name], row))
+
+
+@pytest.mark.parametrize("name, reason", FAILING)
+def test_compiled_one_day(name, reason):
+    """What fails for a known reason: whoever removes the reason is told to remove its mark."""
+    row = ROWS[names[name]]
+    many = [c for c in calls(names[name], row, failing=True) if c.sample.xfail == reason]
+    compare_all(run_compiled, row.check, many)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_torch_compile(part):
+    """One sample of each op, on the whole way through Dynamo and AOTAutograd."""
+    many = [calls(op, row)[0] for op, row in list(ROWS.items())[part::PARTS]]
+    counts = [len(c.tensors(0)) for c in many]
+
+    def f(*tensors):
+        found, start = [], 0
+        for call, n in zip(many, counts, strict=True):
+            found += call(*tensors[start : start + n])
+            start += n
+        return found
+
+    torch._dynamo.reset()
+    sol.reset()
+    optimized = torch.compile(f, backend=sol)
+    for seed in SEEDS:
+        inputs = [c.tensors(seed) for c in many]
+        with torch.no_grad():
+            results = iter(optimized(*(x for tensors in inputs for x in tensors)))
+        for call, tensors in zip(many, inputs, strict=True):
+            for k, eager in enumerate(call(*tensors)):
+                got = next(results)
+                compare(call, ROWS[call.op].check, got, k, tensors)
+                assert strides(got, eager), f"{call.op}: {got.stride()} not {eager.stride()}"
+    assert len(compiled) == 1, "the graph was left to ATen"

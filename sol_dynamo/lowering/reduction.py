@@ -171,10 +171,11 @@ def any_all(low, node, x, dim=None, keepdim=False) -> Any:
     return out
 
 
-def _moments(low, node, x: Buffer, dims: list[int], divisor: float) -> tuple[Buffer, Buffer]:
+def _moments(
+    low, node, x: Buffer, dims: list[int], divisor: float, acc: str
+) -> tuple[Buffer, Buffer]:
     """Mean and sum of squared deviations / divisor, in two passes: exact where one pass is not."""
     length = _length(x, dims)
-    acc = accumulator(x.dtype, length)
     total = _scratch(low, node, x, dims, acc, "sum")
     average = _scratch(low, node, x, dims, acc, "mean")
     squares = _scratch(low, node, x, dims, acc, "squares")
@@ -212,7 +213,7 @@ def var(low, node, x, dim=None, *, correction=None, keepdim=False) -> Any:
         return NotHandled(f"variance of {x.dtype}")
     dims = _dims(dim, len(x.shape))
     divisor = max(_length(x, dims) - (1 if correction is None else correction), 0)
-    _, variance = _moments(low, node, x, dims, float(divisor))
+    _, variance = _moments(low, node, x, dims, float(divisor), "f64")  # as eager
     return _squeezed(low, node, variance, low.output(node), dims, keepdim)
 
 
@@ -222,7 +223,7 @@ def var_mean(low, node, x, dim=None, *, correction=None, keepdim=False) -> Any:
         return NotHandled(f"variance of {x.dtype}")
     dims = _dims(dim, len(x.shape))
     divisor = max(_length(x, dims) - (1 if correction is None else correction), 0)
-    average, variance = _moments(low, node, x, dims, float(divisor))
+    average, variance = _moments(low, node, x, dims, float(divisor), "f64")
     return (
         _squeezed(low, node, variance, low.output(node, 0), dims, keepdim),
         _squeezed(low, node, average, low.output(node, 1), dims, keepdim),
@@ -236,8 +237,9 @@ def layer_norm(low, node, x, shape, weight, bias, eps) -> Any:
         return NotHandled(f"layer norm of {x.dtype}")
     rank = len(x.shape)
     dims = list(range(rank - len(shape), rank))
-    average, variance = _moments(low, node, x, dims, float(_length(x, dims)))
-    acc = average.dtype
+    length = _length(x, dims)
+    acc = accumulator(x.dtype, length)
+    average, variance = _moments(low, node, x, dims, float(length), acc)
     scale = _scratch(low, node, x, dims, acc, "rstd")
 
     def inverse(*i: Index) -> Expr:

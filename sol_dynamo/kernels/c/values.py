@@ -158,7 +158,7 @@ class Expressions:
             bits = 8 * DTYPES[dtype or "f32"][0]
             return Value(f"((i{bits}x{lanes}){{0}} - (i{bits})({v.text}))", "bool", lanes, bits)
         t = c_type(v.dtype, lanes)
-        return Value(f"(({t}){{0}} + {v.text})", v.dtype, lanes)
+        return Value(f"({v.text} - ({t}){{0}})", v.dtype, lanes)  # x - 0 keeps -0.0, x + 0 does not
 
     def cast(self, v: Value, dtype: str) -> Value:
         if v.dtype == dtype:
@@ -261,7 +261,8 @@ class Expressions:
         self.uses.add((name, dtype, width))
         suffix = dtype if width == 1 else f"{dtype}x{width}"
         text = f"sol_{name}_{suffix}({', '.join(self.splat(a, width).text for a in args)})"
-        return self.name(Value(text, dtype, width))
+        across = name in ("hsum", "hprod", "hmax", "hmin")  # all lanes as one scalar
+        return self.name(Value(text, dtype, 1 if across else width))
 
     # -- combining -----------------------------------------------------------------------------
 
