@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -16,9 +17,12 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import (
+    DTYPES,
+    MONOIDS,
     Axis,
     Bind,
     Buffer,
+    Const,
     Expr,
     Extern,
     Kernel,
@@ -135,9 +139,17 @@ class Lowering:
         binds: Sequence[Bind] = (),
         mask: Sequence[Index] = (),
     ) -> None:
-        """Append a kernel of one nest with one store."""
+        """Append a kernel of one nest with one store; none where there is nothing to store, and a
+        reduction of nothing stores what it starts from."""
         outs = (out,) if isinstance(out, Buffer) else tuple(out)
         vals = (values,) if isinstance(values, Expr) else tuple(values)
+        if any(a.extent == 0 for a in axes if a.kind == "parallel"):
+            return
+        if reduce is not None and any(a.extent == 0 for a in axes):
+            identity = MONOIDS[reduce.monoid].identity
+            dtypes = (reduce.acc_dtype, *(v.dtype for v in vals[1:]))
+            vals = reduce.init or tuple(map(Const, identity, dtypes))
+            axes, reduce = [a for a in axes if a.kind == "parallel"], None
         if reduce is None:
             vals = tuple(
                 v if v.dtype == b.dtype else cast(v, b.dtype)
@@ -275,6 +287,17 @@ def origin(node: fx.Node | None) -> Origin:
 
 def cast(e: Expr, dtype: str) -> Expr:
     return e if e.dtype == dtype else Op("cast", (e,), dtype)
+
+
+def constant(value: float | int | bool, dtype: str) -> Const:
+    """A Python number in a dtype, converted as eager converts what it fills tensors with."""
+    size, kind = DTYPES[dtype]
+    if kind == "b":
+        return Const(bool(value), dtype)
+    if kind in "iu" and not (isinstance(value, float) and not isfinite(value)):
+        whole = int(value)
+        return Const(whole % 2 ** (8 * size) if kind == "u" else whole, dtype)
+    return Const(value, dtype)
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import DTYPES, Buffer, Const, Expr, Op
-from .graph import DTYPE, RULES, Lowering, NotHandled, cast
+from .graph import DTYPE, RULES, TORCH_DTYPE, Lowering, NotHandled, cast, constant
 
 aten = torch.ops.aten
 
@@ -24,7 +24,13 @@ def op(name: str, *args: Expr, dtype: str | None = None) -> Expr:
 
 
 def like(x: Expr, value: float) -> Const:
-    return Const(value, x.dtype)
+    return constant(value, x.dtype)
+
+
+def arithmetic(name: str) -> Callable[..., Expr]:
+    """An op on two numbers; on booleans what eager makes of it."""
+    logical = {"add": "or", "mul": "and", "max": "or", "min": "and"}
+    return lambda a, b: op(logical[name] if a.dtype == "bool" else name, a, b)
 
 
 def compare(name: str) -> Callable[..., Expr]:
@@ -33,16 +39,16 @@ def compare(name: str) -> Callable[..., Expr]:
 
 def _alpha(name: str) -> Callable[..., Expr]:
     def f(a: Expr, b: Expr, alpha: float = 1) -> Expr:
-        return op(name, a, b if alpha == 1 else op("mul", b, like(b, alpha)))
+        return arithmetic(name)(a, b if alpha == 1 else arithmetic("mul")(b, like(b, alpha)))
 
     return f
 
 
-def _clamp(x: Expr, low: Any = None, high: Any = None) -> Expr:
-    if low is not None:
-        x = op("max", x, low if isinstance(low, Expr) else like(x, low))
-    if high is not None:
-        x = op("min", x, high if isinstance(high, Expr) else like(x, high))
+def _clamp(x: Expr, min: Any = None, max: Any = None) -> Expr:
+    if min is not None:
+        x = op("max", x, min if isinstance(min, Expr) else like(x, min))
+    if max is not None:
+        x = op("min", x, max if isinstance(max, Expr) else like(x, max))
     return x
 
 
@@ -63,6 +69,11 @@ def _silu(x: Expr) -> Expr:
 
 def _hardsigmoid(x: Expr) -> Expr:
     return op("div", _clamp(op("add", x, like(x, 3.0)), 0.0, 6.0), like(x, 6.0))
+
+
+def _hardswish(x: Expr) -> Expr:
+    gate = _clamp(op("add", x, like(x, 3.0)), 0.0, 6.0)
+    return op("div", op("mul", x, gate), like(x, 6.0))
 
 
 def _elu(x: Expr, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Expr:
@@ -98,17 +109,18 @@ def _square(x: Expr) -> Expr:
 
 
 def _pow(x: Expr, e: Any) -> Expr:
-    if not isinstance(e, Expr):
-        if e == 2:
-            return op("mul", x, x)
-        if e == 3:
-            return op("mul", op("mul", x, x), x)
-        if e == 0.5:
-            return op("sqrt", x)
-        if e == 1:
-            return x
-        e = like(x, e)
-    return op("pow", x, e)
+    """Exponents that eager does not raise to, it multiplies, divides or takes roots of."""
+    if isinstance(e, Expr):
+        return op("pow", x, e)
+    square, one = op("mul", x, x), like(x, 1)
+    special = {0: lambda: one, 1: lambda: x, 2: lambda: square, 3: lambda: op("mul", square, x)}
+    special |= {0.5: lambda: op("sqrt", x), -0.5: lambda: op("rsqrt", x)}
+    special |= {-1: lambda: op("div", one, x), -2: lambda: op("div", one, square)}
+    return special[e]() if e in special else op("pow", x, like(x, e))
+
+
+def _isnan(x: Expr) -> Expr:
+    return Op("isnan", (x,), "bool") if DTYPES[x.dtype][1] == "f" else Const(False, "bool")
 
 
 def unary(name: str) -> Callable[..., Expr]:
@@ -121,17 +133,17 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
     aten.add.Tensor: (_alpha("add"), "same"), aten.add.Scalar: (_alpha("add"), "same"),
     aten.sub.Tensor: (_alpha("sub"), "same"), aten.sub.Scalar: (_alpha("sub"), "same"),
     aten.rsub.Scalar: (lambda a, b, alpha=1: _alpha("sub")(b, a, alpha), "same"),
-    aten.mul.Tensor: (lambda a, b: op("mul", a, b), "same"),
-    aten.mul.Scalar: (lambda a, b: op("mul", a, b), "same"),
+    aten.mul.Tensor: (arithmetic("mul"), "same"), aten.mul.Scalar: (arithmetic("mul"), "same"),
     aten.div.Tensor: (_div, "same"), aten.div.Scalar: (_div, "same"),
+    aten.div.Tensor_mode: (_div, "same"), aten.div.Scalar_mode: (_div, "same"),
     aten.neg.default: (unary("neg"), "same"), aten.abs.default: (unary("abs"), "same"),
     aten.relu.default: (lambda x: op("max", x, like(x, 0)), "same"),
     aten.clamp.default: (_clamp, "same"), aten.clamp.Tensor: (_clamp, "same"),
     aten.hardtanh.default: (lambda x, a=-1, b=1: _clamp(x, a, b), "same"),
     aten.clamp_min.default: (lambda x, a: _clamp(x, a), "same"),
     aten.clamp_max.default: (lambda x, a: _clamp(x, None, a), "same"),
-    aten.maximum.default: (lambda a, b: op("max", a, b), "same"),
-    aten.minimum.default: (lambda a, b: op("min", a, b), "same"),
+    aten.maximum.default: (arithmetic("max"), "same"),
+    aten.minimum.default: (arithmetic("min"), "same"),
     aten.sigmoid.default: (unary("sigmoid"), "float"), aten.tanh.default: (unary("tanh"), "float"),
     aten.exp.default: (unary("exp"), "float"), aten.expm1.default: (unary("expm1"), "float"),
     aten.log.default: (unary("log"), "float"), aten.log1p.default: (unary("log1p"), "float"),
@@ -145,17 +157,17 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
     aten.sign.default: (_sign, "same"), aten.square.default: (_square, "same"),
     aten.gelu.default: (_gelu, "float"), aten.silu.default: (_silu, "float"),
     aten.hardsigmoid.default: (_hardsigmoid, "float"),
-    aten.hardswish.default: (lambda x: op("mul", x, _hardsigmoid(x)), "float"),
+    aten.hardswish.default: (_hardswish, "float"),
     aten.elu.default: (_elu, "float"), aten.leaky_relu.default: (_leaky, "float"),
     aten.softplus.default: (_softplus, "float"),
-    aten.pow.Tensor_Scalar: (_pow, "float"), aten.pow.Tensor_Tensor: (_pow, "float"),
+    aten.pow.Tensor_Scalar: (_pow, "same"), aten.pow.Tensor_Tensor: (_pow, "same"),
     aten.eq.Tensor: (compare("eq"), "args"), aten.eq.Scalar: (compare("eq"), "args"),
     aten.ne.Tensor: (compare("ne"), "args"), aten.ne.Scalar: (compare("ne"), "args"),
     aten.lt.Tensor: (compare("lt"), "args"), aten.lt.Scalar: (compare("lt"), "args"),
     aten.le.Tensor: (compare("le"), "args"), aten.le.Scalar: (compare("le"), "args"),
     aten.gt.Tensor: (compare("gt"), "args"), aten.gt.Scalar: (compare("gt"), "args"),
     aten.ge.Tensor: (compare("ge"), "args"), aten.ge.Scalar: (compare("ge"), "args"),
-    aten.isnan.default: (lambda x: Op("isnan", (x,), "bool"), "args"),
+    aten.isnan.default: (_isnan, "args"),
     aten.logical_not.default: (lambda x: op("not", cast(x, "bool")), "args"),
     aten.logical_and.default: (lambda a, b: op("and", cast(a, "bool"), cast(b, "bool")), "args"),
     aten.logical_or.default: (lambda a, b: op("or", cast(a, "bool"), cast(b, "bool")), "args"),
@@ -169,57 +181,72 @@ def broadcast(low: Lowering, b: Buffer, index: tuple[Index, ...]) -> Expr:
 
 
 def _promoted(args: list[Any], out: str, kind: str) -> str:
-    """The dtype in which an op computes."""
+    """The dtype to which an op's arguments are converted."""
     if kind != "args":
         if kind == "float" and DTYPES[out][1] != "f":
             return "f32"
-        return {"f16": "f32", "bf16": "f32"}.get(out, out)
+        return out
     tensors = [a for a in args if isinstance(a, Buffer)]
-    probes = [torch.empty((1,) * min(len(a.shape), 1), dtype=_torch(a.dtype)) for a in tensors]
+    probes = [torch.empty((1,) * min(len(a.shape), 1), dtype=TORCH_DTYPE[a.dtype]) for a in tensors]
     scalars = [a for a in args if isinstance(a, (int, float, bool))]
     result = probes[0].dtype if len(probes) == 1 else torch.result_type(*probes)
     if scalars:
         result = torch.result_type(probes[0], scalars[0])
-    name = DTYPE[result]
-    return {"f16": "f32", "bf16": "f32"}.get(name, name)
+    return DTYPE[result]
 
 
-def _torch(dtype: str) -> torch.dtype:
-    from .graph import TORCH_DTYPE
+def _widened(dtype: str) -> str:
+    """The dtype in which what is held in `dtype` is computed."""
+    return {"f16": "f32", "bf16": "f32"}.get(dtype, dtype)
 
-    return TORCH_DTYPE[dtype]
 
-
-_TENSORS = {  # how many leading arguments are values; the others are attributes
+_VALUES = {  # how many leading arguments are values; the others are attributes
     aten.clamp.default: 1, aten.hardtanh.default: 1, aten.clamp_min.default: 1,
     aten.clamp_max.default: 1, aten.gelu.default: 1, aten.elu.default: 1,
     aten.leaky_relu.default: 1, aten.softplus.default: 1, aten.pow.Tensor_Scalar: 1,
+    aten.add.Scalar: 2, aten.sub.Scalar: 2, aten.rsub.Scalar: 2,
 }  # fmt: skip
+
+
+def _refusal(node: fx.Node, args: tuple[Any, ...], dtype: str) -> str | None:
+    """Why an op is not computed in a dtype."""
+    kind, target = DTYPES[dtype][1], node.target
+    if kind != "f" and target in _DIVISIONS:
+        return "integer division"
+    if kind != "f" and target is aten.pow.Tensor_Tensor:
+        return "integer power"
+    if kind != "f" and target is aten.pow.Tensor_Scalar and args[1] not in (0, 1, 2, 3):
+        return "integer power"
+    if target in (aten.neg.default, aten.abs.default) and kind not in "fi":
+        return f"{dtype} argument"
+    if kind == "b" and POINTWISE[target][1] != "args" and target not in _BOOL_OK:
+        return "bool arithmetic"
+    return "rounding of integers" if kind in "iu" and target in _ROUNDING else None
 
 
 def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     expression, kind = POINTWISE[node.target]
-    out = DTYPE[node.meta["val"].dtype]
-    dtype = _promoted(list(args), out, kind)
-    if node.target in (aten.div.Tensor, aten.div.Scalar) and DTYPES[dtype][1] != "f":
-        return NotHandled("integer division")
-    if node.target in (aten.neg.default, aten.abs.default) and DTYPES[dtype][1] not in "fi":
-        return NotHandled(f"{dtype} argument")
-    if DTYPES[dtype][1] == "b" and kind != "args" and node.target not in _BOOL_OK:
-        return NotHandled("bool arithmetic")
-    if DTYPES[dtype][1] in "iu" and node.target in _ROUNDING:
-        return NotHandled("rounding of integers")
-    if isinstance(kwargs.get("rounding_mode"), str) and DTYPES[dtype][1] != "f":
-        return NotHandled("integer division")
-    count = _TENSORS.get(node.target, len(args))
+    dtype = _promoted(list(args), DTYPE[node.meta["val"].dtype], kind)
+    refusal = _refusal(node, args, dtype)
+    if refusal is not None:
+        return NotHandled(refusal)
+    if dtype == "bool" and node.target in _ORDERS:
+        dtype = "u8"
+    wider = _widened(dtype)
+    # eager compares in the promoted dtype itself, but keeps the scalars of arithmetic wide
+    narrow = dtype if kind == "args" else wider
+    count = _VALUES.get(node.target, len(args))
 
     def value(*index: Index) -> Expr:
         values: list[Any] = []
         for k, a in enumerate(args):
             if isinstance(a, Buffer):
-                values.append(cast(broadcast(low, a, index), dtype))
+                v = broadcast(low, a, index)
+                values.append(cast(cast(v, narrow), wider))
             elif k < count and isinstance(a, (int, float)):
-                values.append(Const(a, dtype))
+                if narrow != wider:
+                    a = torch.tensor(a, dtype=TORCH_DTYPE[narrow]).item()
+                values.append(constant(a, wider))
             else:
                 values.append(a)
         return expression(*values, **kwargs)
@@ -227,7 +254,18 @@ def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     return low.pointwise(low.output(node), value)
 
 
-_BOOL_OK = frozenset((aten.mul.Tensor, aten.maximum.default, aten.minimum.default))
+_DIVISIONS = frozenset(
+    (aten.div.Tensor, aten.div.Scalar, aten.div.Tensor_mode, aten.div.Scalar_mode)
+)
+_BOOL_OK = frozenset((
+    aten.add.Tensor, aten.add.Scalar, aten.mul.Tensor, aten.mul.Scalar, aten.maximum.default,
+    aten.minimum.default,
+))  # fmt: skip
+_ORDERS = frozenset(
+    getattr(getattr(aten, name), overload)
+    for name in ("lt", "le", "gt", "ge")
+    for overload in ("Tensor", "Scalar")
+)
 _ROUNDING = frozenset(
     (aten.floor.default, aten.ceil.default, aten.trunc.default, aten.round.default)
 )
@@ -237,11 +275,11 @@ for _target in POINTWISE:
 
 def _where(low: Lowering, node: fx.Node, c: Buffer, a: Any, b: Any) -> Any:
     out = low.output(node)
-    dtype = {"f16": "f32", "bf16": "f32"}.get(out.dtype, out.dtype)
+    dtype = _widened(out.dtype)
 
     def value(*index: Index) -> Expr:
         branches = [
-            cast(broadcast(low, x, index), dtype) if isinstance(x, Buffer) else Const(x, dtype)
+            cast(broadcast(low, x, index), dtype) if isinstance(x, Buffer) else constant(x, dtype)
             for x in (a, b)
         ]
         return op("where", cast(broadcast(low, c, index), "bool"), *branches, dtype=dtype)
@@ -260,7 +298,7 @@ def _fill(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(v, (int, float)):
         return NotHandled("fill value is a tensor")
     out = low.output(node)
-    return low.pointwise(out, lambda *i: Const(v, out.dtype))
+    return low.pointwise(out, lambda *i: constant(v, out.dtype))
 
 
 RULES[aten.where.self] = _where

@@ -103,9 +103,14 @@ def mean(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
     )
 
 
+def _greatest(greatest: bool, dtype: str) -> str:
+    """The monoid of the greatest or least value."""
+    return ("any" if greatest else "all") if dtype == "bool" else ("max" if greatest else "min")
+
+
 @rule(aten.amax.default, aten.amin.default)
 def extremum(low, node, x, dim=(), keepdim=False) -> Any:
-    name = "max" if node.target is aten.amax.default else "min"
+    name = _greatest(node.target is aten.amax.default, x.dtype)
     out = low.output(node)
     reduce_into(
         low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype
@@ -115,7 +120,7 @@ def extremum(low, node, x, dim=(), keepdim=False) -> Any:
 
 @rule(aten.max.default, aten.min.default)
 def extremum_of_all(low, node, x) -> Any:
-    name = "max" if node.target is aten.max.default else "min"
+    name = _greatest(node.target is aten.max.default, x.dtype)
     out = low.output(node)
     reduce_into(low, out, x, _dims(None, len(x.shape)), False, name, lambda v, _: v, out.dtype)
     return out
@@ -166,10 +171,11 @@ def any_all(low, node, x, dim=None, keepdim=False) -> Any:
     return out
 
 
-def _moments(low, node, x: Buffer, dims: list[int], divisor: float) -> tuple[Buffer, Buffer]:
+def _moments(
+    low, node, x: Buffer, dims: list[int], divisor: float, acc: str
+) -> tuple[Buffer, Buffer]:
     """Mean and sum of squared deviations / divisor, in two passes: exact where one pass is not."""
     length = _length(x, dims)
-    acc = accumulator(x.dtype, length)
     total = _scratch(low, node, x, dims, acc, "sum")
     average = _scratch(low, node, x, dims, acc, "mean")
     squares = _scratch(low, node, x, dims, acc, "squares")
@@ -207,7 +213,7 @@ def var(low, node, x, dim=None, *, correction=None, keepdim=False) -> Any:
         return NotHandled(f"variance of {x.dtype}")
     dims = _dims(dim, len(x.shape))
     divisor = max(_length(x, dims) - (1 if correction is None else correction), 0)
-    _, variance = _moments(low, node, x, dims, float(divisor))
+    _, variance = _moments(low, node, x, dims, float(divisor), "f64")  # as eager
     return _squeezed(low, node, variance, low.output(node), dims, keepdim)
 
 
@@ -217,7 +223,7 @@ def var_mean(low, node, x, dim=None, *, correction=None, keepdim=False) -> Any:
         return NotHandled(f"variance of {x.dtype}")
     dims = _dims(dim, len(x.shape))
     divisor = max(_length(x, dims) - (1 if correction is None else correction), 0)
-    average, variance = _moments(low, node, x, dims, float(divisor))
+    average, variance = _moments(low, node, x, dims, float(divisor), "f64")
     return (
         _squeezed(low, node, variance, low.output(node, 0), dims, keepdim),
         _squeezed(low, node, average, low.output(node, 1), dims, keepdim),
@@ -231,8 +237,9 @@ def layer_norm(low, node, x, shape, weight, bias, eps) -> Any:
         return NotHandled(f"layer norm of {x.dtype}")
     rank = len(x.shape)
     dims = list(range(rank - len(shape), rank))
-    average, variance = _moments(low, node, x, dims, float(_length(x, dims)))
-    acc = average.dtype
+    length = _length(x, dims)
+    acc = accumulator(x.dtype, length)
+    average, variance = _moments(low, node, x, dims, float(length), acc)
     scale = _scratch(low, node, x, dims, acc, "rstd")
 
     def inverse(*i: Index) -> Expr:
@@ -283,11 +290,12 @@ def softmax(low, node, x, dim, half_to_float) -> Any:
             return Op("sub", (shifted(low.load(x, i), i), log), x.dtype)
 
         return low.pointwise(low.output(node), value)
-    powers = low.buffer(f"{node.name}_exp", x.dtype, x.shape, x.strides)
+    out = low.output(node)
+    powers = low.buffer(f"{node.name}_exp", x.dtype, x.shape, out.strides)
     low.pointwise(powers, lambda *i: Op("exp", (shifted(low.load(x, i), i),), x.dtype))
     reduce_into(low, total, powers, dims, True, "sum", lambda v, _: cast(v, acc), acc)
     return low.pointwise(
-        low.output(node),
+        out,
         lambda *i: Op("div", (low.load(powers, i), cast(_at(low, total, i), x.dtype)), x.dtype),
     )
 
@@ -373,7 +381,7 @@ def avg_pool(
 @rule(aten._adaptive_avg_pool2d.default)
 def adaptive_avg_pool(low, node, x, size) -> Any:
     """Average pooling, where the windows are all of one size."""
-    if any(i % o for i, o in zip(x.shape[-2:], size, strict=True)):
+    if 0 in size or any(i % o for i, o in zip(x.shape[-2:], size, strict=True)):
         return NotHandled("adaptive windows of different sizes")
     kernel = [i // o for i, o in zip(x.shape[-2:], size, strict=True)]
     return avg_pool(low, node, x, kernel, kernel)

@@ -156,7 +156,7 @@ def _main(program, kernels, codes, pages, scratch) -> str:
     for key, n in pages.items():
         fill = (
             "0" in key[1] and float.fromhex(key[1].rstrip("f")) == 0
-            if key[1][0] != "_" and "inf" not in key[1]
+            if key[1][0] not in "_-" and "inf" not in key[1]
             else False
         )
         start = "" if fill else f" = {{[0 ... {n - 1}] = {key[1]}}}"

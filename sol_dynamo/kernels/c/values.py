@@ -193,7 +193,7 @@ class Expressions:
         if v.lanes == 1:
             return Value(f"(u8)({v.text})", "u8")
         v = self.mask_bits(v, 8)
-        return Value(f"(u8x{v.lanes})({v.text} & 1)", "u8", v.lanes)
+        return Value(f"((u8x{v.lanes})({v.text} & 1))", "u8", v.lanes)
 
     # -- operations ----------------------------------------------------------------------------
 
@@ -262,7 +262,8 @@ class Expressions:
         self.uses.add((name, dtype, width))
         suffix = dtype if width == 1 else f"{dtype}x{width}"
         text = f"sol_{name}_{suffix}({', '.join(self.splat(a, width).text for a in args)})"
-        return self.name(Value(text, dtype, width))
+        across = name in ("hsum", "hprod", "hmax", "hmin")  # all lanes as one scalar
+        return self.name(Value(text, dtype, 1 if across else width))
 
     # -- combining -----------------------------------------------------------------------------
 

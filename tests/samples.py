@@ -1,0 +1,1019 @@
+"""One row of sample inputs per ATen op that lowering has a rule for.
+
+A row says which op, how its results are compared (`exact`: bit by bit with eager; `equal`: the same
+but for the sign of zeros; `each`: every element within a few ulp; `rms`: the contract of
+accuracy.py) and on what: odd sizes, strides,
+zero-size, 0-d, broadcasting, special values, ties, every dtype that the rule claims. `T` describes
+an input; `T.make` draws it from a seed. Nothing here knows how samples are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from math import inf, nan
+from typing import Any
+
+import torch
+
+aten, prims = torch.ops.aten, torch.ops.prims
+
+f64, f32, f16, bf16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
+i64, i32, i16, i8, u8, b8 = (
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class T:
+    """A tensor to draw. `values`: normal, positive, wide (exp overflows), unit, ties (few distinct
+    values), special (NaN, infinities, zeros of both signs, subnormals, the largest numbers),
+    nonfinite (the same without the largest: sums of them depend on the order), nan, low
+    (-inf among numbers, whole rows of it), small (integers that fit any dtype). `layout`: dense,
+    transposed (last two dimensions), strided (every second element, not at the start), expanded
+    (stride 0 along dimension 0), channels_last, gaps (rows of a wider tensor)."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = f32
+    values: str = "normal"
+    layout: str = "dense"
+
+    def make(self, g: torch.Generator) -> torch.Tensor:
+        shape = list(self.shape)
+        if self.layout == "transposed":
+            return self._draw([*shape[:-2], shape[-1], shape[-2]], g).transpose(-1, -2)
+        if self.layout == "strided":
+            return self._draw([*shape[:-1], 2 * shape[-1] + 3], g)[..., 3::2][..., : shape[-1]]
+        if self.layout == "gaps":
+            return self._draw([*shape[:-1], shape[-1] + 2], g)[..., 1:-1]
+        if self.layout == "expanded":
+            return self._draw([1, *shape[1:]], g).expand(shape)
+        if self.layout == "channels_last":
+            order = [0, *range(2, len(shape)), 1]
+            back = [order.index(d) for d in range(len(shape))]
+            return self._draw([shape[d] for d in order], g).permute(back)
+        return self._draw(shape, g)
+
+    def _draw(self, shape: list[int], g: torch.Generator) -> torch.Tensor:
+        if self.dtype is b8:
+            return torch.rand(shape, generator=g) < 0.5
+        if not self.dtype.is_floating_point:
+            low, high = {"ties": (0, 3), "positive": (1, 6), "small": (0, 5)}.get(
+                self.values, (0 if self.dtype is u8 else -9, 10)
+            )
+            x = torch.randint(low, high, shape, generator=g).to(self.dtype)
+            limits = torch.iinfo(self.dtype)
+            return self._mixed(x, [limits.max, limits.min, 0], g)
+        x = torch.randn(shape, generator=g, dtype=f64)
+        if self.values in ("positive", "unit"):
+            x = torch.rand(shape, generator=g, dtype=f64) * (4 if self.values == "positive" else 1)
+            x = x + 0.01
+        elif self.values == "wide":
+            x = x * 60
+        elif self.values == "ties":
+            x = torch.randint(-1, 2, shape, generator=g).to(f64)
+        elif self.values == "small":
+            x = torch.randint(-4, 5, shape, generator=g) / 2
+        elif self.values == "low":
+            x = torch.where(torch.rand(shape, generator=g) < 0.5, x, -inf)
+            if x.dim() and len(x) > 1:
+                x[0] = -inf
+        t = torch.finfo(self.dtype)
+        special = [nan, inf, -inf, 0.0, -0.0, t.tiny / 4, -t.tiny / 4, 0.5, -1.5, 2.5]
+        special = {"special": [*special, t.max, t.min], "nan": [nan, -0.0]}.get(
+            self.values, special
+        )
+        return self._mixed(x.to(self.dtype), special, g)
+
+    def _mixed(self, x: torch.Tensor, special: list[Any], g: torch.Generator) -> torch.Tensor:
+        """Special values at random places."""
+        if self.values in ("special", "nonfinite", "nan") and x.numel():
+            places = torch.randperm(x.numel(), generator=g)[: max(len(special), x.numel() // 5)]
+            drawn = (special * len(places))[: len(places)]
+            x.view(-1)[places] = torch.tensor(drawn, dtype=x.dtype)
+        return x
+
+
+@dataclass(frozen=True)
+class S:
+    """One call. `outs`: which of several results are used (None: all). `xfail`: why the compiled
+    program fails today, though the interpreter runs the lowered one rightly."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    outs: tuple[int, ...] | None = None
+    xfail: str = ""
+
+    def __str__(self) -> str:
+        named = [f"{k}={v}" for k, v in self.kwargs.items()]
+        return ", ".join([*map(str, self.args), *named]).replace("torch.", "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """`view`: results share memory with the input, so the op is also run on a computed value."""
+
+    samples: tuple[S, ...]
+    check: str = "rms"
+    view: bool = False
+
+
+ROWS: dict[Any, Row] = {}
+
+
+def t(*shape: int, dtype: torch.dtype = f32, v: str = "normal", at: str = "dense") -> T:
+    return T(shape, dtype, v, at)
+
+
+def s(*args: Any, outs: tuple[int, ...] | None = None, xfail: str = "", **kwargs: Any) -> S:
+    return S(args, kwargs, outs, xfail)
+
+
+def row(*ops: Any, samples: Iterable[S], check: str = "rms", view: bool = False) -> None:
+    for op in ops:
+        assert op not in ROWS, op
+        ROWS[op] = Row(tuple(samples), check, view)
+
+
+# -- pointwise -----------------------------------------------------------------------------------
+
+# why samples fail once compiled; the interpreter runs them
+HALF = "the C emitter does not load half precision yet"
+EMPTY_MAXIMUM = "the C emitter's argmax starts at position 0, which wins where all values are -inf"
+
+
+NEGATIVE_ZERO = "the C emitter pads single lanes with 0.0 instead of -0.0"
+
+
+def half(samples: Iterable[S]) -> list[S]:
+    return [replace(x, xfail=HALF) for x in samples]
+
+
+def left_to_aten(samples: Iterable[S]) -> list[S]:
+    """Half precision where the rule does not take it: ATen loads it."""
+    return [replace(x, xfail="") for x in samples]
+
+
+def unary(values: str = "normal", *dtypes: torch.dtype, **kwargs: Any) -> list[S]:
+    """Shapes, layouts and dtypes of one argument."""
+    return [
+        s(t(3, 5, 7, v=values), **kwargs),
+        s(t(3, 37, v="special"), **kwargs),
+        s(t(13, 6, v=values, at="transposed"), **kwargs),
+        s(t(4, 9, v=values, at="strided"), **kwargs),
+        s(t(3, 5, v=values, at="expanded"), **kwargs),
+        s(t(v=values), **kwargs),
+        s(t(0, 4), **kwargs),
+        s(t(29, dtype=f64, v="special"), **kwargs),
+        *(s(t(3, 11, dtype=d, v=values), **kwargs) for d in dtypes),
+        *half(s(t(2, 19, dtype=d, v=values), **kwargs) for d in (f16, bf16)),
+    ]
+
+
+for _name in ("exp", "expm1"):
+    row(getattr(aten, _name).default, check="each", samples=unary("wide", i64, b8, u8))
+for _name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt"):
+    row(getattr(aten, _name).default, check="each", samples=unary("positive", i64, i32, b8))
+for _name in ("sin", "cos", "tan", "tanh", "erf", "sigmoid", "reciprocal"):
+    row(getattr(aten, _name).default, check="each", samples=unary("normal", i64, i16, b8))
+for _name in ("floor", "ceil", "trunc", "round"):
+    row(getattr(aten, _name).default, check="exact", samples=unary("small", i64, i32, u8))
+row(aten.neg.default, check="exact", samples=unary("normal", i64, i32, i8, u8))
+row(aten.abs.default, check="exact", samples=unary("normal", i64, i16, u8))
+row(aten.sign.default, check="exact", samples=unary("ties", i64, i32, u8, b8))
+row(aten.square.default, check="each", samples=unary("normal", i64, i32, u8))
+row(aten.relu.default, check="equal", samples=unary("normal", i64, i32, i8, u8))
+row(aten.isnan.default, check="exact", samples=unary("special", i64, b8))
+row(aten.logical_not.default, check="exact", samples=unary("ties", i64, i32, b8, u8))
+
+row(aten.gelu.default, samples=[*unary("normal"), *unary("normal", approximate="tanh")])
+row(aten.silu.default, aten.hardswish.default, aten.hardsigmoid.default, samples=unary("wide"))
+row(
+    aten.elu.default,
+    samples=[*unary("wide"), s(t(5, 7), 0.5, 1.25, 2.0), s(t(21, v="special"), 2)],
+)
+row(aten.leaky_relu.default, check="each", samples=[*unary(), s(t(5, 7), 0.2), s(t(9), -1)])
+row(aten.softplus.default, samples=[*unary("wide"), s(t(5, 7), 2.0, 1.0), s(t(9), 3, 5)])
+
+
+def binary(
+    values: str = "normal", *dtypes: torch.dtype, ints: bool = True, bools: bool = True
+) -> list[S]:
+    """Two tensors: broadcasting, layouts, promotion."""
+    found = [
+        s(t(3, 5, 7, v=values), t(3, 5, 7, v=values)),
+        s(t(3, 1, 7, v=values), t(5, 1, v=values)),
+        s(t(4, 31, v="special"), t(4, 31, v="special")),
+        s(t(6, 13, v=values, at="transposed"), t(6, 13, v=values)),
+        s(t(3, 5, v=values, at="expanded"), t(3, 5, v=values, at="strided")),
+        s(t(v=values), t(7, v=values)),
+        s(t(v=values), t(v=values)),
+        s(t(0, 4), t(4)),
+        s(t(2, 17, dtype=f64, v=values), t(17, v=values)),
+        s(t(17, v=values), t(dtype=f64, v=values)),
+        *(s(t(3, 11, dtype=d, v=values), t(11, dtype=d, v=values)) for d in dtypes),
+        *half(s(t(2, 19, dtype=d, v=values), t(19, dtype=d, v=values)) for d in (f16, bf16)),
+        *half([s(t(2, 9, dtype=f16, v=values), t(9, v=values))]),
+        *half([s(t(2, 9, dtype=bf16, v=values), t(dtype=f64, v=values))]),
+    ]
+    if ints:
+        found += [
+            s(t(5, 7, dtype=i64, v=values), t(7, v=values)),
+            s(t(5, 7, dtype=i32, v=values), t(7, dtype=i64, v=values)),
+            s(t(5, 7, dtype=u8, v=values), t(7, dtype=i8, v=values)),
+            s(t(5, 7, dtype=i32, v=values), t(dtype=i64, v=values)),
+            s(t(5, dtype=i64, v=values), t(v=values)),
+            s(t(5, 7, dtype=i64, v=values), t(dtype=f64, v=values)),
+        ]
+    if ints and bools:
+        found += [s(t(5, 7, dtype=b8), t(7, dtype=d, v=values)) for d in (i32, f32)]
+    return found
+
+
+def scalar(
+    numbers: Iterable[Any] = (2, -1.5), values: str = "normal", ints=True, bools=True
+) -> list[S]:
+    """A tensor and a Python number."""
+    found = []
+    for n in numbers:
+        found += [
+            s(t(3, 5, 7, v=values), n),
+            s(t(2, 31, v="special"), n),
+            s(t(6, 5, v=values, at="transposed"), n),
+            s(t(v=values), n),
+            s(t(5, dtype=f64, v=values), n),
+            *half(s(t(2, 9, dtype=d, v=values), n) for d in (f16, bf16)),
+        ]
+        if ints:
+            found += [s(t(13, dtype=d, v=values), n) for d in (i64, i32)]
+        if ints and bools:
+            found += [s(t(13, dtype=b8), n)]
+    return found
+
+
+_alphas = [
+    s(t(3, 17), t(17), alpha=2),
+    s(t(3, 17), t(17), alpha=-0.3),
+    s(t(3, 17, dtype=i64), t(17, dtype=i64), alpha=3),
+    s(t(3, 17, dtype=i64), t(17), alpha=2.5),
+]
+_bools = [s(t(3, 17, dtype=b8), t(17, dtype=b8)), s(t(dtype=b8), t(5, dtype=b8))]
+row(aten.add.Tensor, samples=[*binary("normal", i64, i32, u8), *_alphas, *_bools, *scalar()])
+row(
+    aten.sub.Tensor,
+    samples=[*binary("normal", i64, i32, u8, bools=False), *_alphas, *scalar(bools=False)],
+)
+row(aten.add.Scalar, samples=[*scalar(), s(t(7), 2.5, 3), s(t(7, dtype=i64), 2, 3)])
+row(aten.sub.Scalar, samples=[*scalar(bools=False), s(t(7), 2.5, 3)])
+row(aten.rsub.Scalar, samples=[*scalar(bools=False), s(t(7), 2.5, 3), s(t(7, dtype=i64), 2, 3)])
+row(
+    aten.mul.Tensor,
+    check="each",
+    samples=[*binary("normal", i64, i32, u8, i16), *_bools, *scalar((2, 1, 0.1, inf, True))],
+)
+row(aten.mul.Scalar, check="each", samples=scalar((3, 0.1)))
+row(
+    aten.div.Tensor,
+    check="each",
+    samples=[*binary("normal", i64, i32, b8), *scalar((2, 1, 0.1, 0))],
+)
+row(aten.div.Scalar, check="each", samples=scalar((3, 0.1, 0)))
+_modes = [
+    s(*x.args, **x.kwargs, rounding_mode=mode, xfail=x.xfail)
+    for x in [*binary("normal"), s(t(5, dtype=i64), t(5, dtype=i64, v="positive"))]
+    for mode in ("floor", "trunc")
+    if x.args[0].layout != "transposed"  # fake tensors do not give eager's strides
+]
+row(aten.div.Tensor_mode, check="each", samples=[*_modes, s(t(5), t(5), rounding_mode=None)])
+row(
+    aten.div.Scalar_mode,
+    check="each",
+    samples=[
+        replace(x, kwargs={"rounding_mode": "floor"}) for x in scalar((2, -0.3, 0), ints=False)
+    ],
+)
+row(
+    aten.maximum.default,
+    aten.minimum.default,
+    check="equal",
+    samples=[*binary("ties", i64, i32, u8), *_bools],
+)
+row(
+    aten.logical_and.default,
+    aten.logical_or.default,
+    check="exact",
+    samples=[*binary("ties", i64, i32, u8, b8)],
+)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    row(
+        getattr(aten, _name).Tensor,
+        check="exact",
+        samples=[*binary("small", i64, i32, u8, b8)],
+    )
+    row(
+        getattr(aten, _name).Scalar,
+        check="exact",
+        samples=[
+            *scalar((1, 0.5), "small"),
+            s(t(9), nan),
+            s(t(9, dtype=i64, v="special"), 2**40),
+            s(t(9, dtype=b8), True),
+            s(t(9, dtype=u8), 3),
+            *half([s(t(9, dtype=f16), 0.1)]),
+        ],
+    )
+row(
+    aten.clamp.default,
+    check="equal",
+    samples=[
+        *unary("normal", i64, i32, u8, min=1, max=3),
+        *unary("normal", min=-0.5),
+        *unary("normal", i64, max=0.75),
+        s(t(9, v="special"), -inf, inf),
+        s(t(9), 1.0, -1.0),
+        s(t(9), nan, 1.0),
+        s(t(9, dtype=b8), 0, 1),
+    ],
+)
+row(
+    aten.clamp.Tensor,
+    check="equal",
+    samples=[
+        s(t(3, 5, 7), t(5, 1), t(7)),
+        s(t(3, 5), t(5)),
+        s(t(3, 5), None, t(3, 1)),
+        s(t(2, 40, v="special"), t(40), t(2, 1)),
+        s(t(2, 4), t(2, 4, v="special"), t(2, 4, v="special")),
+        s(t(3, 5, dtype=i64), t(5, dtype=i64)),
+        s(t(3, 5, dtype=i32), t(5), None),
+        s(t(), t(5), t(3, 1)),
+        *half([s(t(3, 5, dtype=f16), t(5, dtype=f16))]),
+    ],
+)
+row(
+    aten.hardtanh.default,
+    check="equal",
+    samples=[*unary("normal"), s(t(9), -0.5, 2), s(t(9, dtype=i64), -1, 2)],
+)
+row(
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+    check="equal",
+    samples=scalar((0, 0.1, -1)),
+)
+row(
+    aten.pow.Tensor_Scalar,
+    check="each",
+    samples=[
+        *scalar((2, 3), "normal"),
+        *scalar((0, 1, 0.5, -1, 2.3, -0.5, 4, 1.5, -2), "positive", ints=False),
+        s(t(9), 3.0),
+        s(t(9, dtype=i64, v="special"), 2),
+        s(t(9, dtype=i64), 5),
+        s(t(9, dtype=i32, v="positive"), 0.5),
+        s(t(9, dtype=i64, v="positive"), 1.0),
+        s(t(9, dtype=u8), 3),
+    ],
+)
+row(
+    aten.pow.Tensor_Tensor,
+    check="each",
+    samples=[
+        *binary("positive", ints=False),
+        s(t(5, 7, v="special"), t(7, v="ties")),
+        s(t(9, dtype=i64), t(9, dtype=i64, v="positive")),
+        s(t(9, dtype=i64, v="positive"), t(9)),
+    ],
+)
+row(
+    aten.where.self,
+    check="exact",
+    samples=[
+        s(t(3, 5, 7, dtype=b8), t(3, 5, 7), t(3, 5, 7)),
+        s(t(5, 1, dtype=b8), t(7), t(3, 1, 1)),
+        s(t(4, 9, dtype=b8, at="transposed"), t(4, 9, v="special"), t(9, v="special")),
+        s(t(dtype=b8), t(9), t()),
+        s(t(0, 3, dtype=b8), t(3), t(3)),
+        s(t(9, dtype=b8), t(9, dtype=i64), t(9)),
+        s(t(9, dtype=b8), t(9, dtype=f64), t(9)),
+        s(t(9, dtype=b8), t(9, dtype=i64), t(dtype=i32)),
+        s(t(9, dtype=b8), t(9, dtype=b8), t(9, dtype=b8)),
+        s(t(9, dtype=b8), t(9, dtype=b8), t(9, dtype=u8)),
+        *half(s(t(9, dtype=b8), t(9, dtype=d), t(9, dtype=d)) for d in (f16, bf16)),
+    ],
+)
+
+_conversions = [
+    (t(3, 5), f64), (t(3, 5, dtype=f64, v="special"), f32), (t(33, v="special"), b8),
+    (t(3, 7, v="wide"), i64), (t(3, 7, v="wide"), i32), (t(3, 7), u8), (t(9, v="wide"), i16),
+    (t(3, 7, dtype=f64, v="wide"), i64), (t(3, 7, dtype=i64, v="special"), f32),
+    (t(3, 7, dtype=i64, v="special"), i32), (t(3, 7, dtype=i64), u8), (t(3, 7, dtype=u8), i64),
+    (t(3, 7, dtype=b8), f32), (t(3, 7, dtype=b8), i64), (t(3, 7, dtype=i8), b8),
+    (t(3, 7, dtype=i32, at="transposed"), f64), (t(), i64), (t(0, 3), i32),
+    (t(3, 4, at="expanded"), f64), (t(3, 4, at="strided"), i64), (t(5, 7), f32),
+]  # fmt: skip
+_halves = [
+    (t(5, 41, v="special"), f16), (t(5, 41, v="special"), bf16), (t(9, dtype=f64), bf16),
+    (t(9, dtype=i64), f16), (t(9, dtype=f16, v="special"), f32), (t(9, dtype=bf16), f64),
+    (t(9, dtype=f16), bf16), (t(9, dtype=bf16), i32), (t(9, dtype=f16, v="ties"), b8),
+]  # fmt: skip
+row(
+    prims.convert_element_type.default,
+    check="exact",
+    samples=[*(s(*x) for x in _conversions), *half(s(*x) for x in _halves)],
+)
+row(
+    aten._to_copy.default,
+    check="exact",
+    samples=[
+        *(s(x, dtype=d) for x, d in _conversions),
+        *half(s(x, dtype=d) for x, d in _halves),
+        s(t(2, 3, 4, 5), memory_format=torch.channels_last),
+        s(t(2, 3, 4, 5, at="channels_last"), dtype=f64, memory_format=torch.contiguous_format),
+    ],
+)
+row(
+    aten.full.default,
+    check="exact",
+    samples=[
+        s([3, 5], 2.5), s([3, 5], 2), s([], True), s([0, 3], 1.0), s([7], -1, dtype=f32),
+        s([7], 2.7, dtype=i64), s([3], nan), s([3], -inf), s([5], -0.0), s([5], 1, dtype=b8),
+        *half([s([5], 0.1, dtype=f16)]),
+    ],
+)  # fmt: skip
+row(
+    aten.full_like.default,
+    check="exact",
+    samples=[
+        s(t(3, 5), 2.5), s(t(3, 5, at="transposed"), -1), s(t(3, dtype=i64), 2.7),
+        s(t(), inf), s(t(0, 3), 1), s(t(5), 2, dtype=i32), s(t(5, dtype=b8), True),
+        s(t(2, 3, 4, 5, at="channels_last"), 7), s(t(3, 5, at="expanded"), 2),
+        *half([s(t(5, dtype=bf16), 0.1)]),
+    ],
+)  # fmt: skip
+row(
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    check="exact",
+    samples=[
+        s(t(3, 5)), s(t(3, 5, at="transposed")), s(t(3, dtype=i64)), s(t()), s(t(0, 3)),
+        s(t(5), dtype=i32), s(t(5, dtype=b8)), s(t(3, 5, at="strided")), s(t(5), dtype=f64),
+        *half([s(t(5, dtype=f16))]),
+    ],
+)  # fmt: skip
+
+# -- reductions ----------------------------------------------------------------------------------
+
+LONG = 3 * 4099  # more terms than one float32 sum should have
+
+
+def whole(values: str = "normal", *dtypes: torch.dtype, empty: bool = True) -> list[S]:
+    """Over all elements."""
+    return [
+        s(t(3, 5, 7, v=values)),
+        s(t(3, 13, v=values, at="transposed")),
+        s(t(5, 9, v=values, at="strided")),
+        s(t(4, 9, v=values, at="expanded")),
+        s(t(v=values)),
+        s(t(LONG, v=values)),
+        s(t(3, 5, dtype=f64, v=values)),
+        s(t(4, 19, v="nonfinite")),
+        *([s(t(0, 3)), s(t(0))] if empty else []),
+        *(s(t(3, 11, dtype=d, v=values)) for d in dtypes),
+        *half(s(t(3, 7, dtype=d, v=values)) for d in (f16, bf16)),
+    ]
+
+
+def along(
+    values: str = "normal",
+    *dtypes: torch.dtype,
+    many: bool = True,
+    empty: bool = True,
+    special: str = "nonfinite",
+) -> list[S]:
+    """Along given dimensions; `many`: lists of them."""
+    dim = lambda *d: list(d) if many else d[0]  # noqa: E731
+    found = [
+        s(t(3, 5, 7, v=values), dim(1)),
+        s(t(3, 5, 7, v=values), dim(-1), True),
+        s(t(3, 5, 17, v=values), dim(0)),
+        s(t(6, 13, v=values, at="transposed"), dim(0), True),
+        s(t(6, 13, v=values, at="transposed"), dim(1)),
+        s(t(4, 9, v=values, at="strided"), dim(-1)),
+        s(t(4, 9, v=values, at="expanded"), dim(0)),
+        s(t(v=values), dim(0)),
+        s(t(v=values), dim(-1), True),
+        s(t(3, LONG, v=values), dim(1)),
+        s(t(LONG, 3, v=values), dim(0)),
+        s(t(3, 1, 5, v=values), dim(1)),
+        s(t(3, 5, dtype=f64, v=values), dim(1)),
+        s(t(7, 19, v=special), dim(1)),
+        s(t(19, 7, v=special), dim(0)),
+        s(t(0, 3), dim(1)),
+        *(s(t(3, 11, dtype=d, v=values), dim(1)) for d in dtypes),
+        *half(s(t(3, 7, dtype=d, v=values), dim(1)) for d in (f16, bf16)),
+    ]
+    if empty:
+        found += [s(t(3, 0), dim(1)), s(t(3, 0), dim(1), True)]
+    if many:
+        found += [
+            s(t(3, 5, 7, v=values), [0, 2]),
+            s(t(3, 5, 7, v=values), [-1, -3], True),
+            s(t(2, 3, 4, 5, v=values, at="channels_last"), [2, 3]),
+            s(t(2, 3, 4, 5, v=values, at="channels_last"), [1]),
+            s(t(3, 5, v=values), []),
+            s(t(3, 5, v=values), [], True),
+        ]
+    return found
+
+
+row(
+    aten.sum.default,
+    samples=[
+        *whole("positive", i64, i32, u8, b8),
+        s(t(9), dtype=f64),
+        s(t(9, v="wide"), dtype=i64),
+    ],
+)
+row(
+    aten.sum.dim_IntList,
+    samples=[
+        *along("normal", i64, i32, u8, b8),
+        s(t(3, 5), None),
+        s(t(3, 5), [1], dtype=f64),
+        s(t(3, 5, dtype=i64), [1], dtype=f32),
+        *half([s(t(3, 5, dtype=f16), [1], dtype=f32)]),
+    ],
+)
+row(
+    aten.mean.default,
+    samples=[*whole("positive"), s(t(9, v="positive"), dtype=f64), s(t(9, dtype=i64), dtype=f32)],
+)
+row(
+    aten.mean.dim,
+    samples=[*along(), s(t(3, 5), None), s(t(3, 5, dtype=i64), [1], dtype=f32)],
+)
+row(
+    aten.amax.default,
+    aten.amin.default,
+    check="equal",
+    samples=[*along("ties", i64, i32, u8, b8, empty=False), s(t(3, 5)), s(t(3, 5), (), True)],
+)
+row(
+    aten.max.default,
+    aten.min.default,
+    check="equal",
+    samples=whole("ties", i64, i32, u8, b8, empty=False),
+)
+_pairs = left_to_aten(along("ties", i64, i32, u8, b8, many=False, empty=False))
+row(
+    aten.max.dim,
+    aten.min.dim,
+    check="equal",
+    samples=[*_pairs, s(t(3, 5), 1, outs=(0,)), s(t(3, 5), 1, outs=(1,))],
+)
+row(
+    aten.argmax.default,
+    aten.argmin.default,
+    check="exact",
+    samples=[
+        *(x for x in _pairs if x.args[0].dtype is not b8),
+        s(t(3, 5, 7, v="ties")),
+        s(t(3, 5, 7, v="ties"), None, True),
+        s(t(3, 5, 7, v="low"), 1),
+        s(t(4, 9, v="ties", at="transposed")),
+        s(t()),
+    ],
+)
+row(
+    aten.prod.default,
+    samples=[x for x in whole("unit", i64, i32, u8, b8) if x.args[0].shape != (LONG,)],
+)
+row(
+    aten.prod.dim_int,
+    samples=[
+        x
+        for x in [*along("unit", i64, i32, u8, b8, many=False), s(t(3, 5), 1, dtype=f64)]
+        if LONG not in x.args[0].shape
+    ],
+)
+row(aten.any.default, aten.all.default, check="exact", samples=whole("ties", i64, i32, u8, b8))
+row(
+    aten.any.dim,
+    aten.all.dim,
+    check="exact",
+    samples=along("ties", i64, i32, u8, b8, many=False),
+)
+_moments = [
+    *left_to_aten(replace(x, args=x.args[:2]) for x in along(special="nan")),
+    s(t(3, 5, 7), [1], correction=0),
+    s(t(3, 5, 7), [0, 2], correction=2, keepdim=True),
+    s(t(3, 5, 7), [1], correction=0.5),
+    s(t(3, 5, 7, v="positive")),
+    s(t(3, 5, v="positive"), None, correction=None, keepdim=True),
+    s(t(3, 1), [1]),
+    s(t(3, 2), [1], correction=5),
+    s(t(5, 9, at="transposed"), [0], keepdim=True),
+]
+row(aten.var.correction, samples=_moments)
+row(
+    aten.var_mean.correction,
+    samples=[*_moments, s(t(3, 5), [1], outs=(0,)), s(t(3, 5), [1], outs=(1,))],
+)
+row(
+    aten.native_layer_norm.default,
+    samples=[
+        s(t(3, 5, 7), [7], t(7), t(7), 1e-5),
+        s(t(3, 5, 7), [5, 7], t(5, 7), t(5, 7), 1e-5, outs=(0,)),
+        s(t(3, 5, 7), [7], None, None, 1e-6),
+        s(t(3, 7), [7], t(7), None, 1e-5),
+        s(t(3, 7), [7], None, t(7), 0.1, outs=(0,)),
+        s(t(2, LONG), [LONG], t(LONG), t(LONG), 1e-5),
+        s(t(7, 5, at="transposed"), [5], t(5), t(5), 1e-5),
+        s(t(3, 6, at="strided"), [6], t(6), t(6), 1e-5),
+        s(t(3, 6, at="expanded"), [6], t(6), t(6), 1e-5),
+        s(t(3, 1), [1], t(1), t(1), 1e-5),
+        s(t(0, 7), [7], t(7), t(7), 1e-5),
+        s(t(3, 9, dtype=f64), [9], t(9, dtype=f64), t(9, dtype=f64), 1e-5),
+        s(t(4, 33, v="nan"), [33], t(33), t(33), 1e-5),
+        *(s(t(3, 9, dtype=d), [9], t(9, dtype=d), t(9, dtype=d), 1e-5) for d in (f16, bf16)),
+    ],
+)
+row(
+    aten._softmax.default,
+    aten._log_softmax.default,
+    samples=[
+        s(t(3, 5, 7), 1, False),
+        s(t(3, 5, 7), -1, False),
+        s(t(3, 5, 7, v="wide"), 0, False),
+        s(t(6, 13, at="transposed"), 1, False),
+        s(t(6, 13, at="strided"), 1, False),
+        s(t(6, 13, at="expanded"), 1, False),
+        s(t(6, 13, at="expanded"), 0, False),
+        s(t(2, 3, 4, 5, at="channels_last"), 1, False),
+        s(t(5, 9, v="low"), 1, False),
+        s(t(5, 29, v="nonfinite"), 1, False),
+        s(t(2, LONG), 1, False),
+        s(t(5, 1), 1, False),
+        s(t(0, 3), 1, False),
+        s(t(3, 0), 1, False),
+        s(t(), 0, False),
+        s(t(3, 9, dtype=f64), 1, False),
+        *(s(t(3, 9, dtype=d), 1, False) for d in (f16, bf16)),
+    ],
+)
+row(
+    aten.max_pool2d_with_indices.default,
+    check="equal",
+    samples=[
+        *(
+            s(x, *rest, outs=outs, xfail=EMPTY_MAXIMUM if outs[1:] and x.values == "low" else "")
+            for outs in ((0,), (0, 1))
+            for x, *rest in (
+                (t(2, 3, 9, 7), [2, 2]),
+                (t(2, 3, 9, 7), [3, 2], [2, 1]),
+                (t(2, 3, 9, 7, at="channels_last"), [3], [2], [1]),
+                (t(2, 3, 9, 7, v="ties"), [3, 3], [1, 1], [0, 0], [2, 1]),
+                (t(2, 3, 9, 8), [3, 3], [2, 2], [0], [1], True),
+                (t(2, 3, 9, 8), [3, 3], [2, 2], [1], [1], True),
+                (t(3, 9, 7), [2, 2]),
+                (t(1, 3, 6, 7, v="low"), [2, 2]),
+                (t(0, 3, 9, 7), [2, 2]),
+                (t(2, 3, 6, 5, at="transposed"), [2, 2]),
+                (t(2, 3, 6, 5, dtype=f64), [2, 2]),
+                (t(2, 3, 6, 5, dtype=i64), [2, 2]),
+            )
+        ),
+        s(t(1, 3, 9, 7, v="nonfinite"), [2, 2], outs=(0,)),
+        s(t(2, 3, 9, 7), [2, 2], outs=(1,)),
+        s(t(2, 3, 6, 5, dtype=bf16), [2, 2]),
+    ],
+)
+row(
+    aten.avg_pool2d.default,
+    samples=[
+        s(t(2, 3, 9, 7), [2, 2]),
+        s(t(2, 3, 9, 7), [3, 2], [2, 1]),
+        s(t(2, 3, 9, 7, at="channels_last"), [3], [2], [1]),
+        s(t(2, 3, 9, 7), [3, 3], [2, 2], [1, 1], False, False),
+        s(t(2, 3, 9, 8), [3, 3], [2, 2], [0, 0], True),
+        s(t(2, 3, 9, 9), [3, 3], [2, 2], [0, 0], True),
+        s(t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], True, True),
+        s(t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], False, True, 4),
+        s(t(3, 9, 7), [2, 2]),
+        s(t(0, 3, 9, 7), [2, 2]),
+        s(t(1, 3, 9, 7, v="nonfinite"), [2, 2]),
+        s(t(2, 3, 6, 5, dtype=f64), [2, 2]),
+        s(t(1, 2, 40, 41), [40, 41]),
+        s(t(2, 3, 6, 5, dtype=f16), [2, 2]),
+    ],
+)
+row(
+    aten._adaptive_avg_pool2d.default,
+    samples=[
+        s(t(2, 3, 8, 6), [1, 1]),
+        s(t(2, 3, 8, 6), [4, 3]),
+        s(t(2, 3, 7, 5), [3, 2]),
+        s(t(2, 3, 3, 2), [6, 4]),
+        s(t(2, 3, 8, 6, at="channels_last"), [2, 2]),
+        s(t(3, 8, 6), [2, 2]),
+        s(t(0, 3, 8, 6), [2, 2]),
+        s(t(2, 3, 8, 6), [0, 2]),
+        s(t(1, 3, 6, 6, v="nonfinite"), [3, 3]),
+        s(t(2, 3, 8, 6, dtype=f64), [1, 1]),
+        s(t(2, 3, 8, 6, dtype=bf16), [1, 1]),
+    ],
+)
+
+# -- contractions --------------------------------------------------------------------------------
+
+
+def conv(x: T, w: T, bias: T | None = None, **changes: Any) -> S:
+    n = len(x.shape) - 2
+    full = dict(stride=[1] * n, padding=[0] * n, dilation=[1] * n) | changes
+    full = dict(transposed=False, output_padding=[0] * n, groups=1) | full
+    names = ("stride", "padding", "dilation", "transposed", "output_padding", "groups")
+    return s(x, w, bias, *(full[k] for k in names))
+
+
+row(
+    aten.convolution.default,
+    samples=[
+        conv(t(2, 5, 9, 7), t(7, 5, 3, 3), t(7), padding=[1, 1]),
+        conv(t(2, 5, 9, 7), t(7, 5, 3, 2), stride=[2, 3]),
+        conv(t(1, 5, 9, 7, at="channels_last"), t(3, 5, 1, 1), t(3)),
+        conv(t(1, 5, 9, 7), t(3, 5, 3, 3, at="channels_last"), t(3), padding=[2, 0]),
+        conv(t(1, 3, 11, 9), t(4, 3, 3, 3), dilation=[2, 3], padding=[2, 3]),
+        conv(t(2, 6, 9, 7), t(6, 1, 3, 3), t(6), groups=6, padding=[1, 1]),
+        conv(t(2, 6, 9, 7), t(12, 1, 3, 3), groups=6, stride=[2, 2]),
+        conv(t(2, 6, 9, 7), t(4, 3, 3, 3), t(4), groups=2),
+        conv(t(2, 4, 5, 6), t(4, 3, 3, 3), t(3), transposed=True, stride=[2, 2]),
+        conv(t(2, 3, 17), t(5, 3, 4), t(5), stride=[3], padding=[2]),
+        conv(t(1, 3, 5, 6, 7), t(4, 3, 2, 3, 2), t(4), padding=[1, 0, 1]),
+        conv(t(0, 3, 5, 5), t(4, 3, 3, 3), t(4)),
+        conv(t(1, 3, 5, 5, dtype=f64), t(4, 3, 3, 3, dtype=f64), t(4, dtype=f64)),
+        conv(t(1, 3, 5, 5, at="strided"), t(4, 3, 3, 3), t(4)),
+        conv(t(3, 3, 5, 5, at="expanded"), t(4, 3, 3, 3), t(4)),
+        conv(t(1, 400, 4, 4), t(5, 400, 3, 3), t(5), padding=[1, 1]),
+        conv(t(1, 3, 5, 5, v="nonfinite"), t(4, 3, 2, 2), t(4)),
+        conv(t(1, 3, 5, 5, dtype=bf16), t(4, 3, 3, 3, dtype=bf16), t(4, dtype=bf16)),
+    ],
+)
+row(
+    aten.mm.default,
+    samples=[
+        s(t(5, 7), t(7, 3)),
+        s(t(33, 17), t(17, 65)),
+        s(t(5, 7, at="transposed"), t(7, 3, at="transposed")),
+        s(t(5, 7, at="strided"), t(7, 3, at="gaps")),
+        s(t(5, 7, at="expanded"), t(7, 1)),
+        s(t(1, 7, v="positive"), t(7, 1, v="positive")),
+        s(t(0, 7), t(7, 3)),
+        s(t(5, 0), t(0, 3)),
+        s(t(3, LONG), t(LONG, 2)),
+        s(t(5, 7, dtype=f64), t(7, 3, dtype=f64)),
+        s(t(5, 7, dtype=i64), t(7, 3, dtype=i64)),
+        s(t(5, 7, v="nonfinite"), t(7, 3)),
+        s(t(5, 7, dtype=bf16), t(7, 3, dtype=bf16)),
+    ],
+)
+row(
+    aten.bmm.default,
+    samples=[
+        s(t(3, 5, 7), t(3, 7, 2)),
+        s(t(3, 5, 7, at="transposed"), t(3, 7, 9, at="expanded")),
+        s(t(0, 5, 7), t(0, 7, 2)),
+        s(t(3, 5, 0), t(3, 0, 2)),
+        s(t(2, 1, 33), t(2, 33, 1)),
+        s(t(3, 5, 7, dtype=f64), t(3, 7, 2, dtype=f64)),
+        s(t(3, 5, 7, dtype=f16), t(3, 7, 2, dtype=f16)),
+    ],
+)
+row(
+    aten.addmm.default,
+    samples=[
+        s(t(3), t(5, 7), t(7, 3)),
+        s(t(5, 3), t(5, 7), t(7, 3)),
+        s(t(5, 1), t(5, 7), t(7, 3)),
+        s(t(1, 3), t(5, 7, at="transposed"), t(7, 3, at="transposed")),
+        s(t(), t(5, 7), t(7, 3)),
+        s(t(3), t(5, 0), t(0, 3)),
+        s(t(3), t(0, 7), t(7, 3)),
+        s(t(3), t(5, 7), t(7, 3), beta=0.5, alpha=2),
+        s(t(3, v="nonfinite"), t(5, 7), t(7, 3), beta=0),
+        s(t(3, dtype=f64), t(5, 7, dtype=f64), t(7, 3, dtype=f64)),
+        s(t(3, dtype=i64), t(5, 7, dtype=i64), t(7, 3, dtype=i64)),
+        s(t(3, dtype=bf16), t(5, 7, dtype=bf16), t(7, 3, dtype=bf16)),
+    ],
+)
+row(
+    aten.baddbmm.default,
+    samples=[
+        s(t(3, 5, 2), t(3, 5, 7), t(3, 7, 2)),
+        s(t(2), t(3, 5, 7), t(3, 7, 2)),
+        s(t(3, 1, 1), t(3, 5, 7), t(3, 7, 2)),
+        s(t(5, 2), t(3, 5, 7), t(3, 7, 2)),
+        s(t(3, 5, 2), t(3, 5, 7), t(3, 7, 2), beta=2),
+        s(t(5, 2), t(3, 5, 0), t(3, 0, 2)),
+        s(t(2, dtype=f64), t(3, 5, 7, dtype=f64), t(3, 7, 2, dtype=f64)),
+    ],
+)
+
+# -- movement ------------------------------------------------------------------------------------
+
+
+def moved(rank_3: Iterable[tuple[Any, ...]], *others: S) -> list[S]:
+    """The arguments after a (3, 5, 8) tensor, in several layouts and dtypes."""
+    tensors = [
+        t(3, 5, 8, v="special"), t(3, 5, 8, at="transposed"), t(3, 5, 8, at="strided"),
+        t(3, 5, 8, at="expanded"), t(3, 5, 8, dtype=i64), t(3, 5, 8, dtype=b8),
+        *(t(3, 5, 8, dtype=d) for d in (f16, bf16)),
+    ]  # fmt: skip
+    half_ = lambda x: x.dtype in (f16, bf16)  # noqa: E731
+    found = [
+        s(x, *rest, xfail=HALF if half_(x) else "")
+        for k, rest in enumerate(rank_3)
+        for x in (tensors if k == 0 else tensors[:3])
+    ]
+    return [*found, *others]
+
+
+row(
+    aten.permute.default,
+    check="exact",
+    view=True,
+    samples=moved([([2, 0, 1],), ([-1, 1, 0],)], s(t(), []), s(t(0, 3), [1, 0])),
+)
+row(
+    aten.transpose.int,
+    check="exact",
+    view=True,
+    samples=moved([(0, 2), (-1, -2), (1, 1)], s(t(), 0, -1), s(t(0, 3), 0, 1)),
+)
+row(
+    aten.t.default,
+    check="exact",
+    view=True,
+    samples=[
+        s(t(5, 3)), s(t(5)), s(t()), s(t(0, 3)), s(t(4, 6, at="strided")), s(t(4, 6, dtype=i32)),
+    ],
+)  # fmt: skip
+row(
+    aten.expand.default,
+    check="exact",
+    view=True,
+    samples=[
+        s(t(3, 1, 5), [3, 4, 5]), s(t(3, 1, 5), [2, 3, -1, 5]), s(t(), [3]), s(t(1, 5), [0, 5]),
+        s(t(3, 5), [3, 5]), s(t(1, 5, dtype=i64), [3, 5]), s(t(4, 1, at="transposed"), [4, 3]),
+        s(t(1, dtype=b8), [7]),
+    ],
+)  # fmt: skip
+row(
+    aten.unsqueeze.default,
+    check="exact",
+    view=True,
+    samples=moved([(0,), (-1,), (2,)], s(t(), 0), s(t(0, 3), 1)),
+)
+row(
+    aten.squeeze.dim,
+    check="exact",
+    view=True,
+    samples=[s(t(3, 1, 5), 1), s(t(3, 1, 5), 0), s(t(3, 1, 5), -2), s(t(), 0), s(t(1), -1)],
+)
+row(
+    aten.squeeze.dims,
+    check="exact",
+    view=True,
+    samples=[s(t(1, 3, 1, 5), [0, 2]), s(t(1, 3, 1), [-1, 1]), s(t(1, 0), [0]), s(t(1), [])],
+)
+row(
+    aten.squeeze.default,
+    check="exact",
+    view=True,
+    samples=[s(t(1, 3, 1, 5)), s(t(1, 1)), s(t()), s(t(1, 0)), s(t(1, 6, 4, at="transposed"))],
+)
+row(
+    aten.slice.Tensor,
+    check="exact",
+    view=True,
+    samples=moved(
+        [(1, 1, 4), (2, 0, 9223372036854775807, 3), (-1, -3, -1), (0, 2, 1), (1, 7, 9)],
+        s(t(7)),
+        s(t(7), 0, None, -2),
+        s(t(7), 0, -100, 100),
+    ),
+)
+row(
+    aten.select.int,
+    check="exact",
+    view=True,
+    samples=moved([(1, 2), (-1, -1), (0, 0)], s(t(7), 0, 3), s(t(3, 0), 0, 1)),
+)
+row(
+    aten.alias.default,
+    aten.detach.default,
+    check="exact",
+    view=True,
+    samples=moved([()], s(t()), s(t(0, 3))),
+)
+row(
+    aten.diagonal.default,
+    check="exact",
+    view=True,
+    samples=moved([(), (1, 1, 2), (-2, 0, -1)], s(t(3, 3), 5), s(t(4, 6, at="transposed"))),
+)
+row(
+    aten.unfold.default,
+    check="exact",
+    view=True,
+    samples=moved([(2, 3, 2), (1, 2, 1), (-1, 8, 1)], s(t(7), 0, 3, 5), s(t(), 0, 1, 1)),
+)
+_shapes = [([5, 24],), ([-1],), ([2, 3, 4, 5],), ([1, 15, 1, 8],)]
+row(
+    aten.reshape.default,
+    check="exact",
+    view=True,
+    samples=moved(_shapes, s(t(), [1, 1]), s(t(1, 1), []), s(t(0, 3), [3, 0]), s(t(0, 3), [0])),
+)
+row(
+    aten.view.default,
+    aten._unsafe_view.default,
+    check="exact",
+    view=True,
+    samples=[
+        *(s(t(3, 5, 8, v="special"), *x) for x in _shapes),
+        s(t(3, 5, 8, dtype=i64), [-1, 8]), s(t(), [1, 1]), s(t(1, 1), []), s(t(0, 3), [3, 0]),
+        s(t(4, 6, at="transposed"), [2, 2, 6]), s(t(6, 4, at="gaps"), [2, 3, 4]),
+        s(t(2, 12, at="strided"), [2, 3, 4]), *half([s(t(3, 4, dtype=f16), [12])]),
+    ],
+)  # fmt: skip
+row(
+    aten.clone.default,
+    check="exact",
+    samples=[
+        *moved([()], s(t()), s(t(0, 3))),
+        s(t(2, 3, 4, 5), memory_format=torch.channels_last),
+        s(t(3, 5, at="transposed"), memory_format=torch.contiguous_format),
+    ],
+)
+row(aten.lift_fresh_copy.default, check="exact", samples=moved([()], s(t()), s(t(0, 3))))
+row(
+    aten.cat.default,
+    check="exact",
+    samples=[
+        s([t(3, 5), t(3, 2)], 1),
+        s([t(3, 5), t(1, 5), t(4, 5)]),
+        s([t(3, 5, 2), t(3, 7, 2)], -2),
+        s([t(3, 5, v="special")]),
+        s([t(3, 5), t(0)], 0),
+        s([t(0), t(3, 5)], 1),
+        s([t(3, 0), t(3, 4)], 1),
+        s([t(0), t(0)]),
+        s([t(3, 5, at="transposed"), t(3, 5, at="strided"), t(3, 5, at="expanded")], 1),
+        s([t(2, 3, 4, 5, at="channels_last"), t(2, 4, 4, 5, at="channels_last")], 1),
+        s([t(3, dtype=i64), t(2, dtype=i64)]),
+        s([t(3, dtype=i64), t(2)]),
+        s([t(3, dtype=b8), t(2, dtype=b8)]),
+        s([t(3, dtype=f64), t(2)]),
+        *half([s([t(3, dtype=f16), t(2, dtype=f16)])]),
+    ],
+)
+row(
+    aten.split.Tensor,
+    check="exact",
+    view=True,
+    samples=[
+        s(t(3, 7), 3, 1), s(t(3, 7), 3, -1), s(t(7, 3), 7), s(t(7, 3), 9), s(t(0, 3), 2),
+        s(t(6, 4, at="transposed"), 4), s(t(8, dtype=i64), 4), s(t(3, 7), 3, 1, outs=(1,)),
+    ],
+)  # fmt: skip
+row(
+    aten.split_with_sizes.default,
+    check="exact",
+    view=True,
+    samples=[
+        s(t(3, 7), [3, 4], 1), s(t(3, 7), [0, 7], -1), s(t(7, 3), [1, 2, 4]), s(t(0, 3), [0]),
+        s(t(6, 4, at="transposed"), [2, 2], 1), s(t(3, 7), [3, 4], 1, outs=(1,)),
+    ],
+)  # fmt: skip
+row(
+    aten.constant_pad_nd.default,
+    check="exact",
+    samples=[
+        *moved([([1, 2],), ([0, 1, 2, 0], 1.5), ([-1, 2, 0, 0, 1, 1], -inf), ([-2, -3],)]),
+        s(t(3, 5, 8), [1, 1], nan),
+        s(t(3, 5, dtype=i64), [1, 1], 7),
+        s(t(3, 5, dtype=i32), [1, 1], 2.0),
+        s(t(3, 5, dtype=b8), [1, 1], True),
+        s(t(0, 5), [1, 1, 2, 0], 3.0),
+        s(t(5), [0, 0]),
+        s(t(5), [-2, -3]),
+        s(t(2, 3, 4, 5, at="channels_last"), [1, 1, 1, 1]),
+        s(t(9, dtype=f64), [3, 3], -0.0, xfail=NEGATIVE_ZERO),
+    ],
+)
+row(
+    aten.flip.default,
+    check="exact",
+    samples=moved([([1],), ([0, 2],), ([-1, 0, 1],)], s(t(), []), s(t(0, 3), [0]), s(t(5), [])),
+)
