@@ -40,6 +40,10 @@ CHEAP = 4  # vector instructions that are worth repeating rather than a trip thr
 
 
 def fuse(program: Program) -> Program:
+    """One nest a kernel ==> as many as belong together."""
+    for k in program.kernels:
+        if isinstance(k, Kernel) and len(k.body) != 1:
+            raise ValueError(f"kernel {k.name} has {len(k.body)} nests before fusion")
     program = without_unit_axes(program)
     program = resolve_views(program)
     program = inline(program)
