@@ -970,7 +970,7 @@ class NestEmitter:
     def _register_key(self, buffer: str, index, lanes) -> tuple[tuple, tuple | None]:
         """((relative index), lanes), and the index itself where the buffer is memory."""
         if self.program.buffers[buffer].scope != "local" or self.in_memory[buffer]:
-            return (index, lanes), index
+            return (index, lanes if any(LANE in i.symbols for i in index) else 1), index
         rel = tuple(
             (i - o).simplify(self.ranges) for i, o in zip(index, self.origin[buffer], strict=True)
         )
