@@ -40,6 +40,10 @@ CHEAP = 4  # vector instructions that are worth repeating rather than a trip thr
 
 
 def fuse(program: Program) -> Program:
+    """One nest a kernel ==> as many as belong together."""
+    for k in program.kernels:
+        if isinstance(k, Kernel) and len(k.body) != 1:
+            raise ValueError(f"kernel {k.name} has {len(k.body)} nests before fusion")
     program = without_unit_axes(program)
     program = resolve_views(program)
     program = inline(program)
@@ -442,10 +446,15 @@ def _new_group(k: Kernel) -> Group:
     index = nest.stores[0].index
     ranks = _dimensions(nest)
     simple = ranks is not None and not nest.binds and len(nest.stores) == 1
+    simple = simple and not _scans(nest)  # each position is stored: nothing may follow in step
     rows = frozenset(d for d, i in enumerate(index) if not i.is_const) if simple else frozenset()
     extents = {a.symbol: a.extent for a in nest.axes}
     shape = tuple(1 if i.is_const else extents.get(next(iter(i.symbols)), 1) for i in index)
     return Group([k], len(index), rows, shape, closed=not simple or not nest.stores[0].reduce)
+
+
+def _scans(nest: Loops) -> bool:
+    return any(a.kind == "scan" for a in nest.axes)
 
 
 def _dimensions(nest: Loops) -> list[str | None] | None:
@@ -464,7 +473,7 @@ def _dimensions(nest: Loops) -> list[str | None] | None:
 def _joinable(program, k: Kernel, groups, home, first_reader) -> int | None:
     """The group that kernel k may become part of."""
     nest = k.body[0]
-    if nest.binds or len(nest.stores) > 1 or _dimensions(nest) is None:
+    if nest.binds or len(nest.stores) > 1 or _scans(nest) or _dimensions(nest) is None:
         return None
     sources = {home[b] for b in read(k) if b in home}
     for b in read(k):
@@ -542,6 +551,8 @@ def _kernel(program, buffers, g: Group, n: int, readers) -> Kernel:
     """One kernel from a group: intermediates become local, the last nest is its root."""
     made = [b for m in g.members for b in written(m)]
     last = g.members[-1].body[0]
+    if _scans(last):
+        return g.members[-1]
     outs = {o for o in program.outputs if o is not None}
     bodies = [m.body[0] for m in g.members]
     origin = merge_origins(*(m.origin for m in g.members))

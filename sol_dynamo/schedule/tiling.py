@@ -85,7 +85,7 @@ def normalize(plan: Plan) -> None:
     """The last nest is pointwise, rows have the same axis names in every nest, axes of extent 1
     are constants, and neighbouring axes are fused."""
     k = plan.kernel
-    if any(s.reduce for s in k.body[-1].stores):
+    if any(s.reduce for s in k.body[-1].stores) and not scan_axis(k.body[-1]):
         k = _with_root(plan, k)
     k = replace(k, body=tuple(drop_unit_axes(n) for n in k.body))
     k = replace(k, body=tuple(_split_reduce_axes(n) for n in k.body))
@@ -223,6 +223,8 @@ def _locals(plan: Plan, k: Kernel) -> set[str]:
 
 def _fusable(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> bool:
     a, b, n = outer.symbol, inner.symbol, inner.extent
+    if {outer.kind, inner.kind} != {"parallel"}:
+        return False
     local = _locals(plan, k)
     walked = {
         e.buffer
@@ -332,7 +334,9 @@ def schedule_kernel(plan: Plan, packed: dict) -> None:
     if any(0 in [a.extent for a in n.axes if a.kind == "parallel"] for n in nests):
         plan.kernel = replace(k, body=())
         return
-    if len(nests) == 2 and is_contraction(nests[0]):
+    if scan_axis(nests[-1]):
+        schedule_scan(plan)
+    elif len(nests) == 2 and is_contraction(nests[0]):
         schedule_contraction(plan, packed)
     elif len(nests) == 1:
         schedule_pointwise(plan)
@@ -383,6 +387,34 @@ def schedule_pointwise(plan: Plan) -> None:
     tiles[v] = (*tiles.get(v, ()), unroll)
     order += [f"{v}.{levels}", f"{v}.{levels + 1}"]
     s = Schedule(tuple(order), tiles, parallel, frozenset((order[-1],)), (order[-1], width))
+    plan.kernel = replace(plan.kernel, schedules=(s,))
+
+
+def scan_axis(nest: Loops) -> Axis | None:
+    return next((a for a in nest.axes if a.kind == "scan"), None)
+
+
+def schedule_scan(plan: Plan) -> None:
+    """Independent scans as units, with vectors across them where they lie side by side; positions
+    in order, and what a position reduces inside it."""
+    (nest,) = plan.kernel.body
+    scan = scan_axis(nest)
+    assert scan is not None
+    side = Loops(tuple(a for a in nest.axes if a.kind == "parallel"), nest.stores)
+    v = _vector_axis(plan, side)
+    depth = max(prod(a.extent for a in nest.axes if a.kind != "parallel"), 1)
+    order, tiles, parallel = _outer_loops(side, v, max(POINTS // depth, 1))
+    inside = [f"{scan.symbol}.0", *(f"{a.symbol}.0" for a in nest.reduce_axes)]
+    vector, unroll = None, frozenset()
+    if v is None:
+        order += inside
+    else:
+        width, levels = lanes(plan, nest), len(tiles.get(v, ()))
+        tiles[v] = (*tiles.get(v, ()), width)
+        point = f"{v}.{levels + 1}"
+        order += [f"{v}.{levels}", *inside, point]
+        vector, unroll = (point, width), frozenset((point,))
+    s = Schedule(tuple(order), tiles, parallel, unroll, vector)
     plan.kernel = replace(plan.kernel, schedules=(s,))
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from ...ir import DTYPES, Buffer, Extern, Load, Loops, Program, Ref
+from ...ir import DTYPES, Buffer, Extern, Load, Loops, Program, Ref, walk
 from ...lowering.graph import TORCH_DTYPE
-from .program import addresses
+from .program import addresses, indirect_sites
 
 _forked = False
 
@@ -44,6 +44,10 @@ def gomp_parallel() -> ctypes.c_void_p | None:
             if function is not None:
                 return ctypes.cast(function, ctypes.c_void_p)
     return None
+
+
+class IndirectIndexError(IndexError, RuntimeError):
+    """Eager raises the one or the other for an index out of range, depending on the op."""
 
 
 @dataclass
@@ -130,20 +134,33 @@ class NativeExecutable:
             values = dict(zip(self._inputs, inputs, strict=True))
             values |= zip((*self._raw, *self._packed), weights, strict=True)
             values |= zip((n for n, *_ in self._made), outputs, strict=True)
-        for step in self._plan:
-            if isinstance(step, Extern):
-                self._call(step, frame, values)
-            else:
-                self._run(
+        try:
+            for step in self._plan:
+                if isinstance(step, Extern):
+                    self._call(step, frame, values)
+                    continue
+                site = self._run(
                     pointers, aligned(frame.arena), aligned(frame.scratch), aligned(frame.state),
                     self.times, threads, *step, self._parallel,
                 )  # fmt: skip
-        with self._lock:
-            self._frames.append(frame)
+                if site:
+                    raise self._out_of_range(site, aligned(frame.state))
+        finally:
+            with self._lock:
+                self._frames.append(frame)
         return [
             None if r is None else outputs[r] if isinstance(r, int) else values[r]
             for r in self._results
         ]
+
+    def _out_of_range(self, site: int, state: int) -> IndirectIndexError:
+        """Eager's error for an index, and what it came from."""
+        kernel, bind = indirect_sites(self.program)[site - 1]
+        value = ctypes.c_long.from_address(state).value
+        text = f"index {value} is out of bounds for dimension with size {bind.bound}"
+        sources = [e.buffer for e in walk(bind.value) if isinstance(e, Load)]
+        place = f"{', '.join(kernel.origin.ops) or kernel.name}, index {value} from "
+        return IndirectIndexError(f"{bind.error or text} ({place}{', '.join(sources)})")
 
     # -- ATen calls in the middle ----------------------------------------------------------------
 

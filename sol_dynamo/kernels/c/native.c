@@ -8,7 +8,7 @@
 typedef struct { _Atomic long next; long end; char pad[48]; } sol_share;
 typedef struct {
   void *const *ptr; char *arena, *scratch; long scratch_size; int threads;
-  sol_share *shares; _Atomic long *done; double *times; int first, last; _Atomic int ticket, error;
+  sol_share *shares; _Atomic long *done; double *times; int first, last; _Atomic int ticket; sol_error error;
 } sol_run_state;
 
 extern int sched_yield(void);
@@ -35,7 +35,7 @@ static void sol_thread(void *data) {
   int me = atomic_fetch_add(&r->ticket, 1);
   if (me >= r->threads) return;
   char *scratch = r->scratch + me * r->scratch_size;
-  sol_call c = {r->ptr, r->arena, scratch, scratch + SOL_KERNEL_SCRATCH, 0};
+  sol_call c = {r->ptr, r->arena, scratch, scratch + SOL_KERNEL_SCRATCH, 0, &r->error};
   for (int k = r->first; k < r->last; k++) {
     const sol_step *s = &sol_steps[k];
     for (int i = 0; i < r->threads; i++) {
@@ -61,12 +61,13 @@ long sol_state_size(int threads) {
 
 /* Run steps first..last-1. ptr: base addresses of inputs, weights and outputs; scratch: threads * sol_scratch_size()
  * bytes; times: null, or room for SOL_STEPS + 1 moments (s), the end of each step in the first
- * thread; parallel: GOMP_parallel of the OpenMP runtime in this process, or null. */
+ * thread; parallel: GOMP_parallel of the OpenMP runtime in this process, or null.
+ * Returns 0, or the site of an indirect index that is out of range, its value at the start of state. */
 int sol_program(void **ptr, char *arena, char *scratch, char *state, double *times, int threads,
                 int first, int last, void (*parallel)(void (*)(void *), void *, unsigned, unsigned)) {
   if (threads < 1 || !parallel) threads = 1;
   sol_run_state r = {ptr, arena, scratch, SOL_SCRATCH_SIZE, threads, (sol_share *)state,
-                     (_Atomic long *)(state + sizeof(sol_share) * SOL_STEPS * threads), times, first, last, 0, 0};
+                     (_Atomic long *)(state + sizeof(sol_share) * SOL_STEPS * threads), times, first, last, 0, {0, 0}};
   for (int k = first; k < last; k++) {
     r.done[k] = 0;
     for (int t = 0; t < threads; t++) {
@@ -78,6 +79,7 @@ int sol_program(void **ptr, char *arena, char *scratch, char *state, double *tim
   if (times) times[first] = sol_now();
   if (threads == 1) sol_thread(&r);
   else parallel(sol_thread, &r, threads, 0);
-  return r.error;
+  if (r.error.site) *(long *)state = r.error.value;
+  return (int)r.error.site;
 }
 long sol_scratch_size(void) { return SOL_SCRATCH_SIZE; }

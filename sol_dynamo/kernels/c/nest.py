@@ -19,8 +19,11 @@ from ...affine import Index, Range
 from ...ir import (
     DTYPES,
     MONOIDS,
+    Axis,
+    Bind,
     Buffer,
     Const,
+    Expr,
     Iota,
     Kernel,
     Load,
@@ -32,17 +35,15 @@ from ...ir import (
 )
 from ...ir import loads as nest_loads
 from ...ir import walk as walk_expr
-from .values import LANE, Expressions, Value, c_type, compute_dtype, literal
+from . import half, reduce
+from .reduce import Accumulator
+from .values import LANE, EmitError, Expressions, Value, c_type, compute_dtype, literal
 
 Box = dict[str, tuple[Index, int]]  # axis -> first point (over C variables), number of points
 ZERO = Index()
 _OFFSET = re.compile(r"<(\w+):(-?\d+)>")
 MAX_TAPS = 8  # reduce loops up to this long are written out to drop dead taps
 MAX_PEEL = 4  # border iterations at each end that are worth code of their own
-
-
-class EmitError(Exception):
-    """A schedule that this emitter cannot follow: a bug in scheduling, shown with its kernel."""
 
 
 @dataclass
@@ -74,22 +75,22 @@ class Ahead:
 
 
 @dataclass
-class Accumulator:
-    """The running values of one output point (or vector of points)."""
-
-    values: list[Value]
-    declared: list[str]
-    kept: tuple | None  # where to store the result; None: it stays in registers
-    split: bool  # the lanes are parts of one result
-    index: tuple  # of the output point
-
-
-@dataclass
 class Function:
     """A C function being written: the kernel's own, or an outlined tile."""
 
     params: dict[tuple, tuple[str, str, str]] = field(default_factory=dict)  # key: type, name, arg
     inside: set[str] = field(default_factory=set)  # C variables bound within
+    taken: frozenset[str] = frozenset()  # names of the function around it
+
+
+@dataclass
+class Ring:
+    """A buffer of which some rows are kept from one iteration of its host's loop to the next."""
+
+    axis: str  # of its nest: the rows
+    dim: int  # of the buffer
+    rows: int
+    done: str  # C variable: rows below this one are computed
 
 
 @dataclass
@@ -105,8 +106,17 @@ class Code:
 
 
 class NestEmitter:
-    def __init__(self, kernel: Kernel, program: Program, name: str, memory: dict[str, str]):
-        """`memory`: base buffer -> C expression of its first byte."""
+    def __init__(
+        self,
+        kernel: Kernel,
+        program: Program,
+        name: str,
+        memory: dict[str, str],
+        sites: dict[Bind, int] | None = None,
+    ):
+        """`memory`: base buffer -> C expression of its first byte; `sites`: the number by which an
+        out-of-range bind is reported."""
+        self.sites = sites or {}
         self.kernel, self.program, self.function_name, self.memory = kernel, program, name, memory
         self.nests = {n.name: i for i, n in enumerate(kernel.body)}
         self.attached: dict[tuple[int, str], list[int]] = {}
@@ -120,7 +130,12 @@ class NestEmitter:
         self.function = Function()
         self.facts: set[Index] = set()  # masks known to hold here
         self.registers: dict[tuple, Value] = {}
-        self.partials: dict[int, dict[tuple, list]] = {}  # reduce nest -> open accumulators
+        self.partials: dict[int, dict[tuple, Accumulator]] = {}  # reduce nest -> open accumulators
+        self.running: dict[int, dict[tuple, Accumulator]] = {}  # scan nest -> running values
+        self.empty: set[int] = set()  # reduce nests without points
+        self.parts: set[int] = set()  # nests within a part of a long sum
+        self.rings: dict[int, Ring] = {}
+        self.bound: list[str] = []  # C variables in the order of their birth
         self.origin: dict[str, tuple[Index, ...]] = {}  # local buffer -> its first element's index
         self.scratch: dict[str, int] = {}
         self.scratch_size = 0
@@ -129,8 +144,9 @@ class NestEmitter:
         self.stream: list[Pointer] | None = None
         self.stream_var: str | None = None
         self.ahead: Ahead | None = None
+        self.stream_mark = 0  # variables bound from here on are born within the loop
         self.used: set[str] = set()  # C variables that the text names
-        self.outlining = self.within_part = False
+        self.outlining = False
         self.lanes, self.lane_offset = 1, 0  # of the vector being written
         self.in_memory = {
             b: walked_serially(kernel, b)
@@ -141,6 +157,9 @@ class NestEmitter:
     # -- the kernel ----------------------------------------------------------------------------
 
     def emit(self) -> Code:
+        if has_no_points(self.kernel):
+            text = f"void {self.function_name}(const sol_call *c, long u) {{\n}}\n"
+            return Code(text, 0, 0, {}, set(), {})
         root = len(self.kernel.body) - 1
         nest, schedule = self.kernel.body[root], self.kernel.schedules[root]
         box: Box = {a.symbol: (Index(), a.extent) for a in nest.axes}
@@ -148,7 +167,14 @@ class NestEmitter:
         self._parallel_body(root, tails, box)
         body = "\n".join("  " + t for t in self.lines)
         text = f"void {self.function_name}(const sol_call *c, long u) {{\n{body}\n}}\n"
+        text = f"/* {self._origin()} */\n{text}"
         return Code(text, units, self.scratch_size, self.tiles, self.expr.uses, self.pages)
+
+    def _origin(self) -> str:
+        """Where the kernel comes from, as text of a comment."""
+        origin = self.kernel.origin
+        text = f"{', '.join(origin.nodes) or self.kernel.name}: {', '.join(origin.ops)}"
+        return text.replace("*/", "* /")
 
     def _open_parallel(self, k: int, count: int, box: Box) -> tuple[int, list]:
         """Decode the unit number into the leading loops; gives their last, shorter units too."""
@@ -199,6 +225,8 @@ class NestEmitter:
             return
         schedule = self.kernel.schedules[k]
         count = schedule.parallel
+        for name in ("", *schedule.order[:count]):
+            self._open_rings(k, name, box)
         attached = [
             j for name in ("", *schedule.order[:count]) for j in self.attached.get((k, name), ())
         ]
@@ -218,6 +246,11 @@ class NestEmitter:
     def _walk(self, k: int, position: int, box: Box) -> None:
         """The loops of nest k from `order[position]` on; `box` is what remains of each axis."""
         schedule, nest = self.kernel.schedules[k], self.kernel.body[k]
+        if nest.binds:
+            box = self._bind_indirect(k, box)
+        if k not in self.running and position == self._first(k, "scan"):
+            self._scan(k, position, box)
+            return
         if k not in self.partials and position == self._first_reduce(k):
             self._reduction(k, position, box)
             return
@@ -227,9 +260,18 @@ class NestEmitter:
         name = schedule.order[position]
         axis, step = self._loop_step(k, name)
         first, extent = box[axis]
+        kind = nest.axis(axis).kind
+        if extent == 0 and k in self.empty and kind == "reduce":
+            self._walk(k, position + 1, {**box, axis: (first, 1)})
+            return
+        clip, start_row = self._overreach(k, name, axis, step, box)
         vector = schedule.vector is not None and schedule.vector[0] == name
         if vector:
             for offset, lanes in lane_groups(extent, schedule.vector[1]):
+                if any(axis in symbols for symbols in self._bind_symbols(k)):
+                    for p in range(lanes):  # indirect addresses differ from lane to lane
+                        self._body(k, position, name, {**box, axis: (first + offset + p, 1)})
+                    continue
                 self._vector_point(k, position, box, axis, first, offset, lanes)
             return
         if name in schedule.unroll:
@@ -237,16 +279,18 @@ class NestEmitter:
                 inner = {**box, axis: (first + p, min(step, extent - p))}
                 self._body(k, position, name, inner)
             return
-        reduces = nest.axis(axis).kind != "parallel"
+        reduces = kind == "reduce"
         if reduces and step == 1 and extent <= MAX_TAPS and self._has_dead_taps(k, axis, box):
             for p in range(extent):
                 self.expr.push()
                 self._body(k, position, name, {**box, axis: (first + p, 1)})
                 self.expr.pop()
             return
-        clip = self._clipped(k, axis, box) if reduces and step == 1 else None
+        if reduces and step == 1:
+            clip = self._clipped(k, axis, box)
         for start, count, length in self._segments(k, name, axis, step, box):
-            self._serial(k, position, name, axis, first + start, count, step, length, box, clip)
+            point = first + start
+            self._serial(k, position, name, axis, point, count, step, length, box, clip, start_row)
 
     def _body(self, k: int, position: int, name: str, box: Box) -> None:
         """Attached nests, then the rest of this nest; outlined where the schedule says so."""
@@ -259,6 +303,7 @@ class NestEmitter:
         self._attached_then_walk(k, position, name, box)
 
     def _attached_then_walk(self, k: int, position: int, name: str, box: Box) -> None:
+        self._open_rings(k, name, box)
         attached = self.attached.get((k, name), ())
         if attached:
             boxes = self._boxes(k, position, box)
@@ -275,9 +320,17 @@ class NestEmitter:
                 self.origin[b] = tuple(
                     i.subst({a: f for a, (f, _) in box.items()}) for i in s.index
                 )
+                if j in self.rings:
+                    dim = self.rings[j].dim
+                    self.origin[b] = (*self.origin[b][:dim], Index(), *self.origin[b][dim + 1 :])
                 for key in [key for key in self.registers if key[0] == b]:
                     del self.registers[key]
         self._walk(j, 0, box)
+        if j in self.rings:
+            ring = self.rings[j]
+            first, rows = box[ring.axis]
+            stop = f"SOL_MIN({self._scalar_param(first + rows)}, {nest.axis(ring.axis).extent})"
+            self.lines.append(f"{ring.done} = SOL_MAX({ring.done}, {stop});")
         self.expr.pop()
 
     def _segments(self, k, name, axis, step, box) -> Iterator[tuple[int, int, int]]:
@@ -321,7 +374,9 @@ class NestEmitter:
             return 0, trips
         return low, max(low, high)
 
-    def _serial(self, k, position, name, axis, first, count, step, length, box, clip) -> None:
+    def _serial(
+        self, k, position, name, axis, first, count, step, length, box, clip, start_row=None
+    ) -> None:
         """A C loop (or one iteration of it, without the loop)."""
         if count == 0:
             return
@@ -334,7 +389,7 @@ class NestEmitter:
         start, stop = "0", self._trip_text(count)
         kept = set(self.facts)
         if clip is not None:
-            start, stop, facts = self._clip_text(clip, axis, first, count, var)
+            start, stop, facts = self._clip_text(clip, axis, first, count, var, start_row)
             self.facts |= facts
         innermost = self._is_innermost(k, position)
         self._bind(var, 0, count - 1)
@@ -361,7 +416,7 @@ class NestEmitter:
         """The innermost C loop: addresses move by constant steps, one pointer per stream."""
         outer_lines, self.lines = self.lines, []
         self.expr.lines = self.lines
-        self.stream, self.stream_var = [], var
+        self.stream, self.stream_var, self.stream_mark = [], var, len(self.bound)
         self.expr.push()
         self._body(k, position, name, {**box, axis: (first + Index.of(var) * step, length)})
         self.expr.pop()
@@ -448,7 +503,7 @@ class NestEmitter:
 
     def _page(self, dtype: str, other, elements: int) -> str:
         """Memory full of one value, for loads whose mask fails."""
-        text = literal(other or 0, compute_dtype(dtype))
+        text = stored_literal(other or 0, dtype)
         key = (dtype, text)
         self.pages[key] = max(self.pages.get(key, 0), elements + 64)
         return page_name(*key)
@@ -510,6 +565,8 @@ class NestEmitter:
         index = nest.stores[0].index
         region: list[tuple[Index, int] | None] = [None] * len(index)
         for i, box in boxes.items():
+            whole = {b.symbol: (Index(), b.bound) for b in self.kernel.body[i].binds}
+            box = {**whole, **box}
             for load in nest_loads(self.kernel.body[i]):
                 if load.buffer not in outputs:
                     continue
@@ -521,13 +578,123 @@ class NestEmitter:
             if component.is_const:
                 continue
             (symbol,) = component.symbols
+            if nest.axis(symbol).kind == "scan":
+                continue  # from its first point on
             if region[d] is not None:
-                needed[symbol] = region[d]
+                needed[symbol] = self._within(nest.axis(symbol), *region[d])
             elif symbol in host:  # it writes memory that nothing here reads: along its host's axes
                 needed[symbol] = host[symbol]
         for a in nest.axes:
             needed.setdefault(a.symbol, (Index(), a.extent))
         return needed
+
+    def _within(self, axis: Axis, first: Index, count: int) -> tuple[Index, int]:
+        """What of a region lies on an axis, where that is known: masks keep the rest unread."""
+        if not first.is_const:
+            return first, min(count, axis.extent) if first.bounds(self.ranges)[0] >= 0 else count
+        low, high = max(first.const, 0), min(first.const + count, axis.extent)
+        return (Index.of(low), high - low) if high > low else (Index(), 1)
+
+    def _overreach(self, k, name, axis, step, box) -> tuple[list[Index] | None, str | None]:
+        """Bounds that keep an attached nest on its axis where its box may lie across an end, and
+        the row from which a ring is to be filled."""
+        schedule, nest = self.kernel.schedules[k], self.kernel.body[k]
+        first, extent = box[axis]
+        if schedule.at is None or nest.axis(axis).kind != "parallel":
+            return None, None
+        ring = self.rings.get(k)
+        sliding = ring is not None and ring.axis == axis
+        low, high = first.bounds({LANE: (0, 0), **self.ranges})
+        last = nest.axis(axis).extent - 1
+        clip = [Index.of(axis)] if low < 0 else []
+        if high + extent - 1 > last:
+            clip.append(last - Index.of(axis))
+        if not clip and not sliding:
+            return None, None
+        vector = schedule.vector is not None and schedule.vector[0] == name
+        inner = [x for x in schedule.order if x.rpartition(".")[0] == axis]
+        if vector or name in schedule.unroll or step != 1 or len(inner) > 1:
+            raise EmitError(
+                f"{nest.name} is needed beyond its axis {axis} (or in a ring of rows), whose loop "
+                f"is no plain one\n{show(self.kernel)}"
+            )
+        return clip, ring.done if sliding else None
+
+    def _open_rings(self, k: int, name: str, box: Box) -> None:
+        """At a loop where folded buffers live: nothing of them is computed yet."""
+        order = ("", *self.kernel.schedules[k].order)
+        for j, s in enumerate(self.kernel.schedules):
+            if not s.fold or s.at is None or self.nests[s.at[0]] != k or s.store_at != name:
+                continue
+            moving = order[order.index(name) + 1 : order.index(s.at[1]) + 1]
+            moving = moving[max(0, self.kernel.schedules[k].parallel - order.index(name)) :]
+            ring = self._ring(j, k, moving, box)
+            if ring is not None:
+                self.lines.append(f"long {ring.done} = 0;")
+                self.rings[j] = ring
+
+    def _ring(self, j: int, k: int, moving: tuple[str, ...], box: Box) -> Ring | None:
+        """Which rows of nest j's buffer move while its host's loops `moving` run."""
+        if not moving:
+            return None
+        nest, schedule = self.kernel.body[j], self.kernel.schedules[j]
+        ((buffer, rows),) = schedule.fold.items()
+        inner = dict(box)
+        variables = set()
+        for loop in moving:
+            axis, step = self._loop_step(k, loop)
+            var = self._fresh("v")
+            first, extent = inner[axis]
+            self.ranges[var] = (0, max(-(-extent // step) - 1, 0))
+            inner[axis] = (first + Index.of(var) * step, step)
+            variables.add(var)
+        position = self.kernel.schedules[k].order.index(moving[-1])
+        needed = self._boxes(k, position, inner)[j]
+        rolling = [a for a, (first, _) in needed.items() if first.symbols & variables]
+        steps = [needed[a][0].coefficient(v) for a in rolling for v in variables]
+        index = next(s.index for s in nest.stores if buffer in s.buffers)
+        for v in variables:
+            del self.ranges[v]
+        if (
+            len(rolling) != 1
+            or sum(c != 0 for c in steps) != 1
+            or max(steps) <= 0
+            or not all(needed[rolling[0]][0].is_affine_in(v) for v in variables)
+            or needed[rolling[0]][1] > rows
+            or Index.of(rolling[0]) not in index
+        ):
+            raise EmitError(f"no ring of {rows} rows holds {buffer}\n{show(self.kernel)}")
+        return Ring(rolling[0], index.index(Index.of(rolling[0])), rows, self._fresh("done"))
+
+    # -- indirect addresses --------------------------------------------------------------------
+
+    def _bind_symbols(self, k: int) -> list[frozenset[str]]:
+        """For each bind of a nest, the axes that its value depends on."""
+        found: dict[str, frozenset[str]] = {}
+        for b in self.kernel.body[k].binds:
+            direct = expression_symbols(b.value)
+            found[b.symbol] = direct.union(*(found.get(s, frozenset()) for s in direct))
+        return list(found.values())
+
+    def _bind_indirect(self, k: int, box: Box) -> Box:
+        """Compute, as early as possible, the symbols whose values are data: checked, and wrapped
+        where negative."""
+        for b in self.kernel.body[k].binds:
+            needs = expression_symbols(b.value)
+            if b.symbol in box or any(s not in box or box[s][1] != 1 for s in needs):
+                continue
+            values = {s: box[s][0] for s in needs}
+            v = self.expr.cast(self._evaluate(b.value, values, 1), "i64")
+            var = self._fresh(b.symbol)
+            error = self._argument_of("sol_error *", "c->error")
+            self.lines.append(f"long {var} = {v.text} < 0 ? {v.text} + {b.bound} : {v.text};")
+            self.lines.append(
+                f"if ((unsigned long){var} >= {b.bound}) "
+                f"{{ sol_fail({error}, {self.sites[b]}, {v.text}); {var} = 0; }}"
+            )
+            self._bind(var, 0, b.bound - 1)
+            box = {**box, b.symbol: (Index.of(var), 1)}
+        return box
 
     def _masks(self, j: int) -> list[Index]:
         masks: list[Index] = []
@@ -576,8 +743,12 @@ class NestEmitter:
                 return True
         return False
 
-    def _clip_text(self, clip, axis, first, count, var) -> tuple[str, str, set[Index]]:
+    def _clip_text(
+        self, clip, axis, first, count, var, start_row=None
+    ) -> tuple[str, str, set[Index]]:
         start, stop, facts = ["0"], [self._trip_text(count)], set()
+        if start_row is not None:  # what a ring holds already is not computed again
+            start.append(f"{start_row} - {self._scalar_param(first)}")
         for mask in clip:
             shifted = mask.subst({axis: first + Index.of(var)})
             c = shifted.coefficient(var)
@@ -596,24 +767,55 @@ class NestEmitter:
 
     def _statements(self, k: int, box: Box) -> None:
         nest = self.kernel.body[k]
-        if nest.binds:
-            raise EmitError(f"indirect loads are not emitted yet: {show(nest)}")
         values = {a: first for a, (first, _) in box.items()}
+        scan = {a.symbol: Index() for a in nest.axes if a.kind == "scan"}
         for store in nest.stores:
             lanes = self.lanes
-            new = [self._evaluate(v, values, lanes) for v in store.values]
             index = tuple(i.subst(values).simplify(self.ranges) for i in store.index)
             if store.reduce is not None:
-                self._accumulate(k, store, index, new, lanes)
+                point = {a.symbol: values[a.symbol] for a in nest.axes if a.kind == "parallel"}
+                if k in self.empty:
+                    self._accumulate(k, store, index, point, None, lanes)
+                    continue
+                new = [self._evaluate(v, values, lanes) for v in store.values]
+                if scan and not nest.reduce_axes:
+                    new = self._scan_point(k, store, {**values, **scan}, point, new, lanes)
+                    for b, v in zip(store.buffers, new, strict=True):
+                        self._store(b, index, v, lanes)
+                    continue
+                self._accumulate(k, store, index, point, new, lanes)
                 continue
-            guard = [self._condition(m.subst(values)) for m in store.mask]
-            guard = [g for g in guard if g != "1"]
-            if guard:
-                self.lines.append(f"if ({' && '.join(guard)}) {{")
-            for b, v in zip(store.buffers, new, strict=True):
-                self._store(b, index, v, lanes)
-            if guard:
-                self.lines.append("}")
+            new = [self._evaluate(v, values, lanes) for v in store.values]
+            masks = [m.subst(values).simplify(self.ranges) for m in store.mask]
+            self._guarded_store(store, index, new, masks, lanes)
+
+    def _guarded_store(self, store: Store, index, new, masks, lanes) -> None:
+        """Store values where all masks hold; lane by lane where the lanes differ in that."""
+        masks = [m for m in masks if not self._holds(m)]
+        if lanes > 1 and any(LANE in m.symbols for m in masks):
+            new = [self.expr.splat(v, lanes, "f32") for v in new]
+            for n in range(lanes):
+                at = {LANE: n}
+                each = [lane_of(v, n) for v in new]
+                place = tuple(i.subst(at).simplify(self.ranges) for i in index)
+                here = [m.subst(at).simplify(self.ranges) for m in masks]
+                self._guarded_store(store, place, each, here, 1)
+            return
+        guard = [self._condition(m) for m in masks]
+        local = any(
+            self.program.buffers[b].scope == "local" and not self.in_memory[b]
+            for b in store.buffers
+        )
+        if guard and local:
+            raise EmitError(f"a masked store to registers: {show(store)}\n{show(self.kernel)}")
+        if guard:
+            self.lines.append(f"if ({' && '.join(guard)}) {{")
+            self.expr.push()
+        for b, v in zip(store.buffers, new, strict=True):
+            self._store(b, index, v, lanes)
+        if guard:
+            self.expr.pop()
+            self.lines.append("}")
 
     def _evaluate(self, e, values, lanes) -> Value:
         return self.expr.value(self._resolve(e, values), lanes)
@@ -673,45 +875,85 @@ class NestEmitter:
 
     # -- reductions ----------------------------------------------------------------------------
 
+    def _first(self, k: int, kind: str) -> int | None:
+        """The position of the first loop over axes of a kind."""
+        nest, schedule = self.kernel.body[k], self.kernel.schedules[k]
+        for p, name in enumerate(schedule.order):
+            if nest.axis(name.rsplit(".", 1)[0]).kind == kind:
+                return p
+        return None
+
     def _first_reduce(self, k: int) -> int | None:
         """The position of the first reduce loop: accumulators live from there on."""
-        nest, schedule = self.kernel.body[k], self.kernel.schedules[k]
+        nest = self.kernel.body[k]
         if not any(s.reduce for s in nest.stores):
             return None
-        for p, name in enumerate(schedule.order):
-            if nest.axis(name.rsplit(".", 1)[0]).kind == "reduce":
-                return p
-        return len(schedule.order)
+        p = self._first(k, "reduce")
+        if p is None and any(a.kind == "scan" for a in nest.axes):
+            return None
+        return len(self.kernel.schedules[k].order) if p is None else p
+
+    def _scan(self, k: int, position: int, box: Box) -> None:
+        """The loops of a scan, with the running values declared before them."""
+        self.running[k] = {}
+        mark, born = len(self.lines), len(self.bound)
+        self._walk(k, position, box)
+        accumulators = self.running.pop(k)
+        self._check_points(k, accumulators, born)
+        self.lines[mark:mark] = [line for a in accumulators.values() for line in a.declared]
+
+    def _scan_point(self, k, store: Store, values, point, new, lanes) -> list[Value]:
+        """Add a position to its running values; `values` has the scan axis at 0."""
+        key = (store, tuple(i.subst(values).simplify(self.ranges) for i in store.index), lanes)
+        acc = self.running[k].get(key)
+        if acc is None:
+            acc = self._new_accumulator(k, store, point, lanes, None, False)
+            self.running[k][key] = acc
+        reduce.accumulate(self.expr, store.reduce.monoid, acc.values, new)
+        return [self.expr.name(v, "s") for v in acc.values]
+
+    def _check_points(self, k: int, accumulators: dict, born: int) -> None:
+        """Accumulators are named points: none may move with a loop inside the reduction."""
+        inside = set(self.bound[born:])
+        for acc in accumulators.values():
+            moving = set().union(*(i.symbols for i in acc.point.values())) & inside
+            if moving:
+                text = f"a serial loop over output points ({min(moving)}) within a reduction of "
+                raise EmitError(f"{text}{self.kernel.body[k].name}\n{show(self.kernel)}")
 
     def _reduction(self, k: int, position: int, box: Box) -> None:
         """The loops of a reduction, between its accumulators' declarations and its results."""
         self.partials[k] = {}
-        mark = len(self.lines)
+        mark, born = len(self.lines), len(self.bound)
+        if any(box[a.symbol][1] == 0 for a in self.kernel.body[k].reduce_axes):
+            self.empty.add(k)
         self._walk(k, position, box)
+        self.empty.discard(k)
         accumulators = self.partials.pop(k)
+        self._check_points(k, accumulators, born)
         self.lines[mark:mark] = [line for a in accumulators.values() for line in a.declared]
-        self._finish(k, accumulators)
+        self._finish(k, accumulators, box)
 
     def _partial_sum(self, k: int, position: int, name: str, box: Box) -> None:
         """A part of a long sum on its own, then added: the error grows with the root of the parts,
         not of the terms."""
         totals, self.partials[k] = self.partials[k], {}
-        mark, self.within_part = len(self.lines), True
+        mark = len(self.lines)
+        self.parts.add(k)
         self._attached_then_walk(k, position, name, box)
-        self.within_part = False
+        self.parts.discard(k)
         parts, self.partials[k] = self.partials[k], totals
         self.lines[mark:mark] = [line for a in parts.values() for line in a.declared]
         for (store, key, slot), part in parts.items():
             total = totals.get((store, key, slot))
             if total is None:
                 lanes = part.values[0].lanes
-                total = self._new_accumulator(k, store, part.index, lanes, part.kept, part.split)
+                total = self._new_accumulator(k, store, part.point, lanes, part.kept, part.split)
                 totals[store, key, slot] = total
-            (a,), (v,) = total.values, part.values
-            self.lines.append(f"{a.text} = {self.expr.combine(store.reduce.monoid, a, v)};")
+            reduce.accumulate(self.expr, store.reduce.monoid, total.values, part.values)
 
-    def _accumulate(self, k, store: Store, index, new, lanes) -> None:
-        """Combine one point (or one vector of points) into its accumulator."""
+    def _accumulate(self, k, store: Store, index, point, new, lanes) -> None:
+        """Combine one point (or one vector of points) into its accumulator; new: None for none."""
         nest, vector = self.kernel.body[k], self.kernel.schedules[k].vector
         key, kept = self._register_key(store.buffers[0], index, lanes)
         slot = ()
@@ -719,146 +961,81 @@ class NestEmitter:
             slot = (lanes, self.lane_offset)
         acc = self.partials[k].get((store, key, slot))
         if acc is None:
-            acc = self._new_accumulator(k, store, index, lanes, kept, bool(slot))
+            acc = self._new_accumulator(k, store, point, lanes, kept, bool(slot))
             self.partials[k][store, key, slot] = acc
-        monoid = store.reduce.monoid
-        if len(acc.values) > 1:
-            self._combine_pair(monoid, acc.values, new, lanes)
-            return
-        (a,), (v,) = acc.values, new
-        v = v if v.dtype == a.dtype else self.expr.cast(v, a.dtype)
-        if v.text == literal(MONOIDS[monoid].identity[0], v.dtype) and v.lanes == 1:
-            return
-        if v.dtype == "bool" and v.lanes > 1:
-            v = self.expr.mask_bits(v, a.bits)
-        self.lines.append(f"{a.text} = {self.expr.combine(monoid, a, v)};")
+        if new is not None:
+            reduce.accumulate(self.expr, store.reduce.monoid, acc.values, new)
 
-    def _new_accumulator(self, k, store: Store, index, lanes, kept, split) -> Accumulator:
-        reduce, values, declared = store.reduce, [], []
-        for i, b in enumerate(store.buffers):
-            dtype = compute_dtype(reduce.acc_dtype if i == 0 else self.program.buffers[b].dtype)
-            ctype, name = c_type(dtype, lanes, 32), self._fresh("a")
-            start = literal(MONOIDS[reduce.monoid].identity[i], dtype)
-            if reduce.init is not None and not self.within_part:
-                outer, stream = self.lines, self.stream
-                self.lines = self.expr.lines = declared
-                self.stream = None  # this stands before the loops
-                self.expr.push()
-                v = self._evaluate(reduce.init[i], self._output_point(k, index), lanes)
-                self.expr.pop()
-                self.lines = self.expr.lines = outer
-                self.stream = stream
-                start = v.text if v.lanes == lanes else self.expr.splat(v, lanes).text
-            elif lanes > 1:
-                minus = dtype == "bool" and start != "0"
-                start = f"({ctype}){{0}} - 1" if minus else f"{start} - ({ctype}){{0}}"
-            declared.append(f"{ctype} {name} = {start};")
+    def _new_accumulator(self, k, store: Store, point, lanes, kept, split) -> Accumulator:
+        values, declared = [], []
+        start = self._start(k, store, point, lanes, split, declared)
+        for n, dtype in enumerate(reduce.dtypes(store)):
+            name = self._fresh("a")
+            if start is not None:
+                text = start[n].text
+            else:
+                text = reduce.identity(store.reduce.monoid, n, dtype, k in self.empty)
+                text = reduce.splat_text(text, dtype, lanes)
+            declared.append(f"{c_type(dtype, lanes, 32)} {name} = {text};")
             values.append(Value(name, dtype, lanes, 32))
-        return Accumulator(values, declared, kept, split, index)
+        return Accumulator(values, declared, kept, split, point)
 
-    def _output_point(self, k, index) -> dict[str, Index]:
-        declared = self.kernel.body[k].stores[0].index
-        pairs = zip(declared, index, strict=True)
-        return {next(iter(d.symbols)): i for d, i in pairs if not d.is_const}
+    def _start(self, k, store: Store, point, lanes, split, declared) -> list[Value] | None:
+        """The values that a reduction starts from, where this accumulator is the one to have them;
+        what computes them stands before the loops."""
+        if store.reduce.init is None or k in self.parts or split:
+            return None
+        outer, stream = self.lines, self.stream
+        self.lines = self.expr.lines = declared
+        self.stream = None
+        self.expr.push()
+        start = [
+            self.expr.cast(self._evaluate(e, point, lanes), dtype)
+            for e, dtype in zip(store.reduce.init, reduce.dtypes(store), strict=True)
+        ]
+        start = [
+            self.expr.mask_bits(v, 32) if v.dtype == "bool" and v.lanes > 1 else v for v in start
+        ]
+        start = [v if v.lanes == lanes else self.expr.splat(v, lanes) for v in start]
+        self.expr.pop()
+        self.lines = self.expr.lines = outer
+        self.stream = stream
+        return start
 
-    def _combine_pair(self, monoid, acc, new, lanes) -> None:
-        if monoid not in ("argmax", "argmin"):
-            raise EmitError(f"monoid {monoid} is not emitted yet")
-        (best, where), (v, i) = acc, new
-        v, i = self.expr.splat(v, lanes), self.expr.splat(self.expr.cast(i, where.dtype), lanes)
-        sign = ">" if monoid == "argmax" else "<"
-        t = self._fresh("m")
-        if lanes == 1:
-            self.lines.append(
-                f"const i32 {t} = {v.text} {sign} {best.text} || "
-                f"({v.text} != {v.text} && {best.text} == {best.text});"
-            )
-            self.lines.append(f"{best.text} = {t} ? {v.text} : {best.text};")
-            self.lines.append(f"{where.text} = {t} ? {i.text} : {where.text};")
-            return
-        bits = 8 * DTYPES[best.dtype][0]
-        self.lines.append(
-            f"const i{bits}x{lanes} {t} = ({v.text} {sign} {best.text}) | "
-            f"(({v.text} != {v.text}) & ({best.text} == {best.text}));"
-        )
-        wide = self.expr.mask_bits(Value(t, "bool", lanes, bits), 8 * DTYPES[where.dtype][0])
-        for a, n, m, b in ((best, v, t, bits), (where, i, wide.text, wide.bits)):
-            ct, it = c_type(a.dtype, lanes), f"i{b}x{lanes}"
-            self.lines.append(
-                f"{a.text} = ({ct})((({it})({n.text}) & {m}) | (({it}){a.text} & ~{m}));"
-            )
-
-    def _finish(self, k: int, accumulators: dict) -> None:
+    def _finish(self, k: int, accumulators: dict, box: Box) -> None:
         """Combine partial accumulators in a fixed order and name or store the results."""
         groups: dict[tuple, list[Accumulator]] = {}
         for (store, key, _), acc in accumulators.items():
             groups.setdefault((store, key), []).append(acc)
         for (store, (rel, lanes)), accs in groups.items():
-            result = accs[0].values
+            result, point, monoid = accs[0].values, accs[0].point, store.reduce.monoid
             if accs[0].split or len(accs) > 1:
-                result, lanes = self._across(store.reduce.monoid, [a.values for a in accs]), 1
-            for b, v in zip(store.buffers, result, strict=True):
-                v = self.expr.cast(v, compute_dtype(self.program.buffers[b].dtype))
-                if accs[0].kept is None:
+                result, lanes = reduce.across(self.expr, monoid, [a.values for a in accs]), 1
+                start = self._start(k, store, point, 1, False, self.lines)
+                if start is not None:
+                    result = reduce.merged(self.expr, monoid, start, result)
+            if k in self.running:
+                scan = {a.symbol: Index() for a in self.kernel.body[k].axes if a.kind == "scan"}
+                result = self._scan_point(k, store, {**point, **scan}, point, result, lanes)
+            if accs[0].kept is None and not store.mask:
+                for b, v in zip(store.buffers, result, strict=True):
+                    dtype = self.program.buffers[b].dtype
+                    v = self.expr.cast(v, compute_dtype(dtype))
+                    v = self.expr.rounded(v, dtype) if dtype in half.HALVES else v
                     self.registers[b, rel, lanes] = v
-                else:
-                    self._store(b, accs[0].kept, v, v.lanes)
-
-    def _across(self, monoid: str, values: list[list[Value]]) -> list[Value]:
-        """All partial accumulators, lanes included, as one scalar each."""
-        if len(values[0]) == 2:
-            return self._across_pairs(monoid, values)
-        total = None
-        for (v,) in sorted(values, key=lambda v: -v[0].lanes):
-            if v.lanes > 1:
-                if v.dtype == "bool":
-                    v = self.expr.stored_bool(v)
-                    v = self.expr.name(
-                        Value(f"__builtin_convertvector({v.text}, i32x{v.lanes})", "i32", v.lanes)
-                    )
-                    call = self.expr._call(
-                        "hmax" if monoid == "any" else "hmin", [v], "i32", v.lanes
-                    )
-                    v = call._replace(lanes=1, dtype="bool")
-                else:
-                    v = self._horizontal(monoid, v)
-            total = (
-                v
-                if total is None
-                else self.expr.name(Value(self.expr.combine(monoid, total, v), v.dtype))
-            )
-        return [total]
-
-    def _horizontal(self, monoid: str, v: Value) -> Value:
-        self.expr.uses.add((f"h{monoid}", v.dtype, v.lanes))
-        return self.expr.name(Value(f"sol_h{monoid}_{v.dtype}x{v.lanes}({v.text})", v.dtype))
-
-    def _across_pairs(self, monoid: str, values) -> list[Value]:
-        best = [Value(self._fresh("b"), v.dtype) for v in values[0]]
-        seen = False
-        for pair in values:
-            for lane in range(pair[0].lanes):
-                parts = [v if v.lanes == 1 else Value(f"{v.text}[{lane}]", v.dtype) for v in pair]
-                if not seen:
-                    for b, p in zip(best, parts, strict=True):
-                        self.lines.append(f"{c_type(b.dtype)} {b.text} = {p.text};")
-                    seen = True
-                    continue
-                v, i = (p.text for p in parts)
-                b, j = (x.text for x in best)
-                sign = ">" if monoid == "argmax" else "<"
-                self.lines.append(
-                    f"if ({b} == {b} ? {v} {sign} {b} || {v} != {v} || ({v} == {b} && {i} < {j})"
-                    f" : {v} != {v} && {i} < {j}) {{ {b} = {v}; {j} = {i}; }}"
-                )
-        return best
+                continue
+            index = accs[0].kept
+            if index is None:
+                raise EmitError(f"a masked reduction to registers\n{show(self.kernel)}")
+            masks = [m.subst(point).simplify(self.ranges) for m in store.mask]
+            self._guarded_store(store, index, result, masks, lanes)
 
     # -- memory --------------------------------------------------------------------------------
 
     def _register_key(self, buffer: str, index, lanes) -> tuple[tuple, tuple | None]:
         """((relative index), lanes), and the index itself where the buffer is memory."""
-        if self.program.buffers[buffer].scope != "local":
-            return (index, lanes), index
+        if self.program.buffers[buffer].scope != "local" or self.in_memory[buffer]:
+            return (index, lanes if any(LANE in i.symbols for i in index) else 1), index
         rel = tuple(
             (i - o).simplify(self.ranges) for i, o in zip(index, self.origin[buffer], strict=True)
         )
@@ -871,12 +1048,17 @@ class NestEmitter:
     def _store(self, name: str, index, v: Value, lanes: int) -> None:
         buffer = self.program.buffers[name]
         if buffer.scope == "local" and not self.in_memory[name]:
-            (rel, n), _ = self._register_key(name, index, lanes)
+            (rel, n), kept = self._register_key(name, index, lanes)
+            if kept is not None:
+                raise EmitError(f"{name}{list(index)} is no register\n{show(self.kernel)}")
+            v = self.expr.rounded(v, buffer.dtype) if buffer.dtype in half.HALVES else v
             self.registers[name, rel, n] = self.expr.name(v, "r")
             return
         v = self.expr.stored_bool(v) if buffer.dtype == "bool" else v
         dtype = storage(buffer.dtype)
-        if v.dtype not in (dtype, buffer.dtype) and buffer.dtype != "bool":
+        if buffer.dtype in half.HALVES:
+            v = self.expr.narrow(v, buffer.dtype)
+        elif v.dtype not in (dtype, buffer.dtype) and buffer.dtype != "bool":
             v = self.expr.cast(v, compute_dtype(buffer.dtype))
         address = self._address(buffer, index)
         step = address.coefficient(LANE)
@@ -897,7 +1079,19 @@ class NestEmitter:
         if buffer.scope == "local":
             origin = self.origin[buffer.name]
             index = tuple(i - o for i, o in zip(index, origin, strict=True))
+            index = self._folded(buffer.name, index)
         return buffer.address(index).simplify(self.ranges)
+
+    def _folded(self, name: str, index: tuple[Index, ...]) -> tuple[Index, ...]:
+        """The place in a ring: row r is kept in row r % rows (a row that a mask keeps out may be
+        negative, and then has any place)."""
+        for j, ring in self.rings.items():
+            if name in self.kernel.schedules[j].fold:
+                row = index[ring.dim].simplify(self.ranges)
+                low = row.bounds({LANE: (0, 0), **self.ranges})[0]
+                row = (row + max(0, -(low // ring.rows)) * ring.rows) % ring.rows
+                return (*index[: ring.dim], row, *index[ring.dim + 1 :])
+        return index
 
     def _load(self, load: Load, lanes: int) -> Value:
         buffer = self.program.buffers[load.buffer]
@@ -909,6 +1103,8 @@ class NestEmitter:
                     f"{load.buffer}{list(rel)} x{n} is read before it is computed\n"
                     f"{show(self.kernel)}"
                 )
+            if load.mask:
+                raise EmitError(f"a masked load of registers: {show(load)}\n{show(self.kernel)}")
             return found
         dtype = storage(buffer.dtype)
         address = self._address(buffer, load.index)
@@ -927,7 +1123,7 @@ class NestEmitter:
             masks = tuple(m.subst(at).simplify(self.ranges) for m in load.mask)
             masks = tuple(m for m in masks if not self._holds(m))
             if any(m.bounds(self.ranges)[1] < 0 for m in masks):
-                each.append(literal(load.other or 0, compute_dtype(buffer.dtype)))
+                each.append(stored_literal(load.other or 0, buffer.dtype))
                 continue
             guard = self._guards(masks)
             place = self._place(
@@ -943,10 +1139,9 @@ class NestEmitter:
                 return self.expr.name(Value(text, "bool"))
             byte = self.expr.name(Value(text, "u8", lanes))
             return self.expr.name(Value(f"({byte.text} != 0)", "bool", lanes, 8))
-        held = compute_dtype(dtype)
-        if held != dtype:
-            raise EmitError(f"loads of {dtype} are not emitted yet")
-        return self.expr.name(Value(text, held, lanes), "x")
+        if dtype in half.HALVES:
+            return self.expr.widen(Value(text, "u16", lanes), dtype)
+        return self.expr.name(Value(text, dtype, lanes), "x")
 
     def _guards(self, masks) -> tuple[str, ...]:
         return tuple(f"{self._scalar_param(m)} >= 0" for m in masks if not self._holds(m))
@@ -957,7 +1152,10 @@ class NestEmitter:
         if self.stream is not None:
             var = self.stream_var
             step = inner.coefficient(var)
+            born = self.bound[self.stream_mark :]  # an indirect index is not known outside
             moving = inner.is_affine_in(var) and not any(var in g for g in guard)
+            moving = moving and inner.symbols.isdisjoint(born)
+            moving = moving and not any(b in g for b in born for g in guard)
             if moving:
                 start = Index(inner.terms)
                 for p in self.stream:
@@ -987,7 +1185,7 @@ class NestEmitter:
         if memory.scope == "local":
             if memory.name not in self.scratch:
                 size = DTYPES[memory.dtype][0]
-                shape = (self._rows(memory), *memory.shape[1:])
+                shape = self._held(memory)
                 span = 1 + sum((n - 1) * s for n, s in zip(shape, memory.strides, strict=False))
                 self.scratch[memory.name] = self.scratch_size
                 self.scratch_size += (span * size + 127) // 64 * 64
@@ -1016,14 +1214,13 @@ class NestEmitter:
             self.function.params[key] = (f"{ctype} *", name, arg)
         return self.function.params[key][1], outer, inner
 
-    _outlining = False
-
-    def _rows(self, local: Buffer) -> int:
-        """How much of a local buffer's first dimension is held at a time."""
-        for s in self.kernel.schedules:
+    def _held(self, local: Buffer) -> tuple[int, ...]:
+        """How much of a local buffer is held at a time: all, or `fold` rows of a dimension."""
+        shape = list(local.shape)
+        for j, s in enumerate(self.kernel.schedules):
             if local.name in s.fold:
-                return s.fold[local.name]
-        return local.shape[0] if local.shape else 1
+                shape[self.rings[j].dim if j in self.rings else 0] = s.fold[local.name]
+        return tuple(shape)
 
     def _scalar_param(self, index: Index) -> str:
         """C text of an integer; within an outlined tile, what lies outside is an argument."""
@@ -1040,6 +1237,15 @@ class NestEmitter:
             return self._index_text(index)
         name = self._argument(outer)
         return name if inner == Index() else f"({name} + {self._index_text(inner)})"
+
+    def _argument_of(self, ctype: str, text: str) -> str:
+        """C text that only the kernel's own function can use, as a parameter of a tile."""
+        if not self.outlining:
+            return text
+        key = ("text", text)
+        if key not in self.function.params:
+            self.function.params[key] = (ctype, self._fresh("e"), text)
+        return self.function.params[key][1]
 
     def _argument(self, outer: Index) -> str:
         """An integer known outside the tile that is being written, as its parameter."""
@@ -1070,7 +1276,9 @@ class NestEmitter:
             self.stream,
             self.stream_var,
         )
-        self.lines, self.function, self.counter = [], Function(inside={LANE}), {}
+        taken = frozenset(self.function.inside)
+        self.lines, self.function = [], Function(inside={LANE}, taken=taken)
+        self.counter = {}
         self.expr.lines, self.expr.memo = self.lines, [{}]
         self.stream = self.stream_var = None
         self.outlining = True
@@ -1093,12 +1301,16 @@ class NestEmitter:
 
     def _fresh(self, prefix: str) -> str:
         prefix = identifier(prefix)
-        n = self.counter.get(prefix, 0)
-        self.counter[prefix] = n + 1
-        return f"{prefix}{n}" if not prefix[-1].isdigit() else f"{prefix}_{n}"
+        while True:
+            n = self.counter.get(prefix, 0)
+            self.counter[prefix] = n + 1
+            name = f"{prefix}{n}" if not prefix[-1].isdigit() else f"{prefix}_{n}"
+            if name not in self.function.taken:
+                return name
 
     def _bind(self, var: str, low: int, high: int) -> None:
         self.ranges[var] = (low, high)
+        self.bound.append(var)
         self.function.inside.add(var)
 
     def _index_text(self, index: Index) -> str:
@@ -1126,6 +1338,36 @@ class NestEmitter:
 def storage(dtype: str) -> str:
     """The C type in memory."""
     return {"bool": "u8", "f16": "u16", "bf16": "u16"}.get(dtype, dtype)
+
+
+def stored_literal(value: float | int | bool, dtype: str) -> str:
+    """A C constant as it is in memory."""
+    return str(half.bits(value, dtype)) if dtype in half.HALVES else literal(value, dtype)
+
+
+def lane_of(v: Value, n: int) -> Value:
+    """One lane of a vector."""
+    if v.lanes == 1:
+        return v
+    text = f"{v.text}[{n}]"
+    return Value(f"({text} & 1)" if v.dtype == "bool" else text, v.dtype)
+
+
+def expression_symbols(e: Expr) -> frozenset[str]:
+    """The symbols that an expression depends on."""
+    found: set[str] = set()
+    for x in walk_expr(e):
+        if isinstance(x, Load):
+            found.update(*(i.symbols for i in (*x.index, *x.mask)))
+        elif isinstance(x, Iota):
+            found |= x.index.symbols
+    return frozenset(found)
+
+
+def has_no_points(kernel: Kernel) -> bool:
+    """Whether a kernel stores nothing: some output is empty."""
+    extents = [a.extent for n in kernel.body[-1:] for a in n.axes if a.kind != "reduce"]
+    return not kernel.body or 0 in extents
 
 
 def identifier(text: str) -> str:

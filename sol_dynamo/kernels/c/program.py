@@ -10,15 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...ir import DTYPES, Kernel, Program
+from ...ir import DTYPES, Bind, Kernel, Program
 from .nest import Code, NestEmitter, identifier
+from .supports import check_supported
 from .vecmath import PRELUDE, definitions
 
 FILE_TEXT = 20_000  # bytes of kernels in a C file: about a second of compiling
 _LANES = (2, 4, 8, 16)
 
 HEADER = """\
-typedef struct { void *const *ptr; char *arena, *scratch, *band; long chunk; } sol_call;
+/* site: 0, or that of an indirect index which is out of range */
+typedef struct { long site, value; } sol_error;
+typedef struct {
+  void *const *ptr; char *arena, *scratch, *band; long chunk; sol_error *error;
+} sol_call;
 #define SOL_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define SOL_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define SOL_CEIL(a, b) (((a) > 0 ? (a) + (b) - 1 : (a)) / (b))
@@ -26,6 +31,11 @@ typedef struct { void *const *ptr; char *arena, *scratch, *band; long chunk; } s
 #define SOL_SCRATCH(T, offset) ((T *)(c->scratch + offset))
 /* gcc would carry overlapping loads over iterations and spill */
 #define SOL_OPAQUE(p) __asm__("" : "+r"(p))
+static inline void sol_fail(sol_error *e, long site, long value) {  /* the first failure is kept */
+  long none = 0;
+  if (__atomic_compare_exchange_n(&e->site, &none, site, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    e->value = value;
+}
 """
 
 
@@ -37,16 +47,20 @@ class Layout:
     arena_bytes: int
     scratch_bytes: int  # per thread
     sources: dict[str, str]
+    body: str  # tiles and kernels alone: what differs from program to program
 
 
 def emit_program(program: Program) -> Layout:
     """C for all kernels of a program; externs between them cut the table of steps into runs."""
     kernels = tuple(k for k in program.kernels if isinstance(k, Kernel))
+    check_supported(program)
+    sites = {b: n for n, (_, b) in enumerate(indirect_sites(program), 1)}
     memory, slots = addresses(program)
     codes: list[Code] = []
     texts: dict[str, str] = {}
     for k, kernel in enumerate(kernels):
-        code = NestEmitter(kernel, program, f"k{k}_{identifier(kernel.name)}", memory).emit()
+        name = f"k{k}_{identifier(kernel.name)}"
+        code = NestEmitter(kernel, program, name, memory, sites).emit()
         codes.append(code)
         for name, text in code.tiles.items():
             texts.setdefault(name, text)
@@ -63,7 +77,19 @@ def emit_program(program: Program) -> Layout:
     for n, part in enumerate(_parts([c.text for c in codes])):
         sources[f"kernels{n}.c"] = _file(part, uses, pages, extern)
     sources["main.c"] = _main(program, kernels, codes, pages, scratch)
-    return Layout(slots, program.arena_bytes, scratch, sources)
+    body = "\n".join((*texts.values(), *(c.text for c in codes)))
+    return Layout(slots, program.arena_bytes, scratch, sources, body)
+
+
+def indirect_sites(program: Program) -> list[tuple[Kernel, Bind]]:
+    """The indirect indices of a program; native code reports the n-th as site n + 1."""
+    found: dict[Bind, Kernel] = {}
+    for k in program.kernels:
+        if isinstance(k, Kernel):
+            for nest in k.body:
+                for b in nest.binds:
+                    found.setdefault(b, k)
+    return [(k, b) for b, k in found.items()]
 
 
 def addresses(program: Program) -> tuple[dict[str, str], dict[str, int]]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ...affine import Index
 from ...ir import DTYPES, Const, Expr, Iota, Load, Op, walk
+from . import half
 
 LANE = "@"  # the symbol of the vector loop's points in a substituted index
 
@@ -26,6 +27,11 @@ _SCALAR = {
 _COMPARE = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _FLOATS = ("f64", "f32")
 STORAGE_ONLY = {"f16": "f32", "bf16": "f32"}  # held in registers as the wider type
+_EXACT = frozenset(("neg", "abs", "min", "max", "where"))  # results that need no rounding
+
+
+class EmitError(Exception):
+    """What this emitter cannot write: refused, never guessed. Shown with its kernel."""
 
 
 class Value(NamedTuple):
@@ -110,12 +116,18 @@ class Expressions:
 
     def _emit(self, e: Expr, lanes: int) -> Value:
         if isinstance(e, Const):
-            return Value(literal(e.value, compute_dtype(e.dtype)), compute_dtype(e.dtype))
-        if isinstance(e, Iota):
-            return self._iota(e, lanes)
+            value = half.rounded(e.value, e.dtype) if e.dtype in STORAGE_ONLY else e.value
+            return Value(literal(value, compute_dtype(e.dtype)), compute_dtype(e.dtype))
         if isinstance(e, Load):
             return self.load(e, lanes)
-        assert isinstance(e, Op)
+        if not isinstance(e, (Iota, Op)):
+            raise EmitError(f"no C for {type(e).__name__} {e}")
+        value = self._iota(e, lanes) if isinstance(e, Iota) else self._op(e, lanes)
+        if e.dtype in STORAGE_ONLY and not (isinstance(e, Op) and e.name in _EXACT):
+            return self.rounded(value, e.dtype)
+        return value
+
+    def _op(self, e: Op, lanes: int) -> Value:
         args = [self._find(a, lanes) for a in e.args]
         width = max(a.lanes for a in args)
         dtype = compute_dtype(e.dtype)
@@ -180,6 +192,24 @@ class Expressions:
         return self.name(
             Value(f"__builtin_convertvector({v.text}, {dtype}x{v.lanes})", dtype, v.lanes)
         )
+
+    def narrow(self, v: Value, dtype: str) -> Value:
+        """The 16 bits that hold a float in memory."""
+        return self._half("narrow", self.cast(v, "f32"), dtype, "u16")
+
+    def widen(self, v: Value, dtype: str) -> Value:
+        """The float that 16 bits from memory hold."""
+        return self._half("widen", v, dtype, "f32")
+
+    def rounded(self, v: Value, dtype: str) -> Value:
+        """A float as the 16-bit dtype has it, still held wide."""
+        return self.widen(self.narrow(v, dtype), dtype)
+
+    def _half(self, way: str, v: Value, dtype: str, result: str) -> Value:
+        name = f"{way}_{dtype}"
+        self.uses.add((name, "f32", v.lanes))
+        text = f"sol_{name}_{c_type('f32', v.lanes)}({v.text})"
+        return self.name(Value(text, result, v.lanes), "x")
 
     def mask_bits(self, v: Value, bits: int) -> Value:
         """A bool vector with lanes of `bits` bits."""

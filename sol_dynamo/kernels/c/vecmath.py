@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from . import half
+
 _C = {
     "f32": "float", "f64": "double", "i64": "long", "i32": "int", "i16": "short",
     "i8": "signed char", "u64": "unsigned long", "u32": "unsigned", "u16": "unsigned short",
@@ -139,6 +141,8 @@ def function(name: str, dtype: str, lanes: int) -> str:
 
     Errors: `KeyError` for a name that does not exist.
     """
+    if name in half.NAMES:
+        return half.function(name, lanes)
     t = dtype if lanes == 1 else f"{dtype}x{lanes}"
     head = f"static inline {t} sol_{name}_{t}"
     if name.startswith("h") and name[1:] in ("sum", "prod", "max", "min"):
