@@ -7,7 +7,9 @@ our own does so with one warning, or raises under SOL_STRICT=1.
 
 from __future__ import annotations
 
+import copy
 import logging
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -128,11 +130,19 @@ def unsupported(gm: fx.GraphModule) -> str | None:
     return None
 
 
-def compile_graph(gm: fx.GraphModule, c: Config) -> Callable:
-    """FX graph -> passes -> loop IR -> schedule -> source -> native code -> a boxed callable."""
+def compile_graph(gm: fx.GraphModule, c: Config) -> Runner:
+    """A graph, with what may be hoisted of its weights, as a boxed callable."""
+    weights = set(compat.static_input_indices()) - compat.mutated_input_indices()
+    return Runner(gm, c, weights)
+
+
+def build(gm: fx.GraphModule, weights: Sequence[int], c: Config) -> tuple[Compiled, list[int]]:
+    """FX graph -> passes -> loop IR -> schedule -> source -> native code.
+
+    `weights` are the inputs whose sub-graphs are hoisted; returns the inputs that are left, too.
+    """
     target = _target(gm)
-    weights = sorted(set(compat.static_input_indices()) - compat.mutated_input_indices())
-    hoisted = fx_passes.run(gm, weights, target.caps, c)
+    hoisted = fx_passes.run(copy.deepcopy(gm), weights, target.caps, c)
     program = lower(hoisted.main, hoisted.sources)
     _look("lower", program, c)
     program = schedule(program, target.caps, lambda name, p: _look(name, p, c))
@@ -144,27 +154,48 @@ def compile_graph(gm: fx.GraphModule, c: Config) -> Callable:
         made = hoisted.weights(*values)
         return executable.prepare([made[j] for kind, j in hoisted.sources if kind == "weight"])
 
-    sets = WeightSets(prepare, c.weight_sets)
-    compiled.append(Compiled(program, sources, executable, sets))
-    return Runner(executable, sets, weights, [i for kind, i in hoisted.sources if kind == "input"])
+    sets = WeightSets(prepare, c.weight_sets, weights)
+    inputs = [i for kind, i in hoisted.sources if kind == "input"]
+    return Compiled(program, sources, executable, sets), inputs
 
 
 class Runner:
-    """The boxed callable of a compiled graph: takes a list of inputs and clears it."""
+    """The boxed callable of a compiled graph: takes a list of inputs and clears it.
+
+    A weight that keeps changing (a KV cache, training) becomes an ordinary input: the graph is
+    built again without hoisting it.
+    """
 
     _boxed_call = True
 
-    def __init__(
-        self, executable: Executable, sets: WeightSets, weights: list[int], inputs: list[int]
-    ):
-        self.executable, self.sets = executable, sets
-        self.weights, self.inputs = weights, inputs
+    def __init__(self, gm: fx.GraphModule, c: Config, weights: set[int]):
+        self._gm, self._config, self._weights = gm, c, weights
+        self._lock = threading.Lock()
+        self._build()
+
+    def _build(self) -> None:
+        weights = sorted(self._weights)
+        made, inputs = build(self._gm, weights, self._config)
+        self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
+        compiled.append(made)
 
     def __call__(self, args: list[Any]) -> list[Any]:
-        prepared = self.sets.get([args[i] for i in self.weights]) if self.weights else []
-        inputs = [args[i] for i in self.inputs]
+        executable, sets, wanted = self._now
+        prepared = sets.get(args)
+        if sets.unstable:
+            self._demote(sets)
+        inputs = [args[i] for i in wanted]
         args.clear()
-        return self.executable(inputs, prepared)
+        return executable(inputs, prepared)
+
+    def _demote(self, sets: WeightSets) -> None:
+        with self._lock:
+            if sets is not self._now[1]:
+                return
+            unstable = {sorted(self._weights)[i] for i in sets.unstable}
+            self._weights -= unstable
+            log.info("%d weights change often and are inputs from now on", len(unstable))
+            self._build()
 
 
 def _target(gm: fx.GraphModule) -> Target:

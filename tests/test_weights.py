@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import sol_dynamo
-from sol_dynamo.backend import sol
+from sol_dynamo.backend import compiled, sol
 from sol_dynamo.runtime import tensors, weights
 from sol_dynamo.runtime.weights import WeightSets
 
@@ -656,3 +656,19 @@ def test_threads(how):
     for t in running:
         t.join()
     assert not wrong, wrong
+
+
+def test_a_weight_that_keeps_changing_becomes_an_input():
+    """Packing it again at each call would cost more than it saves; results are right throughout."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(5, 19, 3, padding=1), torch.nn.Conv2d(19, 7, 1))
+    f = torch.compile(model.eval(), backend=sol)
+    x = torch.rand(2, 5, 9, 8)
+    compiled.clear()
+    with torch.no_grad():
+        for _ in range(8):
+            model[0].weight.add_(0.25)
+            torch.testing.assert_close(f(x), model(x))
+    first, second = compiled
+    assert first.program.buffers["arg0_1"].scope == "weight"
+    assert second.program.buffers["arg0_1"].scope == "input"
+    assert [b.scope for b in second.program.buffers.values() if b.scope == "weight"]  # the others

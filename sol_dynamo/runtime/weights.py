@@ -172,7 +172,7 @@ class WeightSets:
         one to the next, in one set (training, KV caches; evaluation after each epoch does not
         count), and those made in inference mode, whose elements all have to be read at each call.
         """
-        return set(self._unstable)
+        return self._unstable
 
     def refresh(self, tensors: Iterable[torch.Tensor] | None = None) -> None:
         """Have the sets with any of these tensors (None: all sets), or their memory, made anew."""

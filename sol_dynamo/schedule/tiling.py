@@ -46,6 +46,7 @@ MAX_UNITS = 32  # units of a kernel: enough to balance threads, few enough to st
 UNROLLED_TAPS = 25  # windows up to 5x5 are written out
 LONG_SUM = 256  # terms from which a contraction sums in parts: eager's kernels do so too
 PART = 128
+PACKED_POINTS = 8  # uses of each element from which a copy in the order of the walk pays
 POINTS = 1 << 14  # points of a pointwise unit
 
 
@@ -57,6 +58,7 @@ class Plan:
     buffers: dict[str, Buffer]
     packs: list[Loops]
     caps: Caps
+    copies: list[Kernel]
 
     def address(self, buffer: str, index: tuple[Index, ...]) -> Index:
         return self.buffers[buffer].address(index)
@@ -67,15 +69,28 @@ def tile(program: Program, caps: Caps) -> Program:
     buffers, packs = dict(program.buffers), list(program.packs)
     kernels: list[Kernel | Extern] = []
     packed: dict = {}
+    copies: list[Kernel] = []  # of inputs that are used as weights are, before all else
     for k in program.kernels:
         if isinstance(k, Extern):
             kernels.append(k)
             continue
-        plan = Plan(k, buffers, packs, caps)
+        plan = Plan(k, buffers, packs, caps, copies)
         normalize(plan)
         schedule_kernel(plan, packed)
         kernels.append(plan.kernel)
-    return replace(program, buffers=buffers, kernels=tuple(kernels), packs=tuple(packs))
+    for n, k in enumerate(copies):
+        plan = Plan(k, buffers, packs, caps, [])
+        schedule_pointwise(plan)
+        copies[n] = plan.kernel
+    shift = len(copies)
+    bands = [replace(d, first=d.first + shift, last=d.last + shift) for d in program.depth_first]
+    return replace(
+        program,
+        buffers=buffers,
+        kernels=(*copies, *kernels),
+        packs=tuple(packs),
+        depth_first=tuple(bands),
+    )
 
 
 # -- normal form -----------------------------------------------------------------------------
@@ -705,7 +720,7 @@ def schedule_contraction(plan: Plan, packed: dict) -> None:
     widest = max(1, plan.caps.l2 * 3 // 8 // column_bytes)  # two blocks of weights stay in L2
     nv, tc = tile_size(n, points, width, plan.caps.max_accumulators, aliased, widest)
     nb = nv * width
-    if plan.buffers[r.b.buffer].scope == "weight":
+    if _packs(plan, r):
         nest = _pack(plan, r, nest, nb, packed)
     size = DTYPES[nest.stores[0].values[0].dtype][0]
     kk = prod(a.extent for a in r.k)
@@ -822,6 +837,14 @@ def _address_step(plan: Plan, e: Expr, axis: Axis) -> int:
     return max(steps, key=abs, default=0)
 
 
+def _packs(plan: Plan, r: Roles) -> bool:
+    """Weights always, once; inputs that are scattered along N, at each call, where that pays."""
+    scope = plan.buffers[r.b.buffer].scope
+    step = plan.address(r.b.buffer, r.b.index).coefficient(r.n.symbol)
+    scattered = step != 1 and prod(a.extent for a in r.m) >= PACKED_POINTS
+    return scope == "weight" or (scope == "input" and scattered)
+
+
 def _pack(plan: Plan, r: Roles, nest: Loops, nb: int, packed: dict) -> Loops:
     """B[k..., n] ==> packed[n // nb][k...][n % nb], contiguous in the order of the walk."""
     n, count = r.n, -(-r.n.extent // nb)
@@ -832,8 +855,9 @@ def _pack(plan: Plan, r: Roles, nest: Loops, nb: int, packed: dict) -> Loops:
     shape = (*(a.extent for a in others), count, *(a.extent for a in ks), nb)
     key = (r.b.buffer, tuple(r.b.index), tuple(shape))
     if key not in packed:
-        name = f"{plan.kernel.name}_packed"
-        plan.buffers[name] = Buffer(name, r.b.dtype, shape, _contiguous(shape), scope="weight")
+        name, once = f"{plan.kernel.name}_packed", plan.buffers[r.b.buffer].scope == "weight"
+        scope = "weight" if once else "arena"
+        plan.buffers[name] = Buffer(name, r.b.dtype, shape, _contiguous(shape), scope=scope)
         block, lane = Index.of("block"), Index.of("lane")
         point = block * nb + lane
         mask = (n.extent - 1 - point,) if n.extent % nb else ()
@@ -847,7 +871,12 @@ def _pack(plan: Plan, r: Roles, nest: Loops, nb: int, packed: dict) -> Loops:
             *(Index.of(a.symbol) for a in ks),
             lane,
         )
-        plan.packs.append(Loops(axes, (Store((name,), where, (value,)),)))
+        copy = Loops(axes, (Store((name,), where, (value,)),))
+        if once:
+            plan.packs.append(copy)
+        else:
+            why = "moves data: an input that is used as weights are, in the order of its walk"
+            plan.copies.append(Kernel(name, (copy,), origin=plan.kernel.origin, note=why))
         packed[key] = name
     name = packed[key]
     v = Index.of(n.symbol)
