@@ -24,7 +24,7 @@ BOUNDS = {
     "log1p": 0.51, "log2": 0.51, "log10": 0.51, "sin": 0.51, "cos": 0.51, "tan": 0.51, "pow": 0.51,
     "sqrt": 0.5, "rsqrt": 1.5, "floor": 0, "ceil": 0, "trunc": 0, "round": 0,
 }  # fmt: skip
-WITHOUT_FMA = {"sigmoid": 1.5, "tanh": 1.25, "erf": 1.25}  # machines before 2013
+WITHOUT_FMA = {"sigmoid": 1.5, "tanh": 1.25, "erf": 1.3}  # machines before 2013
 # other than numpy's float64 functions
 REFERENCE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
@@ -131,7 +131,7 @@ def test_every_lane_count_gives_the_same_bits(library: ctypes.CDLL, name: str) -
 
 
 def test_difficult_angles(library: ctypes.CDLL) -> None:
-    """Floats next to multiples of pi/2, where reduction cancels most (Muller 2016, table 11.1)."""
+    """Floats next to multiples of pi/2, where reduction cancels most (Muller, 2016)."""
     with mpmath.workprec(200):
         n = [k for e in range(1, 40) for k in (2**e - 1, 2**e + 1, int(1.37 * 2**e), 3 * 2**e + 5)]
         x = np.array([float(k * mpmath.pi / 2) for k in n] + [16367173.0 * 2**72], np.float32)

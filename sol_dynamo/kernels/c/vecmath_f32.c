@@ -44,7 +44,7 @@ static inline i32 sol_any_i32xN(i32xN m)
   return any;
 }
 
-/* -- rounding and roots: exact, or correctly rounded ------------------------------------------ */
+/* -- rounding (exact) and roots --------------------------------------------------------------- */
 
 /* x + 2^23 has no fraction, and the sum rounds half to even; larger x are integers already */
 static inline f32xN sol_round_f32xN(f32xN x)
@@ -71,12 +71,14 @@ static inline f32xN sol_trunc_f32xN(f32xN x)
   return sol_signed_f32xN(sol_floor_f32xN(sol_magnitude_f32xN(x)), x);
 }
 
+/* correctly rounded */
 static inline f32xN sol_sqrt_f32xN(f32xN x)
 {
   for (int i = 0; i < (int)(sizeof x / 4); i++) x[i] = __builtin_sqrtf(x[i]);
   return x;
 }
 
+/* as eager's; 1.48 ulp, since two roundings add up */
 static inline f32xN sol_rsqrt_f32xN(f32xN x)
 {
   return 1.0f / sol_sqrt_f32xN(x);
@@ -187,6 +189,7 @@ static inline f32xN sol_exp_pair_f32xN(f32xN x, f32xN *low)
   return sol_scale_f32xN(high, n);
 }
 
+/* 0.88 ulp, 0.89 without FMA */
 static inline f32xN sol_exp_f32xN(f32xN x)
 {
   f32xN n;
@@ -194,6 +197,7 @@ static inline f32xN sol_exp_f32xN(f32xN x)
   return sol_scale_f32xN(1 + p, n);
 }
 
+/* 2^n p + (2^n - 1), which keeps its precision near zero; 0.505 ulp */
 static inline f64xN sol_expm1_wide_f64xN(f64xN x)
 {
   f64xN s, p = sol_exp_parts_f64xN(x, &s);
@@ -205,7 +209,8 @@ static inline f32xN sol_expm1_f32xN(f32xN x)
   return sol_signed_f32xN(sol_expm1_wide_f32xN(sol_clamp_f32xN(x, -30.0f, 89.0f)), x);
 }
 
-/* t / (1 + t) or 1 / (1 + t) with t = exp(-|x|), which cannot overflow */
+/* t / (1 + t) or 1 / (1 + t) with t = exp(-|x|), which cannot overflow; 0.90 ulp, 1.46 without
+   FMA */
 static inline f32xN sol_sigmoid_f32xN(f32xN x)
 {
   const f32xN zero = {0}, one = zero + 1;
@@ -216,7 +221,8 @@ static inline f32xN sol_sigmoid_f32xN(f32xN x)
   return sol_quotient_f32xN(n, nl, d, dl);
 }
 
-/* (1 - t) / (1 + t) with t = exp(-2|x|), but x + x^3 q(x^2) near zero, error 2^-29.7 */
+/* (1 - t) / (1 + t) with t = exp(-2|x|), but x + x^3 q(x^2) near zero, error 2^-29.7;
+   0.73 ulp, 1.00 without FMA */
 static inline f32xN sol_tanh_f32xN(f32xN x)
 {
   const f32xN a = sol_clamp_f32xN(sol_magnitude_f32xN(x), 0.0f, 10.0f), s = a * a;
@@ -232,7 +238,7 @@ static inline f32xN sol_tanh_f32xN(f32xN x)
 }
 
 /* x + x q(x^2) below 1, error 2^-29.4; above, 1 - exp(-g(x)), error 2^-29.7, which is 1 from 4 on.
-   Exponentials of polynomials: Juffa, "my_erff" (2016). */
+   The exponential of a polynomial is N. Juffa's idea. 1.06 ulp, 1.26 without FMA. */
 static inline f32xN sol_erf_f32xN(f32xN x)
 {
   const f32xN a = sol_clamp_f32xN(sol_magnitude_f32xN(x), 0.0f, 4.0f), s = a * a;
@@ -253,10 +259,11 @@ static inline f32xN sol_erf_f32xN(f32xN x)
   return sol_signed_f32xN(sol_select_f32xN(a < 1, a + a * q, large), x);
 }
 
-/* -- logarithms ------------------------------------------------------------------------------- */
+/* -- logarithms: log2, log10 and log1p within 0.501 ulp --------------------------------------- */
 
-/* k log(2) + f - f^2/2 + f^3 q(f) with f = m - 1, error 2^-27.6, after Cephes (Moshier 1992); the
-   first sum is split exactly into two floats, since k = -1 and f near 1/2 cancel */
+/* k log(2) + f - f^2/2 + f^3 q(f) with f = m - 1, error 2^-27.6, the form of Cephes' logf
+   (Moshier); the first sum is split exactly into two floats, since k = -1 and f near 1/2 cancel.
+   0.90 ulp, 0.92 without FMA. */
 static inline f32xN sol_log_f32xN(f32xN x)
 {
   f32xN k, f = sol_split_f32xN(x, &k) - 1;
@@ -317,8 +324,8 @@ static inline f32xN sol_log1p_f32xN(f32xN x)
 /* -- trigonometry ----------------------------------------------------------------------------- */
 
 /* Angles up to 2^22 are reduced in double with pi in two parts: n times the first, of 29 bits, is
-   exact, and what remains is known to 2^-59. Larger ones go lane by lane through libm, which
-   reduces them with as many digits of pi as they need (Payne & Hanek 1983). */
+   exact, and what remains is known to 2^-59. Larger ones go lane by lane through libm's double
+   functions, which use as many digits of pi as it takes (Payne & Hanek 1983). 0.501 ulp. */
 
 
 /* sin(r + n pi) = (-1)^n sin(r) */
@@ -398,7 +405,7 @@ static inline f64xN sol_pow_wide_f64xN(f64xN m, f64xN k, f64xN y)
   return s + s * sol_expm1_near_f64xN((l - (t - 0x1.8p52)) * 0x1.62e42fefa39efp-1);
 }
 
-/* the special cases of C99, F.9.4.4 */
+/* the special cases of C99, F.9.4.4; 0.502 ulp over 2^31 pairs */
 static inline f32xN sol_pow_f32xN(f32xN x, f32xN y)
 {
   const f32xN a = sol_magnitude_f32xN(x), half = y * 0.5f, one = (f32xN){0} + 1;
