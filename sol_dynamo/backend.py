@@ -24,6 +24,7 @@ from . import compat, fx_passes, spec
 from .config import Config, check_mode, config
 from .ir import Program, show
 from .lowering import lower
+from .lowering.graph import DTYPE
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .target import Executable, Target, get_target
@@ -119,6 +120,8 @@ def unsupported(gm: fx.GraphModule) -> str | None:
         for v in values if isinstance(values, (tuple, list)) else (values,):
             if isinstance(v, torch.Tensor):
                 devices.add(v.device.type)
+                if v.dtype not in DTYPE or v.layout != torch.strided:
+                    return f"a tensor of {v.dtype}, {v.layout}"
                 if any(not isinstance(s, int) for s in v.shape):
                     return "symbolic sizes"
             elif n.op == "call_function" and v is not None:

@@ -291,3 +291,15 @@ def test_torch_compile(part):
                 compare(call, ROWS[call.op].check, got, k, tensors)
                 assert strides(got, eager), f"{call.op}: {got.stride()} not {eager.stride()}"
     assert len(compiled) == 1, "the graph was left to ATen"
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_unknown_dtypes_are_left_to_aten(dtype):
+    def f(x):
+        return x.to(dtype), x + 1
+
+    torch._dynamo.reset()
+    x = torch.randn(3, 5)
+    for got, eager in zip(torch.compile(f, backend=sol)(x), f(x), strict=True):
+        assert got.dtype == eager.dtype
+        assert torch.equal(got.to(torch.complex64), eager.to(torch.complex64))

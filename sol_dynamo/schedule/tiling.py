@@ -372,14 +372,15 @@ def _vector_axis(plan: Plan, nest: Loops) -> str | None:
 
 
 def lanes(plan: Plan, *nests: Loops) -> int:
-    """Vector lanes for the widest floating type that the nests touch."""
+    """Vector lanes for the widest floating type that the nests touch; half precision is computed
+    in float32."""
     sizes = [
         DTYPES[e.dtype][0]
         for n in nests
         for e in walk(*expressions(n))
         if DTYPES[e.dtype][1] == "f"
     ]
-    return max(plan.caps.vector_bytes // max(sizes, default=4), 2)
+    return max(plan.caps.vector_bytes // max([*sizes, 4]), 2)
 
 
 def even(extent: int, most: int) -> int:
