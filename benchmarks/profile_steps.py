@@ -44,11 +44,11 @@ def measure(model, x, repeats: int) -> list[tuple[float, str, int, int]]:
     named = steps(one.program)
     times = (ctypes.c_double * (len(named) + 1))()
     best = np.full(len(named), np.inf)
-    one.executable.times = times
+    one.executable.times = times  # type: ignore[attr-defined]
     for _ in range(repeats):
         run(x)
         best = np.minimum(best, np.diff(np.array(times)))
-    one.executable.times = None
+    one.executable.times = None  # type: ignore[attr-defined]
     return [(t, *n) for t, n in zip(best.tolist(), named, strict=True)]
 
 

@@ -113,7 +113,8 @@ def _pow(x: Expr, e: Any) -> Expr:
     if isinstance(e, Expr):
         return op("pow", x, e)
     square, one = op("mul", x, x), like(x, 1)
-    special = {0: lambda: one, 1: lambda: x, 2: lambda: square, 3: lambda: op("mul", square, x)}
+    special: dict[float, Callable[[], Expr]] = {0: lambda: one, 1: lambda: x, 2: lambda: square}
+    special[3] = lambda: op("mul", square, x)
     special |= {0.5: lambda: op("sqrt", x), -0.5: lambda: op("rsqrt", x)}
     special |= {-1: lambda: op("div", one, x), -2: lambda: op("div", one, square)}
     return special[e]() if e in special else op("pow", x, like(x, e))
