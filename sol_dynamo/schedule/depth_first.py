@@ -29,12 +29,7 @@ def depth_first(program: Program, caps: Caps) -> Program:
     bands, chunked = [], {}
     for first, last, n in runs:
         inside = set(range(first, last))
-        bases = {
-            program.base(b).name
-            for p in inside
-            for b in (*read(kernels[p]), *written(kernels[p]))
-            if program.buffers[b].scope != "local"
-        }
+        bases = set().union(*(_by_image(program, kernels[p])[0] for p in inside))
         outer = {
             program.base(b).name
             for p, k in enumerate(program.kernels)
@@ -46,8 +41,6 @@ def depth_first(program: Program, caps: Caps) -> Program:
         private = set()
         for name in bases:
             b = program.buffers[name]
-            if b.scope == "weight" or not _is_batched(b, n):
-                continue
             if b.scope == "arena" and name not in outer:
                 private.add(name)
             else:
@@ -75,15 +68,23 @@ def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
     """(first, last, images) of the longest runs that can go image by image, from two kernels on."""
     found: list[tuple[int, int, int]] = []
     current: tuple[int, int, int] | None = None
+    images: set[str] = set()  # what the current run reads or writes image by image
+    whole: set[str] = set()  # what it reads otherwise
     for p, k in enumerate(program.kernels):
         n = _batch(program, k)
         if n is not None and n >= 2 * caps.cores and _intensity(program, k, n) >= MIN_INTENSITY:
-            if current is not None and current[2] == n:
+            more_images, more_whole = _by_image(program, k)
+            clash = (images | more_images) & (whole | more_whole)
+            if current is not None and current[2] == n and not clash:
                 current = (current[0], p + 1, n)
+                images |= more_images
+                whole |= more_whole
                 continue
             if current is not None:
                 found.append(current)
-            current = (p, p + 1, n)
+            # an argument taken both ways has no one place for an image
+            current = None if more_images & more_whole else (p, p + 1, n)
+            images, whole = more_images, more_whole
         elif current is not None:
             found.append(current)
             current = None
@@ -113,7 +114,10 @@ def _batch(program: Program, k: Kernel | Extern) -> int | None:
                 return None
             base = program.base(e.buffer)
             if along and (
-                not base.shape or base.shape[0] != b.shape[0] or base.strides[0] != b.strides[0]
+                base.scope == "weight"  # a row for each image: packed weights have one place
+                or not base.shape
+                or base.shape[0] != b.shape[0]
+                or base.strides[0] != b.strides[0]
             ):
                 return None
         for s in nest.stores:
@@ -124,6 +128,21 @@ def _batch(program: Program, k: Kernel | Extern) -> int | None:
                 ):
                     return None
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _by_image(program: Program, k: Kernel) -> tuple[set[str], set[str]]:
+    """The memory that a kernel touches at the image it works on, and what it reads otherwise. Sizes
+    do not tell: a weight may have as many rows as there are images."""
+    images: set[str] = set()
+    whole: set[str] = set()
+    for nest in k.body:
+        axis = batch_axis(nest)
+        for e in loads(nest):
+            along = bool(e.index) and e.index[0] == Index.of(axis)
+            (images if along else whole).add(program.base(e.buffer).name)
+        images.update(program.base(b).name for s in nest.stores for b in s.buffers)
+    local = {b for b in images | whole if program.buffers[b].scope == "local"}
+    return images - local, whole - local
 
 
 def batch_axis(nest: Loops) -> str | None:

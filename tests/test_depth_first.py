@@ -1,0 +1,58 @@
+"""Runs of kernels that go image by image: which memory moves with the image, and which does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from accuracy import check
+from torch.nn import functional
+
+from sol_dynamo.backend import compiled
+from sol_dynamo.target import get_target
+
+
+def images() -> int:
+    """A batch that is large enough to be cut."""
+    return 2 * get_target("cpu").caps.cores
+
+
+def two_convolutions(x, v, w):
+    return functional.conv2d(functional.conv2d(x, v), w)
+
+
+def tensors(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return [torch.randn(s, generator=g) for s in shapes]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_input_with_a_row_for_each_image_is_not_a_batch(more):
+    """Filters that are inputs, as many as there are images; one more is the near miss."""
+    n, rows = images(), images() + more
+    args = tensors((n, 3, 6, 6), (rows, 3, 3, 3), (rows, rows, 1, 1))
+    check(two_convolutions, two_convolutions, *args)
+    assert compiled[-1].program.depth_first
+
+
+def test_an_argument_taken_as_a_batch_and_as_a_whole():
+    def f(x):
+        return functional.conv2d(functional.conv2d(x, x), x[:, :, :1, :1])
+
+    n = images()
+    check(f, f, *tensors((n, n, 3, 3)))
+
+
+def test_a_weight_with_a_row_for_each_image():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            first, second, place = tensors((4, 3, 3, 3), (5, 4, 3, 3), (images(), 4, 4, 4))
+            self.first, self.second = torch.nn.Parameter(first), torch.nn.Parameter(second)
+            self.place = torch.nn.Parameter(place)
+
+        def forward(self, x):
+            first, second, place = (p.to(x.dtype) for p in (self.first, self.second, self.place))
+            return functional.conv2d(functional.conv2d(x, first) + place, second)
+
+    net = Net()
+    check(net, net, *tensors((images(), 3, 6, 6)))
