@@ -44,10 +44,11 @@ def depth_first(program: Program, caps: Caps) -> Program:
         }
         outer |= {program.base(o).name for o in program.outputs if o}
         private = set()
+        images, _ = _along(program, program.kernels[first:last])
         for name in bases:
             b = program.buffers[name]
-            if b.scope == "weight" or not _is_batched(b, n):
-                continue
+            if name not in images:
+                continue  # read whole by every image, whatever its first size is
             if b.scope == "arena" and name not in outer:
                 private.add(name)
             else:
@@ -89,7 +90,26 @@ def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
             current = None
     if current is not None:
         found.append(current)
-    return [r for r in found if r[1] - r[0] > 1]
+    return [r for r in found if r[1] - r[0] > 1 and _separable(program, r)]
+
+
+def _along(program: Program, kernels) -> tuple[set[str], set[str]]:
+    """Memory that is walked image by image, and memory that every image reads whole."""
+    images, whole = set(), set()
+    for k in kernels:
+        for nest in k.body:
+            axis = batch_axis(nest)
+            images |= {program.base(b).name for s in nest.stores for b in s.buffers}
+            for e in loads(nest):
+                along = axis is not None and e.index and e.index[0] == Index.of(axis)
+                (images if along else whole).add(program.base(e.buffer).name)
+    return images, whole
+
+
+def _separable(program: Program, run: tuple[int, int, int]) -> bool:
+    images, whole = _along(program, program.kernels[run[0] : run[1]])
+    constant = {b for b in images if program.buffers[b].scope == "weight"}
+    return not images & whole and not constant
 
 
 def _batch(program: Program, k: Kernel | Extern) -> int | None:
