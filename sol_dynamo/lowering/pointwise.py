@@ -199,14 +199,17 @@ _TENSORS = {  # how many leading arguments are values; the others are attributes
 
 def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     expression, kind = POINTWISE[node.target]
+    logic = _BOOL.get(node.target)
     out = DTYPE[node.meta["val"].dtype]
     dtype = _promoted(list(args), out, kind)
     if node.target in (aten.div.Tensor, aten.div.Scalar) and DTYPES[dtype][1] != "f":
         return NotHandled("integer division")
     if node.target in (aten.neg.default, aten.abs.default) and DTYPES[dtype][1] not in "fi":
         return NotHandled(f"{dtype} argument")
-    if DTYPES[dtype][1] == "b" and kind != "args" and node.target not in _BOOL_OK:
-        return NotHandled("bool arithmetic")
+    if DTYPES[dtype][1] == "b" and kind != "args":
+        if logic is None or kwargs or len(args) != 2:
+            return NotHandled("bool arithmetic")
+        expression = lambda a, b: op(logic, a, b)  # noqa: E731
     if DTYPES[dtype][1] in "iu" and node.target in _ROUNDING:
         return NotHandled("rounding of integers")
     if isinstance(kwargs.get("rounding_mode"), str) and DTYPES[dtype][1] != "f":
@@ -227,7 +230,10 @@ def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     return low.pointwise(low.output(node), value)
 
 
-_BOOL_OK = frozenset((aten.mul.Tensor, aten.maximum.default, aten.minimum.default))
+_BOOL = {  # what arithmetic means between truth values
+    aten.mul.Tensor: "and", aten.minimum.default: "and",
+    aten.add.Tensor: "or", aten.maximum.default: "or",
+}  # fmt: skip
 _ROUNDING = frozenset(
     (aten.floor.default, aten.ceil.default, aten.trunc.default, aten.round.default)
 )

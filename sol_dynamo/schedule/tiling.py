@@ -357,14 +357,15 @@ def _vector_axis(plan: Plan, nest: Loops) -> str | None:
 
 
 def lanes(plan: Plan, *nests: Loops) -> int:
-    """Vector lanes for the widest floating type that the nests touch."""
+    """Vector lanes for the widest floating type that the nests touch; 16-bit floats are computed
+    as 32-bit ones."""
     sizes = [
         DTYPES[e.dtype][0]
         for n in nests
         for e in walk(*expressions(n))
         if DTYPES[e.dtype][1] == "f"
     ]
-    return max(plan.caps.vector_bytes // max(sizes, default=4), 2)
+    return max(plan.caps.vector_bytes // max([4, *sizes]), 2)
 
 
 def even(extent: int, most: int) -> int:
