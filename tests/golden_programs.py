@@ -237,9 +237,7 @@ def argmax(rows: int = 6, cols: int = 23) -> Golden:
     )
 
 
-def _norm(
-    name: str, statistics: Callable, parts: tuple[str, ...], rows: int, cols: int
-) -> Golden:
+def _norm(name: str, statistics: Callable, parts: tuple[str, ...], rows: int, cols: int) -> Golden:
     """(x - mean) / sqrt(var + eps) * weight + bias; `statistics` gives the nests before the last
     one, and mean and variance from the local buffers named in `parts`."""
     eps = 1e-5
@@ -382,9 +380,7 @@ def max_pool_indices(n_: int = 2, c_: int = 3, h_: int = 9, w_: int = 10) -> Gol
     )
 
 
-def inverted_residual(
-    n_: int = 2, c_: int = 8, m_: int = 24, h_: int = 12, w_: int = 10
-) -> Golden:
+def inverted_residual(n_: int = 2, c_: int = 8, m_: int = 24, h_: int = 12, w_: int = 10) -> Golden:
     """x + project(relu6(depthwise(relu6(expand(x))))), depth first: rows of the expansion are kept
     in a ring of 3, computed row by row as the output's rows need them."""
     x = buffer("x", (n_, c_, h_, w_), scope="input", inner="channels")

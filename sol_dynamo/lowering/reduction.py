@@ -336,8 +336,8 @@ def max_pool(low, node, x, kernel, stride=(), padding=(0,), dilation=(1,), ceil_
         low.compute(out, axes, where, v, Reduce("max", x.dtype))
         return out, None
     second = low.output(node, 1)
-    # Eager keeps the first of equal numbers but the last NaN: NaN at p is said to be at -1 - p. What
-    # the mask keeps out is -inf at the greatest position, and so loses every tie.
+    # Eager keeps the first of equal numbers but the last NaN: NaN at p is said to be at -1 - p.
+    # What the mask keeps out is -inf at the greatest position, and so loses every tie.
     position = Iota(index[-2] * x.shape[-1] + index[-1], "i64")
     mirrored = Op("sub", (Const(-1, "i64"), position), "i64")
     place = Op("where", (Op("isnan", (v,), "bool"), mirrored, position), "i64")

@@ -891,12 +891,11 @@ class NestEmitter:
         """Combine one point (or one vector of points) into its accumulator; new: None for none."""
         nest, vector = self.kernel.body[k], self.kernel.schedules[k].vector
         key, kept = self._register_key(store.buffers[0], index, lanes)
-        slot = ()
-        if lanes > 1 and nest.axis(vector[0].rsplit(".", 1)[0]).kind == "reduce":
-            slot = (lanes, self.lane_offset)
+        split = vector is not None and nest.axis(vector[0].rsplit(".", 1)[0]).kind == "reduce"
+        slot = (lanes, self.lane_offset) if split and lanes > 1 else ()
         acc = self.partials[k].get((store, key, slot))
         if acc is None:
-            acc = self._new_accumulator(k, store, point, lanes, kept, bool(slot))
+            acc = self._new_accumulator(k, store, point, lanes, kept, split)
             self.partials[k][store, key, slot] = acc
         if new is not None:
             reduce.accumulate(self.expr, store.reduce.monoid, acc.values, new)
