@@ -651,7 +651,7 @@ class NestEmitter:
             if s.reduce is None or len(s.values) != 1:
                 return None
             identity = MONOIDS[s.reduce.monoid].identity[0]
-            for mask in {m for m in self._masks(k) if axis in m.symbols}:
+            for mask in dict.fromkeys(m for m in self._masks(k) if axis in m.symbols):
                 if not vanishes(s.values[0], mask, identity) or not mask.is_affine_in(axis):
                     continue
                 others = [a for a in mask.symbols if a != axis]

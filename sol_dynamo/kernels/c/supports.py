@@ -181,6 +181,6 @@ def _exchange(p: Program, k: Kernel) -> Iterator[str]:
             store = next(s for s in nest.stores if e.buffer in s.buffers)
             if store.index != first:
                 yield f"{e.buffer} has another index than {nest.stores[0].buffers[0]}"
-    for name in {b for n in k.body for s in n.stores for b in s.buffers}:
+    for name in (b for n in k.body for s in n.stores for b in s.buffers):
         if p.buffers[name].scope == "local" and p.buffers[name].base is not None:
             yield f"{name} is a view of a local buffer"
