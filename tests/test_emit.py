@@ -540,6 +540,14 @@ def test_bool_arithmetic() -> None:
     )
 
 
+def test_attached_nest_that_nobody_reads() -> None:
+    """The powers of a softmax are kept for the matmul's kernel too: stored at divided indices."""
+    w, x = torch.randn(2, 2), torch.randn(2, 2, 1, 2)
+    torch._dynamo.reset()
+    f = torch.compile(lambda x: torch.softmax(x, 3) @ w, backend="sol")
+    torch.testing.assert_close(f(x), torch.softmax(x, 3) @ w)
+
+
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 1, 1)])
 def test_max_pool_positions(size: int, stride: int, padding: int) -> None:
     """Eager keeps the first of equal numbers, and the last of several NaN."""

@@ -512,13 +512,13 @@ class NestEmitter:
         for d, component in enumerate(index):
             if component.is_const:
                 continue
-            (symbol,) = component.symbols
-            if nest.axis(symbol).kind == "scan":
-                continue  # from its first point on
-            if region[d] is not None:
-                needed[symbol] = self._within(nest.axis(symbol), *region[d])
-            elif symbol in host:  # it writes memory that nothing here reads: along its host's axes
-                needed[symbol] = host[symbol]
+            for symbol in component.symbols:
+                if nest.axis(symbol).kind == "scan":
+                    continue  # from its first point on
+                if region[d] is not None:  # then the component is an axis by itself
+                    needed[symbol] = self._within(nest.axis(symbol), *region[d])
+                elif symbol in host:  # nothing here reads what it writes: along its host's axes
+                    needed[symbol] = host[symbol]
         for a in nest.axes:
             needed.setdefault(a.symbol, (Index(), a.extent))
         return needed

@@ -174,7 +174,7 @@ def _exchange(p: Program, k: Kernel) -> Iterator[str]:
         if not scheduled:
             continue
         first = nest.stores[0].index
-        for i in first:
+        for i in first if readers else ():
             if not i.is_const and i != Index.of(next(iter(i.symbols))):
                 yield f"{nest.name} is attached and stores at {i}"
         for e in readers:
