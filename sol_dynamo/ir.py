@@ -234,7 +234,9 @@ class Schedule:
     vector: tuple[str, int] | None = None  # the loop whose points are lanes, and how many
     at: tuple[str, str] | None = None  # (nest, loop): computed there, for what that needs
     store_at: str | None = None  # loop of that nest at which its local buffers live (None: `at`)
-    fold: Mapping[str, int] = field(default_factory=dict)  # buffer -> rows of its ring
+    # buffer -> rows of it that are held; with `store_at`, a ring: of the dimension that moves with
+    # the loops between `store_at` and `at`, and rows that it holds are not computed again
+    fold: Mapping[str, int] = field(default_factory=dict)
     peel: frozenset[str] = frozenset()  # loops whose border iterations are code of their own
     outline: str | None = None  # the loop whose body is a function, shared where the text is equal
     partial: str | None = None  # a reduce loop: each iteration sums apart, then adds to the total

@@ -357,13 +357,20 @@ def _static(x: Index, ranges: Mapping[str, Range]) -> bool:
     return True
 
 
+def _multiples(x: Index, m: Index) -> set[int]:
+    """By which factors a mask's terms cancel terms of x: 2 - 2*i is twice 1 - i."""
+    terms = dict(m.terms)
+    return {1} | {c // terms[a] for a, c in x.terms if a in terms and c // terms[a] > 1}
+
+
 def _nonnegative(x: Index, facts: Iterable[Index], ranges: Mapping[str, Range]) -> bool:
     """Whether x >= 0 follows from the ranges and, at most, one mask."""
     x = x.simplify(ranges)
     if x.bounds(ranges)[0] >= 0:
         return True
-    if any((x - m).simplify(ranges).bounds(ranges)[0] >= 0 for m in facts):
-        return True
+    for m in facts:
+        if any((x - m * k).simplify(ranges).bounds(ranges)[0] >= 0 for k in _multiples(x, m)):
+            return True
     if len(x.terms) == 1 and isinstance(x.terms[0][0], FloorDiv):
         (atom, c), k = x.terms[0], x.const
         if c == 1:  # y // d + k >= 0  ==>  y + k * d >= 0

@@ -126,10 +126,11 @@ def reference(f: Callable[..., object]) -> Callable[[list[Array]], list[Array]]:
 # -- programs --------------------------------------------------------------------------------
 
 
-def conv_bn_residual_relu() -> Golden:
+def conv_bn_residual_relu(
+    n_: int = 2, i_: int = 5, o_: int = 24, h_: int = 9, w_: int = 10
+) -> Golden:
     """relu(conv(x, w, padding=1) * scale + shift + residual), channels last, weights packed: the
     padding is a masked load, the weights' copy a pack nest, the rest an epilogue in registers."""
-    n_, i_, o_, h_, w_ = 2, 5, 24, 9, 10
     x = buffer("x", (n_, i_, h_, w_), scope="input", inner="channels")
     residual = buffer("residual", (n_, o_, h_, w_), scope="input", inner="channels")
     weight = buffer("weight", (o_, i_, 3, 3), scope="weight")
@@ -184,9 +185,8 @@ def conv_bn_residual_relu() -> Golden:
     )
 
 
-def softmax() -> Golden:
+def softmax(rows: int = 6, cols: int = 37) -> Golden:
     """Three nests of one row each in one kernel: maximum, sum of powers, quotient."""
-    rows, cols = 6, 37
     x = buffer("x", (rows, cols), scope="input")
     top, total = (buffer(s, (rows,), scope="local") for s in ("top", "total"))
     out = buffer("out", (rows, cols), scope="output")
@@ -212,9 +212,8 @@ def softmax() -> Golden:
     )
 
 
-def argmax() -> Golden:
+def argmax(rows: int = 6, cols: int = 23) -> Golden:
     """Value and position at once; the inputs have ties, infinities and NaN."""
-    rows, cols = 6, 23
     x = buffer("x", (rows, cols), scope="input")
     best = buffer("best", (rows,), scope="output")
     where = buffer("where", (rows,), "i64", "output")
@@ -226,9 +225,9 @@ def argmax() -> Golden:
 
     def inputs(rng: np.random.Generator) -> list[Array]:
         v = rng.integers(-3, 4, (rows, cols)).astype(np.float32)
-        v[1, [3, 17]] = np.nan
-        v[2] = -inf
-        v[3, [5, 20]] = inf
+        v[1 % rows, [3 % cols, 17 % cols]] = np.nan
+        v[2 % rows] = -inf
+        v[3 % rows, [5 % cols, 20 % cols]] = inf
         return [v]
 
     return Golden(
@@ -238,10 +237,10 @@ def argmax() -> Golden:
     )
 
 
-def _norm(name: str, statistics: Callable, parts: tuple[str, ...]) -> Golden:
+def _norm(name: str, statistics: Callable, parts: tuple[str, ...], rows: int, cols: int) -> Golden:
     """(x - mean) / sqrt(var + eps) * weight + bias; `statistics` gives the nests before the last
     one, and mean and variance from the local buffers named in `parts`."""
-    rows, cols, eps = 5, 33, 1e-5
+    eps = 1e-5
     x = buffer("x", (rows, cols), scope="input")
     weight, bias = (buffer(s, (cols,), scope="weight") for s in ("weight", "bias"))
     local = [buffer(s, (rows,), scope="local") for s in parts]
@@ -267,7 +266,7 @@ def _norm(name: str, statistics: Callable, parts: tuple[str, ...]) -> Golden:
     )
 
 
-def layer_norm() -> Golden:
+def layer_norm(rows: int = 5, cols: int = 33) -> Golden:
     """Two passes: the mean, then the squared deviations from it."""
 
     def statistics(x: Buffer, local: list[Buffer], space: dict[str, int]):
@@ -280,10 +279,10 @@ def layer_norm() -> Golden:
         ]
         return nests, mean, op("div", at(squares, "i"), f32(space["j"]))
 
-    return _norm("layer_norm", statistics, ("total", "squares"))
+    return _norm("layer_norm", statistics, ("total", "squares"), rows, cols)
 
 
-def layer_norm_welford() -> Golden:
+def layer_norm_welford(rows: int = 5, cols: int = 33) -> Golden:
     """One pass: count, mean and squared deviations as one tuple."""
 
     def statistics(x: Buffer, local: list[Buffer], space: dict[str, int]):
@@ -295,12 +294,11 @@ def layer_norm_welford() -> Golden:
         )
         return [nest], at(mean, "i"), op("div", at(squares, "i"), at(count, "i"))
 
-    return _norm("layer_norm_welford", statistics, ("count", "mean", "squares"))
+    return _norm("layer_norm_welford", statistics, ("count", "mean", "squares"), rows, cols)
 
 
-def gather() -> Golden:
+def gather(rows: int = 11, width: int = 19, n_: int = 7) -> Golden:
     """Rows of a table, their numbers data: a bind, with wrap and eager's error."""
-    rows, width, n_ = 11, 19, 7
     table = buffer("table", (rows, width), scope="weight")
     index = buffer("index", (n_,), "i64", "input")
     out = buffer("out", (n_, width), scope="output")
@@ -315,16 +313,15 @@ def gather() -> Golden:
             "out",
         ),
         lambda rng: [
-            np.array([0, 3, -1, 10, -11, 3, 5]),
+            np.resize(np.array([0, 3 % rows, -1, rows - 1, -rows, 3 % rows, 5 % rows]), n_),
             rng.standard_normal((rows, width)).astype(np.float32),
         ],
         reference(lambda i, t: t[i]),
     )
 
 
-def cumsum() -> Golden:
+def cumsum(rows: int = 4, cols: int = 29) -> Golden:
     """A scan: running sums, accumulated wide and rounded at each position."""
-    rows, cols = 4, 29
     x = buffer("x", (rows, cols), scope="input")
     out = buffer("out", (rows, cols), scope="output")
     value = Op("cast", (at(x, "i", "j"),), "f64")
@@ -341,11 +338,10 @@ def cumsum() -> Golden:
     )
 
 
-def max_pool_indices() -> Golden:
+def max_pool_indices(n_: int = 2, c_: int = 3, h_: int = 9, w_: int = 10) -> Golden:
     """3x3, stride 2, padding 1: value and position in the plane. What the mask keeps out is -inf at
     the greatest position, so that it loses every tie."""
-    n_, c_, h_, w_ = 2, 3, 9, 10
-    oh, ow = 5, 5
+    oh, ow = (h_ + 1) // 2, (w_ + 1) // 2
     x = buffer("x", (n_, c_, h_, w_), scope="input")
     best = buffer("best", (n_, c_, oh, ow), scope="output")
     where = buffer("where", (n_, c_, oh, ow), "i64", "output")
@@ -369,7 +365,7 @@ def max_pool_indices() -> Golden:
     def inputs(rng: np.random.Generator) -> list[Array]:
         v = rng.integers(-9, 10, x.shape).astype(np.float32)
         v[0, 0, :4, :4] = -inf
-        v[1, 2, 5, 5] = np.nan
+        v[-1, -1, h_ // 2, w_ // 2] = np.nan
         return [v]
 
     return Golden(
@@ -384,10 +380,9 @@ def max_pool_indices() -> Golden:
     )
 
 
-def inverted_residual() -> Golden:
+def inverted_residual(n_: int = 2, c_: int = 8, m_: int = 24, h_: int = 12, w_: int = 10) -> Golden:
     """x + project(relu6(depthwise(relu6(expand(x))))), depth first: rows of the expansion are kept
     in a ring of 3, computed row by row as the output's rows need them."""
-    n_, c_, m_, h_, w_ = 2, 8, 24, 12, 10
     x = buffer("x", (n_, c_, h_, w_), scope="input", inner="channels")
     w1 = buffer("w1", (c_, m_), scope="weight")
     w2 = buffer("w2", (3, 3, m_), scope="weight")
@@ -481,9 +476,8 @@ def inverted_residual() -> Golden:
     )
 
 
-def matmul() -> Golden:
+def matmul(m_: int = 35, n_: int = 40, k_: int = 21) -> Golden:
     """a @ b + bias in one nest: the sum starts at the bias; M and N have tails, a tile is a dot."""
-    m_, n_, k_ = 35, 40, 21
     a = buffer("a", (m_, k_), scope="input")
     b = buffer("b", (k_, n_), scope="input")
     bias = buffer("bias", (n_,), scope="input")
@@ -509,10 +503,9 @@ def matmul() -> Golden:
     )
 
 
-def attention() -> Golden:
+def attention(h_: int = 2, q_: int = 7, k_: int = 11, d_: int = 16) -> Golden:
     """softmax(q k^T / sqrt(d)) v, one pass over the keys: (m, l, o) is one tuple. A query's m and
     l are written once for each d, with equal values: one store has one index."""
-    h_, q_, k_, d_ = 2, 7, 11, 16
     q = buffer("q", (h_, q_, d_), scope="input")
     k, v = (buffer(s, (h_, k_, d_), scope="input") for s in ("k", "v"))
     score = buffer("score", (h_, q_, k_), scope="local")
@@ -549,9 +542,8 @@ def attention() -> Golden:
     )
 
 
-def cat_slices() -> Golden:
+def cat_slices(n_: int = 2, a_: int = 3, h_: int = 10) -> Golden:
     """cat((relu(x), x * 2), 1) * y: two producers write slices of one buffer, views of it."""
-    n_, a_, h_ = 2, 3, 10
     x = buffer("x", (n_, a_, h_), scope="input")
     y = buffer("y", (n_, 2 * a_, h_), scope="input")
     both = buffer("both", y.shape)
@@ -580,8 +572,8 @@ def cat_slices() -> Golden:
     )
 
 
-PROGRAMS: dict[str, Golden] = {
-    f.__name__: f()
+BUILDERS: dict[str, Callable[..., Golden]] = {
+    f.__name__: f
     for f in (
         conv_bn_residual_relu,
         softmax,
@@ -597,3 +589,4 @@ PROGRAMS: dict[str, Golden] = {
         cat_slices,
     )
 }
+PROGRAMS: dict[str, Golden] = {name: f() for name, f in BUILDERS.items()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from accuracy import check
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -100,20 +101,34 @@ def build(program: list[tuple], weights: dict[str, torch.Tensor]):
     return f
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-)
-@given(
+graphs = given(
     steps(),
     st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 13), st.integers(1, 18)),
     st.integers(0, 2**31),
 )
-def test_graph(program, shape, seed):
+common = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+
+
+def holds(program: list[tuple], shape: tuple[int, ...], seed: int) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     weights: dict[str, torch.Tensor] = {}
     f = build(program, weights)
     f(x)  # makes the weights
     check(f, f, x)
+
+
+@settings(max_examples=300, derandomize=True, **common)
+@graphs
+@example([("conv", 0, 1, 7)], (1, 1, 1, 3), 0)  # padding of an input that is packed
+@example([("conv", 0, 0, 7)], (1, 2, 1, 3), 0)  # every second point of a packed input
+def test_graph(program, shape, seed):
+    """The same graphs in each run."""
+    holds(program, shape, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, **common)
+@graphs
+def test_new_graphs(program, shape, seed):
+    """Other graphs in each run."""
+    holds(program, shape, seed)

@@ -278,6 +278,8 @@ def cases() -> Iterator[tuple[str, str, Program, Program]]:
     yield name, "may be -1..2", value(_masked(halved, (j,))), value(halved)
     upper = at(X, i, (j + 8) // 2, mask=(3 - j,), other=0.0)
     yield name, "may be 4..6", value(_masked(upper, (4 - j,))), value(upper)
+    twice = at(X, i, 2 * j, mask=(2 - j,), other=0.0)
+    yield name, "may be 0..10", value(_masked(twice, (3 - j,))), value(twice)
     never = at(X, i, j + 9, mask=(j - 9,), other=0.0)
     yield name, "may be 9..14", value(_masked(never, (j - 5,))), value(never)
     row = Bind("r", Iota(j), 6)

@@ -19,6 +19,7 @@ from .graph import DTYPE, Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
 WIDE = 1024
+_BOOL = {("max", "bool"): "any", ("min", "bool"): "all"}
 _FLOAT = ("f32", "f64", "f16", "bf16")
 
 
@@ -112,6 +113,7 @@ def _greatest(greatest: bool, dtype: str) -> str:
 def extremum(low, node, x, dim=(), keepdim=False) -> Any:
     name = _greatest(node.target is aten.amax.default, x.dtype)
     out = low.output(node)
+    name = _BOOL.get((name, out.dtype), name)
     reduce_into(
         low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype
     )
@@ -122,6 +124,7 @@ def extremum(low, node, x, dim=(), keepdim=False) -> Any:
 def extremum_of_all(low, node, x) -> Any:
     name = _greatest(node.target is aten.max.default, x.dtype)
     out = low.output(node)
+    name = _BOOL.get((name, out.dtype), name)
     reduce_into(low, out, x, _dims(None, len(x.shape)), False, name, lambda v, _: v, out.dtype)
     return out
 
@@ -341,11 +344,23 @@ def max_pool(low, node, x, kernel, stride=(), padding=(0,), dilation=(1,), ceil_
         low.compute(out, axes, where, v, Reduce("max", x.dtype))
         return out, None
     second = low.output(node, 1)
-    position = index[-2] * x.shape[-1] + index[-1]
-    if mask:
-        return NotHandled("max pooling with padding and indices")
-    low.compute((out, second), axes, where, (v, Iota(position, "i64")), Reduce("argmax", x.dtype))
-    return out, second
+    # Eager keeps the first of equal numbers but the last NaN: NaN at p is said to be at -1 - p.
+    # What the mask keeps out is -inf at the greatest position, and so loses every tie.
+    position = Iota(index[-2] * x.shape[-1] + index[-1], "i64")
+    mirrored = Op("sub", (Const(-1, "i64"), position), "i64")
+    place = Op("where", (Op("isnan", (v,), "bool"), mirrored, position), "i64")
+    for m in mask:
+        inside = Op("ge", (Iota(m), Const(0, "i64")), "bool")
+        place = Op("where", (inside, place, Const(2**63 - 1, "i64")), "i64")
+    found = low.buffer(f"{node.name}_place", "i64", second.shape, second.strides)
+    low.compute((out, found), axes, where, (v, place), Reduce("argmax", x.dtype))
+
+    def decoded(*i: Index) -> Expr:
+        p = low.load(found, i)
+        mirror = Op("sub", (Const(-1, "i64"), p), "i64")
+        return Op("where", (Op("lt", (p, Const(0, "i64")), "bool"), mirror, p), "i64")
+
+    return out, low.pointwise(second, decoded)
 
 
 @rule(aten.avg_pool2d.default)

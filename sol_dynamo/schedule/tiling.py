@@ -843,6 +843,9 @@ def _packs(plan: Plan, r: Roles) -> bool:
     scope = plan.buffers[r.b.buffer].scope
     step = plan.address(r.b.buffer, r.b.index).coefficient(r.n.symbol)
     scattered = step != 1 and prod(a.extent for a in r.m) >= PACKED_POINTS
+    along = {a.symbol for a in (*r.batch, *r.k, r.n)}
+    if not {s for i in (*r.b.index, *r.b.mask) for s in i.symbols} <= along:
+        return False
     return scope == "weight" or (scope == "input" and scattered)
 
 
@@ -854,18 +857,21 @@ def _pack(plan: Plan, r: Roles, nest: Loops, nb: int, packed: dict) -> Loops:
     ks = [*taps, *deep] if deep else list(r.k)
     others = [a for a in r.batch]
     shape = (*(a.extent for a in others), count, *(a.extent for a in ks), nb)
-    key = (r.b.buffer, tuple(r.b.index), tuple(shape))
+    key = (r.b, shape)
     if key not in packed:
         name, once = f"{plan.kernel.name}_packed", plan.buffers[r.b.buffer].scope == "weight"
         scope = "weight" if once else "arena"
         plan.buffers[name] = Buffer(name, r.b.dtype, shape, _contiguous(shape), scope=scope)
         block, lane = Index.of("block"), Index.of("lane")
         point = block * nb + lane
-        mask = (n.extent - 1 - point,) if n.extent % nb else ()
+        mask = [m.subst({n.symbol: point}) for m in r.b.mask]
+        if n.extent % nb:
+            mask.append(n.extent - 1 - point)
         index = tuple(i.subst({n.symbol: point}) for i in r.b.index)
         axes = (*others, Axis("block", count), *ks, Axis("lane", nb))
         axes = tuple(replace(a, kind="parallel") for a in axes)
-        value = Load(r.b.buffer, index, r.b.dtype, mask, 0.0)
+        other = 0.0 if r.b.other is None else r.b.other
+        value = Load(r.b.buffer, index, r.b.dtype, tuple(mask), other)
         where = (
             *(Index.of(a.symbol) for a in others),
             block,

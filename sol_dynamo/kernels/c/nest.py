@@ -503,7 +503,7 @@ class NestEmitter:
 
     def _page(self, dtype: str, other, elements: int) -> str:
         """Memory full of one value, for loads whose mask fails."""
-        text = stored_literal(other or 0, dtype)
+        text = stored_literal(0 if other is None else other, dtype)
         key = (dtype, text)
         self.pages[key] = max(self.pages.get(key, 0), elements + 64)
         return page_name(*key)
@@ -577,13 +577,13 @@ class NestEmitter:
         for d, component in enumerate(index):
             if component.is_const:
                 continue
-            (symbol,) = component.symbols
-            if nest.axis(symbol).kind == "scan":
-                continue  # from its first point on
-            if region[d] is not None:
-                needed[symbol] = self._within(nest.axis(symbol), *region[d])
-            elif symbol in host:  # it writes memory that nothing here reads: along its host's axes
-                needed[symbol] = host[symbol]
+            for symbol in component.symbols:
+                if nest.axis(symbol).kind == "scan":
+                    continue  # from its first point on
+                if region[d] is not None:  # then the component is an axis by itself
+                    needed[symbol] = self._within(nest.axis(symbol), *region[d])
+                elif symbol in host:  # nothing here reads what it writes: along its host's axes
+                    needed[symbol] = host[symbol]
         for a in nest.axes:
             needed.setdefault(a.symbol, (Index(), a.extent))
         return needed
@@ -716,7 +716,7 @@ class NestEmitter:
             if s.reduce is None or len(s.values) != 1:
                 return None
             identity = MONOIDS[s.reduce.monoid].identity[0]
-            for mask in {m for m in self._masks(k) if axis in m.symbols}:
+            for mask in dict.fromkeys(m for m in self._masks(k) if axis in m.symbols):
                 if not vanishes(s.values[0], mask, identity) or not mask.is_affine_in(axis):
                     continue
                 others = [a for a in mask.symbols if a != axis]
@@ -956,12 +956,11 @@ class NestEmitter:
         """Combine one point (or one vector of points) into its accumulator; new: None for none."""
         nest, vector = self.kernel.body[k], self.kernel.schedules[k].vector
         key, kept = self._register_key(store.buffers[0], index, lanes)
-        slot = ()
-        if lanes > 1 and nest.axis(vector[0].rsplit(".", 1)[0]).kind == "reduce":
-            slot = (lanes, self.lane_offset)
+        split = vector is not None and nest.axis(vector[0].rsplit(".", 1)[0]).kind == "reduce"
+        slot = (lanes, self.lane_offset) if split and lanes > 1 else ()
         acc = self.partials[k].get((store, key, slot))
         if acc is None:
-            acc = self._new_accumulator(k, store, point, lanes, kept, bool(slot))
+            acc = self._new_accumulator(k, store, point, lanes, kept, split)
             self.partials[k][store, key, slot] = acc
         if new is not None:
             reduce.accumulate(self.expr, store.reduce.monoid, acc.values, new)
@@ -1123,7 +1122,7 @@ class NestEmitter:
             masks = tuple(m.subst(at).simplify(self.ranges) for m in load.mask)
             masks = tuple(m for m in masks if not self._holds(m))
             if any(m.bounds(self.ranges)[1] < 0 for m in masks):
-                each.append(stored_literal(load.other or 0, buffer.dtype))
+                each.append(stored_literal(0 if load.other is None else load.other, buffer.dtype))
                 continue
             guard = self._guards(masks)
             place = self._place(

@@ -181,8 +181,7 @@ def _any_lane(expr: Expressions, monoid: str, v: Value) -> Value:
     """The lanes of a bool vector as one bool."""
     v = expr.stored_bool(v)
     v = expr.name(Value(f"__builtin_convertvector({v.text}, i32x{v.lanes})", "i32", v.lanes))
-    v = expr._call("hmax" if monoid == "any" else "hmin", [v], "i32", v.lanes)
-    return v._replace(lanes=1, dtype="bool")
+    return _horizontal(expr, "max" if monoid == "any" else "min", v)._replace(dtype="bool")
 
 
 def _horizontal(expr: Expressions, monoid: str, v: Value) -> Value:

@@ -174,13 +174,13 @@ def _exchange(p: Program, k: Kernel) -> Iterator[str]:
         if not scheduled:
             continue
         first = nest.stores[0].index
-        for i in first:
+        for i in first if readers else ():
             if not i.is_const and i != Index.of(next(iter(i.symbols))):
                 yield f"{nest.name} is attached and stores at {i}"
         for e in readers:
             store = next(s for s in nest.stores if e.buffer in s.buffers)
             if store.index != first:
                 yield f"{e.buffer} has another index than {nest.stores[0].buffers[0]}"
-    for name in {b for n in k.body for s in n.stores for b in s.buffers}:
+    for name in (b for n in k.body for s in n.stores for b in s.buffers):
         if p.buffers[name].scope == "local" and p.buffers[name].base is not None:
             yield f"{name} is a view of a local buffer"
