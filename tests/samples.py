@@ -137,6 +137,7 @@ def row(*ops: Any, samples: Iterable[S], check: str = "rms", view: bool = False)
 
 # -- pointwise -----------------------------------------------------------------------------------
 
+
 def unary(values: str = "normal", *dtypes: torch.dtype, **kwargs: Any) -> list[S]:
     """Shapes, layouts and dtypes of one argument."""
     return [
