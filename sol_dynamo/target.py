@@ -21,16 +21,17 @@ class Caps:
     device_type: str  # torch.device.type of the tensors that it works on
     vector_bytes: int = 64  # widest vector register
     vector_registers: int = 32
-    fma_latency_regs: int = 14  # independent accumulators that saturate the FMA pipes
+    fma_pipes: int = 2
+    load_ports: int = 2
+    fmas_in_flight: int = 8  # independent FMAs that keep the pipes busy
     max_accumulators: int = 28  # accumulators that fit beside operands without spilling
     l1: int = 32 << 10
+    l1_way: int = 4 << 10  # addresses this far apart fall on the same set,
+    l1_ways: int = 8  # which holds so many lines
     l2: int = 1 << 20
     cores: int = 1
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
     contraction: str = "registers"  # how a contraction is tiled: "registers", "dot" (a matrix unit)
-    dtypes: frozenset[str] = frozenset(
-        ("f32", "f64", "i64", "i32", "i16", "i8", "u8", "bool", "f16", "bf16")
-    )
 
 
 class Executable(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..ir import DTYPES, Program, read, written
+from ..ir import DTYPES, Buffer, Program, read, written
 
 ALIGN = 64  # bytes: a cache line and the widest vector
 
@@ -45,25 +45,36 @@ def plan_memory(program: Program) -> Program:
     return replace(program, arena=arena, arena_bytes=top, band=band, band_bytes=band_top)
 
 
-def _place(live: list, first: dict[str, int], last: dict[str, int]) -> tuple[dict[str, int], int]:
-    """Offsets by first fit, largest buffers first."""
-    placed: list[tuple[int, int, int, int]] = []  # first, last, start, end
+def _place(
+    live: list[Buffer], first: dict[str, int], last: dict[str, int]
+) -> tuple[dict[str, int], int]:
+    """Offsets by first fit, largest buffers first; and the end of the highest.
+
+    Who lives at the same time is found by position, so that the cost is that of the lifetimes.
+    """
+    alive: dict[int, list[tuple[int, int]]] = {}  # position -> spans of memory in use there
+    born: dict[int, list[tuple[int, int]]] = {}  # position -> those that start to live there
     offsets, top = {}, 0
     for b in sorted(live, key=lambda b: (-nbytes(b), first[b.name], b.name)):
         size = -(-nbytes(b) // ALIGN) * ALIGN
         a, z = first[b.name], last[b.name]
+        taken = list(alive.get(a, ()))
+        for position in range(a + 1, z + 1):
+            taken += born.get(position, ())
         start = 0
-        for s, e in sorted((s, e) for f, g, s, e in placed if f <= z and a <= g):
+        for s, e in sorted(taken):
             if start + size <= s:
                 break
             start = max(start, e)
         offsets[b.name] = start
-        placed.append((a, z, start, start + size))
         top = max(top, start + size)
+        born.setdefault(a, []).append((start, start + size))
+        for position in range(a, z + 1):
+            alive.setdefault(position, []).append((start, start + size))
     return offsets, top
 
 
-def nbytes(b) -> int:
+def nbytes(b: Buffer) -> int:
     """Bytes from a buffer's first to its last element."""
     if 0 in b.shape:
         return 0

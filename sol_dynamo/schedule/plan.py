@@ -1,0 +1,72 @@
+"""A kernel being scheduled, and what every kind of schedule asks of it.
+
+The figures behind the constants stand in benchmarks/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..affine import Index
+from ..ir import DTYPES, Axis, Buffer, Kernel, Load, Loops, expressions, walk
+from ..target import Caps
+
+MAX_UNITS = 32  # units of a kernel: enough to balance threads, few enough to stay in cache
+UNIT_FLOPS = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
+
+
+@dataclass
+class Plan:
+    """A kernel being scheduled, with the program's buffers to add to."""
+
+    kernel: Kernel
+    buffers: dict[str, Buffer]
+    packs: list[Loops]
+    caps: Caps
+    copies: list[Kernel]  # of inputs that are used as weights are, before all else
+    packed: dict[tuple[Load, tuple[int, ...]], str]  # what lies packed already: its buffer
+
+    def address(self, buffer: str, index: tuple[Index, ...]) -> Index:
+        return self.buffers[buffer].address(index)
+
+
+def vector_axis(plan: Plan, nest: Loops) -> str | None:
+    """The axis along which the nest's output is contiguous."""
+    s = nest.stores[0]
+    address = plan.address(s.buffers[0], s.index)
+    for a in nest.axes:
+        if address.coefficient(a.symbol) == 1 and address.is_affine_in(a.symbol):
+            return a.symbol
+    return None
+
+
+def lanes(plan: Plan, *nests: Loops) -> int:
+    """Vector lanes for the widest floating type that the nests touch; half precision is computed
+    in float32."""
+    sizes = [
+        DTYPES[e.dtype][0]
+        for n in nests
+        for e in walk(*expressions(n))
+        if DTYPES[e.dtype][1] == "f"
+    ]
+    return max(plan.caps.vector_bytes // max([*sizes, 4]), 2)
+
+
+def even(extent: int, most: int) -> int:
+    """The size of equal pieces of at most `most` (the last may be smaller)."""
+    return -(-extent // -(-extent // most)) if extent > 0 else 1
+
+
+def scan_axis(nest: Loops) -> Axis | None:
+    return next((a for a in nest.axes if a.kind == "scan"), None)
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a dense array, the last dimension innermost."""
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
