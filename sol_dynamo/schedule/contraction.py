@@ -14,7 +14,7 @@ from math import prod
 from ..affine import Index
 from ..ir import DTYPES, Axis, Buffer, Expr, Kernel, Load, Loops, Op, Schedule, Store, loads, walk
 from ..target import Caps
-from .fusion import expr_symbols, map_leaves, product_factors
+from .nests import expr_symbols, map_leaves, product_factors
 from .plan import MAX_UNITS, UNIT_FLOPS, Plan, contiguous, even, lanes, vector_axis
 
 LONG_SUM = 256  # terms from which a contraction sums in parts: eager's kernels do so too
@@ -92,7 +92,9 @@ def schedule_contraction(plan: Plan) -> bool:
 def roles(plan: Plan) -> Roles | None:
     """Classify the axes of a contraction; None where no output axis is B's alone."""
     nest, root = plan.kernel.body
-    a, b = product_factors(nest.stores[0].values[0])
+    factors = product_factors(nest.stores[0].values[0])
+    assert factors is not None
+    a, b = factors
     v = _packable_axis(plan, nest, a, b) or vector_axis(plan, root)
     if v is None or v not in {x.symbol for x in nest.axes}:
         return None
@@ -334,7 +336,7 @@ def stage(
     axes = (Axis(c.symbol, c.extent), Axis(v, depth))
     producer = Loops(axes, (Store((name,), place, (r.a,)),))
     store = nest.stores[0]
-    other = next(f for f in product_factors(store.values[0]) if f is not r.a)
+    (other,) = (f for f in product_factors(store.values[0]) or () if f is not r.a)
     value = Op("mul", (Load(name, place, r.a.dtype), other), r.a.dtype)
     schedule = Schedule(
         (f"{c.symbol}.0", f"{v}.0", f"{v}.1"),

@@ -15,7 +15,7 @@ from math import prod
 from ..affine import Index
 from ..ir import DTYPES, DepthFirst, Extern, Kernel, Loops, Program, loads, read, written
 from ..target import Caps
-from .fusion import drop_unit_axes
+from .nests import drop_unit_axes
 
 MIN_INTENSITY = 8  # flops for each weight byte: below it the weights' traffic would be the time
 
@@ -25,43 +25,43 @@ def depth_first(program: Program, caps: Caps) -> Program:
     runs = _runs(program, caps)
     if not runs:
         return program
-    buffers, kernels = dict(program.buffers), list(program.kernels)
-    bands, chunked = [], {}
-    for first, last, n in runs:
-        inside = set(range(first, last))
-        bases = set().union(*(_by_image(program, kernels[p])[0] for p in inside))
-        outer = {
-            program.base(b).name
-            for p, k in enumerate(program.kernels)
-            if p not in inside
-            for b in (*read(k), *written(k))
-            if b
-        }
-        outer |= {program.base(o).name for o in program.outputs if o}
-        private = set()
-        for name in bases:
-            b = program.buffers[name]
-            if b.scope == "arena" and name not in outer:
-                private.add(name)
+    run_of = {p: run for run, (first, last, _) in enumerate(runs) for p in range(first, last)}
+    users: dict[str, set[int | None]] = {}  # memory -> the runs that touch it
+    for p, k in enumerate(program.kernels):
+        for b in (*read(k), *written(k)):
+            if b is not None:
+                users.setdefault(program.base(b).name, set()).add(run_of.get(p))
+    for o in program.outputs:
+        if o:
+            users.setdefault(program.base(o).name, set()).add(None)
+    images: dict[str, int] = {}  # memory and local buffers of one image at a time -> images
+    chunked: dict[str, int] = {}
+    kernels = list(program.kernels)
+    for p, run in run_of.items():
+        k, n = kernels[p], runs[run][2]
+        if isinstance(k, Extern):
+            continue
+        for name in _by_image(program, k)[0]:
+            memory = program.buffers[name]
+            if memory.scope == "arena" and users[name] == {run}:
+                images[name] = n
             else:
-                chunked[name] = b.strides[0] * DTYPES[b.dtype][0]
-        for p in inside:
-            kernels[p] = replace(
-                kernels[p], body=tuple(_one_image(nest, n) for nest in kernels[p].body)
-            )
-        locals_ = {b for p in inside for b in written(kernels[p]) if buffers[b].scope == "local"}
-        for name, b in list(buffers.items()):
-            if name in locals_ or (program.base(name).name in private and _is_batched(b, n)):
-                shape = (1, *b.shape[1:]) if _is_batched(b, n) else b.shape
-                buffers[name] = replace(b, shape=shape)
-        bands.append(DepthFirst(first, last, 1, n))
+                chunked[name] = memory.strides[0] * DTYPES[memory.dtype][0]
+        images |= {b: n for b in written(k) if program.buffers[b].scope == "local"}
+        kernels[p] = replace(k, body=tuple(map(_one_image, k.body)))
+    buffers = {
+        name: replace(b, shape=(1, *b.shape[1:]))
+        if b.shape and b.shape[0] == images.get(program.base(name).name)
+        else b
+        for name, b in program.buffers.items()
+    }
     return replace(
-        program, buffers=buffers, kernels=tuple(kernels), depth_first=tuple(bands), chunked=chunked
+        program,
+        buffers=buffers,
+        kernels=tuple(kernels),
+        depth_first=tuple(DepthFirst(first, last, 1, n) for first, last, n in runs),
+        chunked=chunked,
     )
-
-
-def _is_batched(b, n: int) -> bool:
-    return len(b.shape) > 0 and b.shape[0] == n
 
 
 def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
@@ -71,8 +71,13 @@ def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
     images: set[str] = set()  # what the current run reads or writes image by image
     whole: set[str] = set()  # what it reads otherwise
     for p, k in enumerate(program.kernels):
-        n = _batch(program, k)
-        if n is not None and n >= 2 * caps.cores and _intensity(program, k, n) >= MIN_INTENSITY:
+        n = None if isinstance(k, Extern) else _images(program, k)
+        if (
+            n is not None
+            and not isinstance(k, Extern)
+            and n >= 2 * caps.cores
+            and _intensity(program, k, n) >= MIN_INTENSITY
+        ):
             more_images, more_whole = _by_image(program, k)
             clash = (images | more_images) & (whole | more_whole)
             if current is not None and current[2] == n and not clash:
@@ -93,10 +98,8 @@ def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
     return [r for r in found if r[1] - r[0] > 1]
 
 
-def _batch(program: Program, k: Kernel | Extern) -> int | None:
+def _images(program: Program, k: Kernel) -> int | None:
     """The number of images of a kernel that treats each alone, or None."""
-    if isinstance(k, Extern):
-        return None
     sizes = set()
     for nest in k.body:
         axis = batch_axis(nest)
@@ -169,7 +172,7 @@ def _intensity(program: Program, k: Kernel, n: int) -> float:
     return 2 * work / n / max(size, 1)
 
 
-def _one_image(nest: Loops, n: int) -> Loops:
+def _one_image(nest: Loops) -> Loops:
     axis = batch_axis(nest)
     axes = tuple(replace(a, extent=1) if a.symbol == axis else a for a in nest.axes)
     return drop_unit_axes(replace(nest, axes=axes))

@@ -41,8 +41,8 @@ def plan_memory(program: Program) -> Program:
     private = [b for b in live if len(users[b.name]) == 1 and None not in users[b.name]]
     names = {b.name for b in private}
     arena, top = _place([b for b in live if b.name not in names], first, last)
-    band, band_top = _place(private, first, last)
-    return replace(program, arena=arena, arena_bytes=top, band=band, band_bytes=band_top)
+    private_places, band_top = _place(private, first, last)
+    return replace(program, arena=arena, arena_bytes=top, band=private_places, band_bytes=band_top)
 
 
 def _place(

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..affine import Index
 from ..ir import Axis, Expr, Kernel, Load, Loops, Op, Store, expressions, loads, walk
-from .fusion import drop_unit_axes, map_leaves, split_of, substitute
+from .nests import drop_unit_axes, map_leaves, split_of, substitute
 from .plan import Plan, contiguous, scan_axis
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..affine import Index
 from ..ir import Buffer, Extern, Kernel, Load, Program, written
 
 
@@ -77,7 +78,7 @@ def slice_of(v: Buffer, base: Buffer) -> bool:
     same = all(n == 1 or s == t for n, s, t in zip(v.shape, v.strides, base.strides, strict=True))
     start = slice_start(v, base)
     fits = all(a + n <= m for a, n, m in zip(start, v.shape, base.shape, strict=True))
-    return same and fits and base.address(tuple(map(_index, start))).const == v.offset
+    return same and fits and base.address(tuple(map(Index.of, start))).const == v.offset
 
 
 def slice_start(v: Buffer, base: Buffer) -> list[int]:
@@ -87,9 +88,3 @@ def slice_start(v: Buffer, base: Buffer) -> list[int]:
         if base.shape[d] > 1:
             start[d], rest = divmod(rest, base.strides[d])
     return start
-
-
-def _index(n: int):
-    from ..affine import Index
-
-    return Index.of(n)

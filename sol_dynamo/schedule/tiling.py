@@ -13,7 +13,7 @@ from math import prod
 from ..ir import Extern, Kernel, Load, Loops, Op, Program, Schedule, expressions, loads, walk
 from ..target import Caps
 from .contraction import schedule_contraction
-from .fusion import is_contraction
+from .nests import is_contraction
 from .normal_form import normalize
 from .plan import MAX_UNITS, UNIT_FLOPS, Plan, even, lanes, scan_axis, vector_axis
 
@@ -99,7 +99,8 @@ def schedule_scan(plan: Plan) -> None:
     depth = max(prod(a.extent for a in nest.axes if a.kind != "parallel"), 1)
     order, tiles, parallel = _outer_loops(side, v, max(POINTS // depth, 1))
     inside = [f"{scan.symbol}.0", *(f"{a.symbol}.0" for a in nest.reduce_axes)]
-    vector, unroll = None, frozenset()
+    vector: tuple[str, int] | None = None
+    unroll = frozenset[str]()
     if v is None:
         order += inside
     else:
@@ -154,6 +155,7 @@ def schedule_window(plan: Plan) -> None:
     tile of neighbouring pixels, small windows written out."""
     reduction, root = plan.kernel.body
     v = vector_axis(plan, root)
+    assert v is not None
     width = lanes(plan, reduction)
     taps = prod(a.extent for a in reduction.reduce_axes)
     spatial = [a for a in root.axes if a.symbol != v]
@@ -225,9 +227,7 @@ def schedule_window(plan: Plan) -> None:
         frozenset(unroll),
         (point, width),
         peel=frozenset(peel),
-        outline=host
-        if column and parallel < len(order) and order.index(host) >= parallel
-        else None,
+        outline=host if column and host and order.index(host) >= parallel else None,
     )
     plan.kernel = replace(plan.kernel, schedules=(first, second))
 
@@ -235,7 +235,7 @@ def schedule_window(plan: Plan) -> None:
 def _shared_axes(nest: Loops, axes: list[str]) -> dict[str, int]:
     """Output axes whose neighbouring points read overlapping windows, with their strides."""
     reduces = {a.symbol for a in nest.reduce_axes}
-    found = {}
+    found: dict[str, int] = {}
     for e in loads(nest):
         for i in e.index:
             for a in axes:
@@ -267,7 +267,8 @@ def schedule_rows(plan: Plan) -> None:
         parallel_first = sorted(inner, key=lambda a: (a.symbol == v, a.kind == "reduce"))
         loops = [f"{a.symbol}.0" for a in parallel_first]
         extra: dict[str, tuple[int, ...]] = {}
-        vector, unroll = None, frozenset()
+        vector: tuple[str, int] | None = None
+        unroll = frozenset[str]()
         if v is not None and nest.axis(v).extent > 1:
             parts = 4 if nest.axis(v).kind == "reduce" and _light(nest) else 1
             extra[v] = (width * parts,)
