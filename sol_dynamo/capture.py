@@ -9,7 +9,7 @@ weight by identity) and call the program itself. Whatever does not fit goes the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -138,8 +138,8 @@ class Recorder:
             if len(found) != 1:
                 return None
             order.append(found[0])
-        places: list[tuple[dict, str] | int] = []
-        homes = {}
+        places: list[tuple[Mapping[str, torch.Tensor | None], str] | int] = []
+        homes: dict[int, tuple[Mapping[str, torch.Tensor | None], str]] = {}
         for module in model.modules():
             for store in (module._parameters, module._buffers):
                 for name, t in store.items():

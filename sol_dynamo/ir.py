@@ -8,7 +8,7 @@ valid. The IR knows no device, no torch and no C.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import inf, prod
 from typing import Any, NamedTuple
@@ -317,6 +317,16 @@ class Program:
 
 
 # -- walking and rebuilding ------------------------------------------------------------------
+
+
+def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides, in elements, of an array whose last dimension is innermost."""
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
 
 
 def children(e: Expr) -> tuple[Expr, ...]:

@@ -9,6 +9,8 @@ relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -31,8 +33,8 @@ def normalize(r: Rewriter) -> None:
             r.replace(n, r.call(n, *new))
 
 
-def _identity(n: fx.Node) -> fx.Node | None:
-    """The argument that a node returns unchanged."""
+def _identity(n: fx.Node) -> Any:
+    """The argument that a node returns unchanged, or None."""
     if n.target in (aten.alias.default, aten.detach.default, aten.lift_fresh.default):
         return n.args[0]
     if n.target is aten.clone.default and _only_read(n):

@@ -9,6 +9,8 @@ concatenation only, and all of a block's are slices of one buffer.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -18,9 +20,11 @@ aten = torch.ops.aten
 
 
 def share_cat(r: Rewriter) -> None:
-    known: dict[tuple, fx.Node] = {}  # (dim, inputs) -> the node that concatenates them
+    known: dict[
+        tuple[int, tuple[Any, ...]], fx.Node
+    ] = {}  # (dim, inputs) -> the node that concatenates them
     for n in r.nodes(aten.cat.default):
-        inputs = tuple(n.args[0])
+        inputs: tuple[Any, ...] = tuple(n.args[0])  # type: ignore[arg-type]
         rank = n.meta["val"].dim()
         dim = (n.args[1] if len(n.args) > 1 else 0) % max(rank, 1)
         if len(inputs) == 1 and r.spend():

@@ -127,7 +127,6 @@ def addmm(
         return NotHandled(f"beta {beta}, alpha {alpha}")
 
     def init(lead: list[Index], m: Index, n: Index) -> Expr:
-        index = [*lead, m, n][len(lead) + 2 - len(c.shape) :]
-        return low.load(c, [0 if s == 1 else i for s, i in zip(c.shape, index, strict=True)])
+        return low.broadcast(c, [*lead, m, n])
 
     return _product(low, node, a, b, init)

@@ -34,6 +34,7 @@ from ..ir import (
     Reduce,
     Ref,
     Store,
+    contiguous,
 )
 
 DTYPE = {
@@ -126,8 +127,19 @@ class Lowering:
 
     # -- nests ---------------------------------------------------------------------------------
 
-    def load(self, b: Buffer, index: Sequence[Index], mask=(), other=None) -> Load:
+    def load(
+        self,
+        b: Buffer,
+        index: Sequence[Index | str | int],
+        mask: Sequence[Index] = (),
+        other: float | None = None,
+    ) -> Load:
         return Load(b.name, tuple(map(Index.of, index)), b.dtype, tuple(mask), other)
+
+    def broadcast(self, b: Buffer, index: Sequence[Index]) -> Load:
+        """Load b at the trailing dimensions of an index, dimensions of size 1 at 0."""
+        tail = index[len(index) - len(b.shape) :]
+        return self.load(b, [0 if n == 1 else i for n, i in zip(b.shape, tail, strict=True)])
 
     def compute(
         self,
@@ -176,7 +188,7 @@ class Lowering:
         """Leave a node to ATen."""
         value = node.meta["val"]
         many = isinstance(value, (tuple, list))
-        outs = []
+        outs: list[Buffer | None] = []
         for k, v in enumerate(value if many else (value,)):
             if isinstance(v, torch.Tensor):
                 name = f"{node.name}_{k}" if many else node.name
@@ -226,7 +238,7 @@ def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) 
     return Program(low.buffers, tuple(low.steps), tuple(low.inputs), outputs)
 
 
-def _apply(low: Lowering, node: fx.Node) -> Any:
+def _apply(low: Lowering, node: Any) -> Any:
     if node.target is _getitem:
         return low.env[node.args[0]][node.args[1]]
     if not node.users and not node.target._schema.is_mutable:
@@ -239,11 +251,12 @@ def _apply(low: Lowering, node: fx.Node) -> Any:
         if isinstance(v, torch.Tensor) and (v.dtype not in DTYPE or v.is_sparse):
             return low.extern(node, f"dtype {v.dtype}")
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: low.env[n])
-    steps, buffers = len(low.steps), dict(low.buffers)
+    steps, buffers = len(low.steps), len(low.buffers)
     result = f(low, node, *args, **kwargs)
     if isinstance(result, NotHandled):
         del low.steps[steps:]
-        low.buffers = buffers
+        while len(low.buffers) > buffers:
+            low.buffers.popitem()
         return low.extern(node, result.reason)
     return result
 
@@ -251,7 +264,7 @@ def _apply(low: Lowering, node: fx.Node) -> Any:
 def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
     """Give each output eager's strides, in memory of its own that nothing later writes."""
     names: list[str | None] = []
-    flat = node.args[0]
+    flat: Any = node.args[0]
     strides = node.meta.get("sol_output_strides")
     for k, n in enumerate(flat):
         if not isinstance(n, fx.Node):
@@ -298,14 +311,6 @@ def constant(value: float | int | bool, dtype: str) -> Const:
         whole = int(value)
         return Const(whole % 2 ** (8 * size) if kind == "u" else whole, dtype)
     return Const(value, dtype)
-
-
-def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= max(n, 1)
-    return tuple(reversed(strides))
 
 
 def dense(value: torch.Tensor) -> tuple[int, ...]:

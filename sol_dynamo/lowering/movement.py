@@ -20,9 +20,7 @@ from .graph import RULES, TORCH_DTYPE, Lowering, NotHandled, rule
 aten = torch.ops.aten
 
 
-def strided_view(
-    low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any
-) -> Buffer | None:
+def strided_view(low: Lowering, node: Any, x: Buffer, *args: Any, **kwargs: Any) -> Buffer | None:
     """The op's result as a view of x's memory, or None where strides can't say it."""
     if x.scope == "extern":
         start = 0
@@ -109,7 +107,8 @@ def cat(low: Lowering, node: fx.Node, tensors: Sequence[Buffer], dim: int = 0) -
 @rule(aten.split.Tensor, aten.split_with_sizes.default)
 def split(low: Lowering, node: fx.Node, x: Buffer, size: Any, dim: int = 0) -> Any:
     dim %= len(x.shape)
-    parts, start = [], 0
+    parts: list[Buffer] = []
+    start = 0
     for value in node.meta["val"]:
         n = value.shape[dim]
         shape = (*x.shape[:dim], n, *x.shape[dim + 1 :])

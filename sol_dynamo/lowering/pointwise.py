@@ -175,12 +175,6 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
 }  # fmt: skip
 
 
-def broadcast(low: Lowering, b: Buffer, index: tuple[Index, ...]) -> Expr:
-    """Load b at the trailing dimensions of an index, dimensions of size 1 at 0."""
-    tail = index[len(index) - len(b.shape) :]
-    return low.load(b, [0 if n == 1 else i for n, i in zip(b.shape, tail, strict=True)])
-
-
 def _promoted(args: list[Any], out: str, kind: str) -> str:
     """The dtype to which an op's arguments are converted."""
     if kind != "args":
@@ -225,7 +219,7 @@ def _refusal(node: fx.Node, args: tuple[Any, ...], dtype: str) -> str | None:
     return "rounding of integers" if kind in "iu" and target in _ROUNDING else None
 
 
-def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def _lower(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
     expression, kind = POINTWISE[node.target]
     dtype = _promoted(list(args), DTYPE[node.meta["val"].dtype], kind)
     refusal = _refusal(node, args, dtype)
@@ -242,7 +236,7 @@ def _lower(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         values: list[Any] = []
         for k, a in enumerate(args):
             if isinstance(a, Buffer):
-                v = broadcast(low, a, index)
+                v = low.broadcast(a, index)
                 values.append(cast(cast(v, narrow), wider))
             elif k < count and isinstance(a, (int, float)):
                 if narrow != wider:
@@ -280,10 +274,10 @@ def _where(low: Lowering, node: fx.Node, c: Buffer, a: Any, b: Any) -> Any:
 
     def value(*index: Index) -> Expr:
         branches = [
-            cast(broadcast(low, x, index), dtype) if isinstance(x, Buffer) else constant(x, dtype)
+            cast(low.broadcast(x, index), dtype) if isinstance(x, Buffer) else constant(x, dtype)
             for x in (a, b)
         ]
-        return op("where", cast(broadcast(low, c, index), "bool"), *branches, dtype=dtype)
+        return op("where", cast(low.broadcast(c, index), "bool"), *branches, dtype=dtype)
 
     return low.pointwise(out, value)
 
@@ -293,7 +287,7 @@ def _convert(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any)
     return low.pointwise(low.output(node), lambda *i: low.load(x, i))
 
 
-def _fill(low: Lowering, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def _fill(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
     values = {aten.zeros_like.default: 0, aten.ones_like.default: 1}
     v = values.get(node.target, args[1] if len(args) > 1 else 0)
     if not isinstance(v, (int, float)):

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import DTYPES, Axis, Buffer, Const, Expr, Iota, Load, Op, Reduce
+from ..ir import DTYPES, Axis, Buffer, Const, Expr, Iota, Op, Reduce
 from .graph import DTYPE, Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
@@ -69,10 +69,6 @@ def _scratch(
     """A buffer of x's shape with the reduced dimensions kept at 1."""
     shape = [1 if d in dims else n for d, n in enumerate(x.shape)]
     return low.buffer(f"{node.name}_{name}", dtype, shape)
-
-
-def _at(low: Lowering, b: Buffer, index: Sequence[Index]) -> Load:
-    return low.load(b, [0 if n == 1 else i for n, i in zip(b.shape, index, strict=True)])
 
 
 def _length(x: Buffer, dims: list[int]) -> int:
@@ -190,7 +186,7 @@ def _moments(
     full = [Index.of(f"{'r' if d in dims else 'i'}{d}") for d in range(len(x.shape))]
 
     def square(v: Expr, _: Index) -> Expr:
-        centered = Op("sub", (cast(v, acc), _at(low, average, full)), acc)
+        centered = Op("sub", (cast(v, acc), low.broadcast(average, full)), acc)
         return Op("mul", (centered, centered), acc)
 
     reduce_into(low, squares, x, dims, True, "sum", square, acc)
@@ -252,8 +248,8 @@ def layer_norm(low, node, x, shape, weight, bias, eps) -> Any:
     low.pointwise(scale, inverse)
 
     def value(*i: Index) -> Expr:
-        centered = Op("sub", (cast(low.load(x, i), acc), _at(low, average, i)), acc)
-        v = Op("mul", (centered, _at(low, scale, i)), acc)
+        centered = Op("sub", (cast(low.load(x, i), acc), low.broadcast(average, i)), acc)
+        v = Op("mul", (centered, low.broadcast(scale, i)), acc)
         tail = i[rank - len(shape) :]
         if weight is not None:
             v = Op("mul", (v, cast(low.load(weight, tail), acc)), acc)
@@ -282,14 +278,14 @@ def softmax(low, node, x, dim, half_to_float) -> Any:
     full = [Index.of(f"{'r' if d in dims else 'i'}{d}") for d in range(len(x.shape))]
 
     def shifted(v: Expr, index: Sequence[Index]) -> Expr:
-        return Op("sub", (v, _at(low, top, index)), x.dtype)
+        return Op("sub", (v, low.broadcast(top, index)), x.dtype)
 
     if node.target is aten._log_softmax.default:
         each = lambda v, _: cast(Op("exp", (shifted(v, full),), x.dtype), acc)  # noqa: E731
         reduce_into(low, total, x, dims, True, "sum", each, acc)
 
         def value(*i: Index) -> Expr:
-            log = cast(Op("log", (_at(low, total, i),), acc), x.dtype)
+            log = cast(Op("log", (low.broadcast(total, i),), acc), x.dtype)
             return Op("sub", (shifted(low.load(x, i), i), log), x.dtype)
 
         return low.pointwise(low.output(node), value)
@@ -299,7 +295,9 @@ def softmax(low, node, x, dim, half_to_float) -> Any:
     reduce_into(low, total, powers, dims, True, "sum", lambda v, _: cast(v, acc), acc)
     return low.pointwise(
         out,
-        lambda *i: Op("div", (low.load(powers, i), cast(_at(low, total, i), x.dtype)), x.dtype),
+        lambda *i: Op(
+            "div", (low.load(powers, i), cast(low.broadcast(total, i), x.dtype)), x.dtype
+        ),
     )
 
 

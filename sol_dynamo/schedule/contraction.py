@@ -12,10 +12,24 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ..affine import Index
-from ..ir import DTYPES, Axis, Buffer, Expr, Kernel, Load, Loops, Op, Schedule, Store, loads, walk
+from ..ir import (
+    DTYPES,
+    Axis,
+    Buffer,
+    Expr,
+    Kernel,
+    Load,
+    Loops,
+    Op,
+    Schedule,
+    Store,
+    contiguous,
+    loads,
+    walk,
+)
 from ..target import Caps
 from .nests import expr_symbols, map_leaves, product_factors
-from .plan import MAX_UNITS, UNIT_FLOPS, Plan, contiguous, even, lanes, vector_axis
+from .plan import MAX_UNITS, UNIT_FLOPS, Plan, even, lanes, vector_axis
 
 LONG_SUM = 256  # terms from which a contraction sums in parts: eager's kernels do so too
 PART = 128

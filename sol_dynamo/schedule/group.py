@@ -18,6 +18,7 @@ from ..ir import (
     Loops,
     Program,
     Store,
+    contiguous,
     loads,
     read,
     subst,
@@ -25,7 +26,6 @@ from ..ir import (
 )
 from .inline import merge_origins
 from .nests import dimensions, is_contraction, rename_buffers, scans
-from .plan import contiguous
 
 
 @dataclass

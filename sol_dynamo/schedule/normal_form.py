@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..affine import Index
-from ..ir import Axis, Expr, Kernel, Load, Loops, Op, Store, expressions, loads, walk
+from ..ir import Axis, Expr, Kernel, Load, Loops, Op, Store, contiguous, expressions, loads, walk
 from .nests import drop_unit_axes, map_leaves, split_of, substitute
-from .plan import Plan, contiguous, scan_axis
+from .plan import Plan, scan_axis
 
 
 def normalize(plan: Plan) -> None:

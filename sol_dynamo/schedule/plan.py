@@ -5,7 +5,6 @@ The figures behind the constants stand in benchmarks/RESULTS.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..affine import Index
@@ -60,13 +59,3 @@ def even(extent: int, most: int) -> int:
 
 def scan_axis(nest: Loops) -> Axis | None:
     return next((a for a in nest.axes if a.kind == "scan"), None)
-
-
-def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a dense array, the last dimension innermost."""
-    strides: list[int] = []
-    step = 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= max(n, 1)
-    return tuple(reversed(strides))
