@@ -9,6 +9,7 @@ concatenation only, and all of a block's are slices of one buffer.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,21 +20,29 @@ from .rewriter import Rewriter
 aten = torch.ops.aten
 
 
+@dataclass
+class Prefix:
+    """A sequence of inputs with which some concatenation begins."""
+
+    whole: fx.Node | None = None  # the first node that concatenates just these
+    longer: dict[Any, Prefix] = field(default_factory=dict)  # by the next input
+
+
 def share_cat(r: Rewriter) -> None:
-    known: dict[
-        tuple[int, tuple[Any, ...]], fx.Node
-    ] = {}  # (dim, inputs) -> the node that concatenates them
+    roots: dict[int, Prefix] = {}  # by dimension
     for n in r.nodes(aten.cat.default):
-        inputs: tuple[Any, ...] = tuple(n.args[0])  # type: ignore[arg-type]
-        rank = n.meta["val"].dim()
-        dim = (n.args[1] if len(n.args) > 1 else 0) % max(rank, 1)
+        inputs: Any = n.args[0]
         if len(inputs) == 1 and r.spend():
             r.replace(n, inputs[0])
             continue
-        known.setdefault((dim, inputs), n)
-        for length in range(len(inputs) - 1, 1, -1):
-            prefix = known.get((dim, inputs[:length]))
-            if prefix is not None and prefix is not n:
-                if r.spend():
-                    n.update_arg(0, [prefix, *inputs[length:]])
-                break
+        dim = (n.args[1] if len(n.args) > 1 else 0) % max(n.meta["val"].dim(), 1)
+        at = roots.setdefault(dim, Prefix())
+        known, length = None, 0  # the longest earlier concatenation that this one begins with
+        for k, x in enumerate(inputs):
+            if at.whole is not None and k > 1:
+                known, length = at.whole, k
+            at = at.longer.setdefault(x, Prefix())
+        if at.whole is None:
+            at.whole = n
+        if known is not None and r.spend():
+            n.update_arg(0, [known, *inputs[length:]])
