@@ -1,10 +1,11 @@
 """One form of each op.
 
-clone(x), alias(x), detach(x)     ==>  x          (values are what matters; layout comes later)
-dropout in eval, x * 1, x + 0     ==>  x          (where this is exact: see `_identity`)
+clone(x), alias(x), detach(x)     ==>  x                (values are what matters: layout comes later)
+x * 1, x / 1, view or expand      ==>  x                (where dtype and shape stay the same)
 t(x)                              ==>  permute(x, [1, 0])
-_unsafe_view(x, s), reshape       ==>  view(x, s)
 relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)
+
+x + 0 stays: it turns -0.0 into 0.0.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ from .inline import inline, resolve_views
 from .nests import drop_unit_axes
 
 
+SWEEPS = 4  # two readers may have become one: a * sigmoid(a)
+
+
 def fuse(program: Program) -> Program:
     """One nest a kernel ==> as many as belong together."""
     for k in program.kernels:
@@ -21,7 +24,11 @@ def fuse(program: Program) -> Program:
             raise ValueError(f"kernel {k.name} has {len(k.body)} nests before fusion")
     program = without_unit_axes(program)
     program = resolve_views(program)
-    program = inline(program)
+    for _ in range(SWEEPS):
+        before = len(program.kernels)
+        program = inline(program)
+        if len(program.kernels) == before:
+            break
     program = group(program)
     return drop_unused(program)
 

@@ -33,6 +33,7 @@ from ..ir import (
 from .nests import is_contraction, map_leaves, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
+LARGE = 512  # vector instructions of an expression that grows no more: sweeps stay linear
 
 
 def resolve_views(program: Program) -> Program:
@@ -140,7 +141,7 @@ def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loop
 
     def wanted(e: Load) -> Producer | None:
         p = producers.get(e.buffer)
-        if p is None:
+        if p is None or p.cost > LARGE:
             return None
         movement = p.cost == 0
         if movement:

@@ -1,0 +1,263 @@
+"""FX passes, each with a case that fires, near misses that must not, and a numerical check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
+
+from sol_dynamo.compat import OpOverload
+from sol_dynamo.config import Config
+from sol_dynamo.fx_passes import run, verify
+from sol_dynamo.fx_passes.batch_norm import batch_norm
+from sol_dynamo.fx_passes.fold_scale import fold_scale
+from sol_dynamo.fx_passes.hoist import hoist
+from sol_dynamo.fx_passes.layout import layout
+from sol_dynamo.fx_passes.normalize import normalize
+from sol_dynamo.fx_passes.rewriter import Rewriter
+from sol_dynamo.fx_passes.share_cat import share_cat
+from sol_dynamo.target import Caps
+
+aten = torch.ops.aten
+CAPS = Caps("cpu")
+
+
+def graph(f: Callable, *args: torch.Tensor) -> fx.GraphModule:
+    """The ATen graph of f, with fake values."""
+    with torch.no_grad():
+        gm = make_fx(lambda *a: [f(*a)], tracing_mode="fake")(*args)
+    gm.graph.eliminate_dead_code()
+    return gm
+
+
+def rewritten(
+    p: Callable, f: Callable, *args: torch.Tensor, weights: Sequence[int] = (), fuel: int = -1
+) -> tuple[int, list[str]]:
+    """How often a pass fires, and the ops that it leaves; the values must be eager's."""
+    gm = graph(f, *args)
+    r = Rewriter(gm, frozenset(weights), CAPS, [fuel])
+    p(r)
+    r.finish()
+    verify(gm, p.__name__)
+    exact = f(*(a.double() if a.is_floating_point() else a for a in args))
+    torch.testing.assert_close(gm(*args)[0].double(), exact.double(), rtol=1e-5, atol=1e-6)
+    return r.count, opnames(gm)
+
+
+def opnames(gm: fx.GraphModule) -> list[str]:
+    ops = [n.target for n in gm.graph.nodes if n.op == "call_function"]
+    return [t._opname for t in ops if isinstance(t, OpOverload)]
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)))
+
+
+X, W = randn(2, 3, 5, 5), randn(4, 3, 3, 3)
+SCALE = randn(4, 1, 1)
+
+
+# -- normalize -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "f, left",
+    [
+        (lambda x: x.clone() + 1, ["add"]),
+        (lambda x: x.detach() + 1, ["add"]),
+        (lambda x: x * 1 + 1, ["add"]),
+        (lambda x: x.view(2, 3, 5, 5) + 1, ["add"]),
+        (lambda x: functional.hardtanh(x, -0.5, 0.5), ["clamp"]),
+        (lambda x: functional.relu6(x), ["clamp"]),
+        (lambda x: x[0, 0].t() + 1, ["select", "select", "permute", "add"]),
+    ],
+)
+def test_normalize(f, left):
+    count, ops = rewritten(normalize, f, X)
+    assert count == 1 and ops == left
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x.clone(),  # returned: it must be memory of its own
+        lambda x: x * 2 + 1,
+        lambda x: x[:, :1].expand(2, 3, 5, 5) + 1,
+        lambda x: x.view(6, 25) + 1,
+        lambda x: x.int() * 1.0,  # another dtype
+    ],
+)
+def test_normalize_leaves(f):
+    assert rewritten(normalize, f, X)[0] == 0
+
+
+# -- batch_norm ------------------------------------------------------------------------------
+
+STATISTICS = [randn(3), randn(3).abs() + 0.5]
+AFFINE = [randn(3) + 1, randn(3)]
+
+
+def norm(x, mean, var, gamma=None, beta=None):
+    return functional.batch_norm(x, mean, var, gamma, beta, training=False)
+
+
+@pytest.mark.parametrize("affine", [0, 1, 2])
+def test_batch_norm(affine):
+    args = [X, *STATISTICS, *AFFINE[:affine]]
+    count, ops = rewritten(batch_norm, norm, *args, weights=range(1, len(args)))
+    assert count == 1 and not any("batch_norm" in op for op in ops)
+
+
+def test_batch_norm_of_computed_statistics_stays():
+    count, ops = rewritten(batch_norm, norm, X, *STATISTICS, weights=(1,))
+    assert count == 0 and any("batch_norm" in op for op in ops)
+
+
+# -- fold_scale ------------------------------------------------------------------------------
+
+
+def folded(f: Callable, weights: Sequence[int] = (1, 2)) -> int:
+    return rewritten(fold_scale, f, X, W, SCALE, weights=weights)[0]
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, w, s: functional.conv2d(x, w) * s,
+        lambda x, w, s: functional.conv2d(x, w) + s,
+        lambda x, w, s: s + functional.conv2d(x, w, s[:, 0, 0]) * s,
+        lambda x, w, s: functional.conv2d(x, w) * s[:1],
+    ],
+)
+def test_fold_scale(f):
+    assert folded(f) == 1
+
+
+@pytest.mark.parametrize(
+    "f, weights",
+    [
+        (lambda x, w, s: functional.conv2d(x, w) * s, (1,)),  # the scale is no weight
+        (lambda x, w, s: functional.conv2d(x, w) * s, (2,)),
+        (lambda x, w, s: functional.conv2d(x, w) * s.view(4, 1)[:3].view(3, 1), (1, 2)),  # by row
+        (lambda x, w, s: (lambda y: y * s + y)(functional.conv2d(x, w)), (1, 2)),  # two readers
+        (lambda x, w, s: torch.add(functional.conv2d(x, w), s, alpha=2), (1, 2)),
+        (lambda x, w, s: functional.conv_transpose2d(x, w[:3]) * s[:1], (1, 2)),
+    ],
+)
+def test_fold_scale_leaves(f, weights):
+    assert folded(f, weights) == 0
+
+
+def test_folded_weights_are_rounded_once():
+    """Their products are taken in float64."""
+    g = torch.Generator().manual_seed(1)
+    x, w, s = torch.ones(1, 1, 1, 1), torch.randn(64, 1, 1, 1, generator=g), torch.randn(64, 1, 1)
+    gm = graph(lambda x, w, s: functional.conv2d(x, w) * s, x, w, s)
+    r = Rewriter(gm, frozenset((1, 2)), CAPS, [-1])
+    fold_scale(r)
+    r.finish()
+    exact = (w[:, 0].double() * s.double()).float()
+    assert torch.equal(gm(x, w, s)[0][0], exact)
+
+
+# -- share_cat -------------------------------------------------------------------------------
+
+PARTS = [randn(2, n, 3) for n in (1, 2, 3)]
+
+
+def cats(a, b, c):
+    ab, abc = torch.cat((a, b), 1), torch.cat((a, b, c), 1)
+    return torch.cat((ab.flatten(1), abc.flatten(1)), 1)
+
+
+def test_share_cat():
+    gm = graph(cats, *PARTS)
+    r = Rewriter(gm, frozenset(), CAPS, [-1])
+    share_cat(r)
+    r.finish()
+    first, second, _ = gm.graph.find_nodes(op="call_function", target=aten.cat.default)
+    assert r.count == 1 and second.args[0][0] is first and len(second.args[0]) == 2
+    assert torch.equal(gm(*PARTS)[0], cats(*PARTS))
+
+
+@pytest.mark.parametrize(
+    "f, count",
+    [
+        (lambda a, b, c: torch.cat((a,), 1) + 1, 1),
+        (lambda a, b, c: torch.cat((a, b), 1).sum() + torch.cat((b, a, c), 1).sum(), 0),
+        (lambda a, b, c: torch.cat((a, a), 1).sum() + torch.cat((a, a, b[:, :1]), 2).sum(), 0),
+        (lambda a, b, c: torch.cat((a, b, c), 1).sum() + torch.cat((a, c), 1).sum(), 0),
+        (lambda a, b, c: torch.cat((a, b, c), 1).sum() + torch.cat((a, b, c), 1).sum(), 0),
+    ],
+)
+def test_share_cat_prefixes(f, count):
+    assert rewritten(share_cat, f, *PARTS)[0] == count
+
+
+# -- layout ----------------------------------------------------------------------------------
+
+
+def strides_of(f: Callable, caps: Caps) -> dict[str, tuple | None]:
+    gm = graph(f, X, W)
+    layout(Rewriter(gm, frozenset((1,)), caps, [-1]))
+    assert gm.graph.output_node().meta["sol_output_strides"] == [tuple(f(X, W).stride())]
+    return {n.name: n.meta["sol_strides"] for n in gm.graph.nodes if n.op == "call_function"}
+
+
+def test_layout():
+    f = lambda x, w: torch.relu(functional.conv2d(torch.neg(x), w, padding=1)).mean((2, 3))  # noqa: E731
+    inner = (100, 1, 20, 4)
+    found = strides_of(f, CAPS)
+    assert found == {"neg": None, "convolution": inner, "relu": inner, "mean": None}
+    assert set(strides_of(f, replace(CAPS, channels_last=False)).values()) == {None}
+
+
+# -- hoist -----------------------------------------------------------------------------------
+
+
+def parts_of(
+    f: Callable, *args: torch.Tensor, weights: Sequence[int]
+) -> tuple[list[str], list[str]]:
+    """Ops of the graph for each call and of that for each weight set; together they are f."""
+    gm = graph(f, *args)
+    h = hoist(gm, frozenset(weights))
+    made = h.weights(*(args[i] for i in weights))
+    given = [args[i] if kind == "input" else made[i] for kind, i in h.sources]
+    torch.testing.assert_close(h.main(*given)[0], f(*args))
+    return opnames(h.main), opnames(h.weights)
+
+
+def test_hoist():
+    def f(x, v, w):
+        return x + (v * w).exp() + w
+
+    args = randn(3), randn(3), randn(3)
+    assert parts_of(f, *args, weights=(1, 2)) == (["add", "add"], ["mul", "exp"])
+    assert parts_of(f, *args, weights=(2,)) == (["mul", "exp", "add", "add"], [])
+
+
+def test_hoist_leaves():
+    """Expansions are addresses; random values are new in each call."""
+    x, w = randn(8, 3), randn(1, 3)
+    assert parts_of(lambda x, w: x * w.expand(8, 3), x, w, weights=(1,))[1] == []
+    gm = graph(lambda x, w: x * torch.rand_like(w), x, w)
+    assert not opnames(hoist(gm, frozenset((1,))).weights)
+
+
+# -- the driver ------------------------------------------------------------------------------
+
+
+def test_fuel_and_dump(tmp_path):
+    def f(x, w, s):
+        return functional.relu6(functional.conv2d(x, w) * s)
+
+    for fuel, left in ((0, {"hardtanh", "mul"}), (1, {"clamp", "mul"}), (-1, {"clamp"})):
+        config = replace(Config(), fuel=fuel, dump=str(tmp_path / str(fuel)))
+        main = run(graph(f, X, W, SCALE), (1, 2), CAPS, config).main
+        assert set(opnames(main)) - {"convolution"} == left
+    assert len(list((tmp_path / "0").iterdir())) == 5

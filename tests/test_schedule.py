@@ -1,0 +1,235 @@
+"""Steps of scheduling, each with a case that fires, near misses that must not, and what the program
+means: the interpreter gives the same before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from native import execute
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
+
+from sol_dynamo.fx_passes.layout import layout
+from sol_dynamo.fx_passes.rewriter import Rewriter
+from sol_dynamo.interp import run
+from sol_dynamo.ir import Kernel, Program
+from sol_dynamo.lowering import lower
+from sol_dynamo.schedule import schedule
+from sol_dynamo.schedule.contraction import tile_size
+from sol_dynamo.schedule.depth_first import depth_first
+from sol_dynamo.schedule.fusion import fuse
+from sol_dynamo.schedule.memory import nbytes, plan_memory
+from sol_dynamo.schedule.slices import place_slices
+from sol_dynamo.schedule.tiling import tile
+from sol_dynamo.spec import check
+from sol_dynamo.target import Caps, get_target
+
+CAPS = Caps("cpu", vector_bytes=32, vector_registers=16, max_accumulators=12, cores=2)
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def lowered(f: Callable, *args: torch.Tensor, weights: Sequence[int] = ()) -> Program:
+    with torch.no_grad():
+        gm = make_fx(lambda *a: list(f(*a)), tracing_mode="fake")(*args)
+    gm.graph.eliminate_dead_code()
+    layout(Rewriter(gm, frozenset(weights), CAPS, [-1]))
+    sources = [("weight" if i in weights else "input", i) for i in range(len(args))]
+    return lower(gm, sources)
+
+
+def same(program: Program, f: Callable, args: Sequence[torch.Tensor]) -> list[Kernel]:
+    """A program's kernels; the interpreter must find f in it."""
+    check(program, "a test")
+    with torch.no_grad():
+        exact = [r.double().numpy() for r in f(*(a.double() for a in args))]
+    for got, wanted in zip(run(program, [a.numpy() for a in args]), exact, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    return [k for k in program.kernels if isinstance(k, Kernel)]
+
+
+def steps(*steps: Callable) -> Callable:
+    """The kernels that are left of a function after some steps."""
+
+    def left(f: Callable, *args: torch.Tensor, weights: Sequence[int] = ()) -> list[Kernel]:
+        program = lowered(f, *args, weights=weights)
+        for step in steps:
+            program = step(program)
+        return same(program, f, args)
+
+    return left
+
+
+X, Y = randn(2, 4, 6, 6), randn(2, 3, 6, 6)
+
+
+# -- slices: copies as addresses -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "f, kernels",
+    [
+        (lambda x, y: [torch.cat((x.exp(), y.neg()), 1) + 1], 3),  # both are born in the cat
+        (lambda x, y: [torch.cat((torch.cat((x.exp(), y.neg()), 1), y.abs()), 1) + 1], 4),  # nested
+        (lambda x, y: [torch.cat((x, y.neg()), 1) + 1], 3),  # x is the caller's: copied
+        (lambda x, y: (lambda a: [torch.cat((a, a), 1) + 1])(x.exp()), 3),  # one home only
+        (lambda x, y: (lambda a: [a, torch.cat((a, y.neg()), 1) + 1])(x.exp()), 4),  # a is returned
+    ],
+)
+def test_slices(f, kernels):
+    assert len(steps(place_slices)(f, X, Y)) == kernels
+
+
+# -- inline and group ------------------------------------------------------------------------
+
+
+def fused(f: Callable, *args: torch.Tensor) -> list[int]:
+    """Nests of each kernel after fusion."""
+    return [len(k.body) for k in steps(fuse)(f, *args)]
+
+
+@pytest.mark.parametrize(
+    "f, nests",
+    [
+        (lambda x, y: [(x.exp() + 1).abs()], [1]),  # a chain
+        (lambda x, y: (lambda a: [a, a.abs()])(x.exp()), [1, 1]),  # returned: it needs memory
+        (lambda x, y: (lambda a: [(a * a.abs()).neg()])(x.exp()), [1]),
+        (lambda x, y: (lambda a: [a.abs(), a.neg()])(x + 1), [1, 1]),  # cheap: computed twice
+        (lambda x, y: (lambda a: [a.abs(), a.neg()])(x.exp()), [1, 1, 1]),  # dear: computed once
+        (lambda x, y: [x.exp().permute(0, 2, 3, 1).contiguous()], [1]),
+    ],
+)
+def test_inline(f, nests):
+    assert fused(f, X, Y) == nests
+
+
+@pytest.mark.parametrize(
+    "f, nests",
+    [
+        (lambda x, y: [x.sum(3).exp()], [2]),  # an epilogue
+        (lambda x, y: [x.exp().sum(3)], [2]),  # a prologue
+        (lambda x, y: [torch.softmax(x, 3)], [4]),
+        (lambda x, y: [x - x.amax(3, keepdim=True)], [2]),
+        (lambda x, y: [x.sum(3).exp() + x.prod(3)], [2, 2]),  # of two reductions: the later
+        (lambda x, y: [x.sum(3).flip(2)], [2, 1]),  # reads other points: no epilogue
+        (lambda x, y: (lambda s: [s, s.exp()])(x.sum(3)), [2]),
+    ],
+)
+def test_group(f, nests):
+    assert fused(f, X, Y) == nests
+
+
+def test_epilogues_of_convolutions():
+    w, b = randn(5, 4, 3, 3), randn(2, 5, 6, 6)
+
+    def f(x, w, b):
+        return [torch.relu(functional.conv2d(x, w, padding=1) + b)]
+
+    assert fused(f, X, w, b) == [2]
+
+
+# -- depth first -----------------------------------------------------------------------------
+
+
+def test_depth_first():
+    w, v = randn(5, 4, 3, 3), randn(6, 5, 1, 1)
+
+    def f(x, w, v):
+        return [functional.conv2d(functional.conv2d(x, w), v)]
+
+    def banded(images: int) -> Program:
+        x = randn(images, 4, 6, 6)
+        program = depth_first(fuse(lowered(f, x, w, v, weights=(1, 2))), CAPS)
+        check(program, "a test")
+        return program
+
+    (band,) = banded(4).depth_first
+    assert (band.first, band.last, band.chunk, band.trips) == (0, 2, 1, 4)
+    assert banded(4).buffers["convolution"].shape[0] == 1  # one image at a time
+    assert not banded(3).depth_first  # two images for each core
+
+
+# -- tiles -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, m", [(64, 49), (16, 3136), (1000, 1), (7, 5), (1, 1), (256, 196)])
+def test_tile_size(n, m):
+    for caps in (CAPS, Caps("cpu")):
+        width = caps.vector_bytes // 4
+        vectors, points = tile_size(n, m, width, caps, m, 8)
+        assert 1 <= points <= m and vectors * points <= caps.max_accumulators
+        assert vectors == 1 or (vectors - 1) * width < n
+        assert tile_size(n, m, width, caps, min(m, 3), 1) <= (1, 3)
+
+
+def test_inputs_that_are_scattered_are_packed():
+    """A matrix that is walked along its other dimension, in the order of the walk."""
+
+    def f(x, w):
+        return [x @ w.t()]
+
+    def packed(m: int, order: Callable) -> list[str]:
+        x, w = randn(m, 32), order(randn(24, 32))
+        program = tile(fuse(lowered(f, x, w)), CAPS)
+        return [k.note for k in program.kernels if isinstance(k, Kernel) and k.note]
+
+    (note,) = packed(16, lambda w: w)
+    assert "moves data" in note
+    assert not packed(16, lambda w: w.t().contiguous().t())  # it lies in the order of the walk
+    assert not packed(2, lambda w: w)  # too few uses to pay
+
+
+# -- memory ----------------------------------------------------------------------------------
+
+
+def test_memory_is_shared_by_lifetime():
+    """A chain of n matmuls needs two intermediates at a time."""
+
+    def f(x):
+        for _ in range(6):
+            x = x @ x
+        return [x]
+
+    program = schedule(lowered(f, randn(8, 8)), CAPS)
+    sizes = [nbytes(program.buffers[b]) for b in program.arena]
+    assert len(sizes) == 5 and program.arena_bytes == 2 * max(sizes)
+
+
+def test_memory_of_many():
+    """Offsets never overlap in time and place; as dense as what lives at once."""
+
+    def f(x):
+        kept = [(x * k) @ x for k in range(1, 9)]
+        while len(kept) > 1:
+            kept = [(a @ b) for a, b in zip(kept[::2], kept[1::2], strict=True)]
+        return kept
+
+    program = plan_memory(tile(fuse(lowered(f, randn(16, 16))), CAPS))
+    check(program, "a test")  # arena-keeps-what-lives
+    assert program.arena_bytes <= 10 * 16 * 16 * 4
+
+
+# -- the whole way ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cores", [1, 3, 64])
+def test_cores_change_nothing(cores):
+    """Work is cut for as many cores as there are; the bits of a result depend on shapes only."""
+    target = get_target("cpu")
+    x, w = randn(3, 16, 14, 14), randn(24, 16, 3, 3)
+
+    def f(x, w):
+        return [torch.softmax(functional.conv2d(x, w, padding=1).relu(), 1).sum((2, 3))]
+
+    program = lowered(f, x, w, weights=(1,))
+    results = [
+        execute(schedule(program, replace(target.caps, cores=n)), [x.numpy(), w.numpy()])
+        for n in (target.caps.cores, cores)
+    ]
+    np.testing.assert_array_equal(*(r[0] for r in results))
