@@ -1,6 +1,6 @@
 """One form of each op.
 
-clone(x), alias(x), detach(x)     ==>  x                (values are what matters: layout comes later)
+clone(x), alias(x), detach(x)     ==>  x                (layout comes later)
 x * 1, x / 1, view or expand      ==>  x                (where dtype and shape stay the same)
 t(x)                              ==>  permute(x, [1, 0])
 relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)

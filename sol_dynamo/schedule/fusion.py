@@ -13,7 +13,6 @@ from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
 
-
 SWEEPS = 4  # two readers may have become one: a * sigmoid(a)
 
 
