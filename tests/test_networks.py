@@ -35,12 +35,26 @@ def network(name: str) -> torch.nn.Module:
     return m
 
 
-@pytest.mark.parametrize("batch", [1, 2, 5])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_network(name, batch):
+def whole(name: str, batch: int, size: int) -> None:
     m = network(name)
-    x = torch.rand(batch, 3, 64, 64)
+    x = torch.rand(batch, 3, size, size)
     check(m, copy.deepcopy(m).double(), x)
     r = report(compiled[-1].program)
     assert not r.aten_calls
     assert r.native_calls == 1
+    moving = [k for k in r.kernels if k.note]
+    assert all(k.note.startswith("moves data: ") for k in moving)
+    print(f"{name}, batch {batch}: {len(r.kernels)} kernels", *(k.note for k in moving), sep="\n  ")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name, batch):
+    whole(name, batch, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2, 32])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_at_full_size(name, batch):
+    whole(name, batch, 224)
