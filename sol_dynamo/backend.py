@@ -148,7 +148,7 @@ def build(gm: fx.GraphModule, weights: Sequence[int], c: Config) -> tuple[Compil
     hoisted = fx_passes.run(copy.deepcopy(gm), weights, target.caps, c)
     program = lower(hoisted.main, hoisted.sources)
     _look("lower", program, c)
-    program = schedule(program, target.caps, lambda name, p: _look(name, p, c))
+    program = schedule(program, target.caps, target.walk, lambda name, p: _look(name, p, c))
     sources = target.emit(program)
     _dump_sources(sources, c)
     executable = target.build(sources, program)

@@ -20,18 +20,15 @@ class Caps:
 
     device_type: str  # torch.device.type of the tensors that it works on
     vector_bytes: int = 64  # widest vector register
-    vector_registers: int = 32
     fma_pipes: int = 2
     load_ports: int = 2
     fmas_in_flight: int = 8  # independent FMAs that keep the pipes busy
     max_accumulators: int = 28  # accumulators that fit beside operands without spilling
-    l1: int = 32 << 10
     l1_way: int = 4 << 10  # addresses this far apart fall on the same set,
     l1_ways: int = 8  # which holds so many lines
     l2: int = 1 << 20
     cores: int = 1
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
-    contraction: str = "registers"  # how a contraction is tiled: "registers", "dot" (a matrix unit)
 
 
 class Executable(Protocol):
@@ -47,13 +44,17 @@ class Executable(Protocol):
 
 
 class Target(Protocol):
-    """Five methods, none optional."""
+    """Six methods, none optional."""
 
     @property
     def caps(self) -> Caps: ...
 
     def available(self) -> str | None:
         """None, or why this target can't be used here and what to do about it."""
+
+    def walk(self, plan: Any) -> None:
+        """Choose the schedules of one fused kernel, a `schedule.plan.Plan`: register tiles by
+        `schedule.tiling.schedule_kernel`, or whatever suits this machine."""
 
     def emit(self, program: Program) -> dict[str, str]:
         """Source text by file name; the same program gives the same text."""

@@ -41,7 +41,9 @@ def unscheduled(program: Program) -> Program:
 def default_schedule(program: Program, caps: Caps | None = None) -> Program:
     """What the pipeline makes of a program."""
     return schedule(
-        unscheduled(program), caps or CPU.caps, lambda step, p: check(p, f"schedule, {step}")
+        unscheduled(program),
+        caps or CPU.caps,
+        after=lambda step, p: check(p, f"schedule, {step}"),
     )
 
 

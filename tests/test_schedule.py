@@ -28,7 +28,7 @@ from sol_dynamo.schedule.tiling import tile
 from sol_dynamo.spec import check
 from sol_dynamo.target import Caps, get_target
 
-CAPS = Caps("cpu", vector_bytes=32, vector_registers=16, max_accumulators=12, cores=2)
+CAPS = Caps("cpu", vector_bytes=32, max_accumulators=12, cores=2)
 
 
 def randn(*shape: int) -> torch.Tensor:

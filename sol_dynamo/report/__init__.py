@@ -88,7 +88,8 @@ def _row(program: Program, k: Kernel | Extern) -> KernelReport:
 
 
 def moves(program: Program, k: Kernel) -> str | None:
-    """Why a kernel that only moves data exists; None for one that computes."""
+    """Why a kernel that only moves data exists, unless the step that left it has noted so; None
+    for one that computes."""
     stores = [s for nest in k.body for s in nest.stores]
     if any(s.reduce or not isinstance(v, Load) for s in stores for v in s.values):
         return None
@@ -97,7 +98,10 @@ def moves(program: Program, k: Kernel) -> str | None:
         return "moves data: an output in eager's strides, or one that is an input or a view"
     if any(program.buffers[b].base for b in written(k)):
         return "moves data: a value that two concatenations (or one and another reader) need"
-    return "moves data: its reader needs vectors along a dimension that the permutation scatters"
+    calls = {b for e in program.kernels if isinstance(e, Extern) for b in read(e)}
+    if any(program.base(b).name in targets for b in calls):
+        return "moves data: an ATen call reads it in these strides"
+    return "moves data: no reader takes it as addresses of its own"
 
 
 def _text(i: int, p: ProgramReport) -> str:

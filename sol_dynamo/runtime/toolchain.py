@@ -24,8 +24,11 @@ from pathlib import Path
 from . import cache
 
 # Contraction to FMA is allowed, reassociation is not (never -ffast-math); nobody reads errno or the
-# exception flags.
-BASE_FLAGS = ("-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-w")
+# exception flags; integers wrap, as eager's do.
+BASE_FLAGS = (
+    *("-O2", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fwrapv"),
+    *("-fPIC", "-w"),
+)
 _ERROR_LINES = 12
 
 

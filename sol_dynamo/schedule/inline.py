@@ -114,7 +114,12 @@ def inline(program: Program) -> Program:
             kernels.append(k)
             continue
         absorbed: list[Origin] = []
-        nest = _absorb(program, k.body[0], producers, readers, kernels, absorbed)
+        nest, refused = _absorb(program, k.body[0], producers, readers, kernels, absorbed)
+        for p in refused:
+            kept = kernels[p.position]
+            assert isinstance(kept, Kernel)
+            why = f"moves data: {k.name} sums over it, at addresses that it would have to divide"
+            kernels[p.position] = replace(kept, note=why)
         kernels.append(replace(k, body=(nest,), origin=merge_origins(*absorbed, k.origin)))
         store = nest.stores[0]
         if store.reduce is not None:
@@ -132,7 +137,17 @@ def inline(program: Program) -> Program:
     return replace(program, kernels=_without_dead(program, kernels))
 
 
-def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loops:
+def _absorb(
+    program: Program,
+    nest: Loops,
+    producers: dict[str, Producer],
+    readers: dict[str, int],
+    kernels: list[Kernel | Extern],
+    absorbed: list[Origin],
+) -> tuple[Loops, list[Producer]]:
+    """A nest with its producers' expressions in place of their loads, whose origins are added to
+    `absorbed`; and the movements that it must leave where they are."""
+    refused: list[Producer] = []
     contraction = is_contraction(nest)
     reduces = any(s.reduce for s in nest.stores)
     reuse = 1
@@ -146,8 +161,10 @@ def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loop
         movement = p.cost == 0
         if movement:
             splits = {a.symbol for a in nest.reduce_axes} if contraction else set()
-            free = not reduces or _stays_affine(program, p, e, splits)
-            return p if free else None
+            if not reduces or _stays_affine(program, p, e, splits):
+                return p
+            refused.append(p)
+            return None
         once = readers[e.buffer] == 1
         if reduces and p.follows_reduction:
             return None
@@ -170,7 +187,7 @@ def _absorb(program, nest: Loops, producers, readers, kernels, absorbed) -> Loop
         absorbed.append(kernels[p.position].origin)
         return inlined(e, p.value, p.index, ranges)
 
-    return map_leaves(nest, leaf)
+    return map_leaves(nest, leaf), refused
 
 
 def inlined(e: Load, value: Expr, index: tuple[Index, ...], ranges) -> Expr:

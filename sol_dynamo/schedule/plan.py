@@ -5,6 +5,7 @@ The figures behind the constants stand in benchmarks/RESULTS.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..affine import Index
@@ -28,6 +29,9 @@ class Plan:
 
     def address(self, buffer: str, index: tuple[Index, ...]) -> Index:
         return self.buffers[buffer].address(index)
+
+
+Walk = Callable[[Plan], None]  # chooses the schedules of one kernel's nests: sets `plan.kernel`
 
 
 def vector_axis(plan: Plan, nest: Loops) -> str | None:

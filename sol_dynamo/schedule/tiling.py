@@ -15,14 +15,16 @@ from ..target import Caps
 from .contraction import schedule_contraction
 from .nests import is_contraction
 from .normal_form import normalize
-from .plan import MAX_UNITS, UNIT_FLOPS, Plan, even, lanes, scan_axis, vector_axis
+from .plan import MAX_UNITS, UNIT_FLOPS, Plan, Walk, even, lanes, scan_axis, vector_axis
 
 UNROLLED_TAPS = 25  # windows up to 5x5 are written out
 POINTS = 1 << 14  # points of a pointwise unit
 
 
-def tile(program: Program, caps: Caps) -> Program:
-    """Choose schedules for all kernels; weights of contractions are packed for theirs."""
+def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
+    """Choose schedules for all kernels, as `walk` does for one; weights of contractions are packed
+    for theirs."""
+    walk = walk or schedule_kernel
     buffers, packs = dict(program.buffers), list(program.packs)
     copies: list[Kernel] = []
     packed: dict[tuple[Load, tuple[int, ...]], str] = {}
@@ -31,12 +33,12 @@ def tile(program: Program, caps: Caps) -> Program:
         if isinstance(k, Kernel):
             plan = Plan(k, buffers, packs, caps, copies, packed)
             normalize(plan)
-            schedule_kernel(plan)
+            walk(plan)
             k = plan.kernel
         kernels.append(k)
     for n, copy in enumerate(copies):
         plan = Plan(copy, buffers, packs, caps, [], {})
-        schedule_pointwise(plan)
+        walk(plan)
         copies[n] = plan.kernel
     shift = len(copies)
     bands = [replace(d, first=d.first + shift, last=d.last + shift) for d in program.depth_first]

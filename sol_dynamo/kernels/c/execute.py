@@ -107,12 +107,15 @@ class NativeExecutable:
                 if f.threads == threads:
                     return self._frames.pop(i)
         pointers = (ctypes.c_void_p * max(len(self._slots), 1))()
-        sizes = (
-            self.program.arena_bytes + 64,
-            threads * self._scratch_size + 64,
-            self._state_size(threads) + 64,
+        arena, scratch, state = (
+            torch.empty(n + 64, dtype=torch.uint8)
+            for n in (
+                self.program.arena_bytes,
+                threads * self._scratch_size,
+                self._state_size(threads),
+            )
         )
-        return Frame(pointers, threads, *(torch.empty(n, dtype=torch.uint8) for n in sizes))
+        return Frame(pointers, threads, arena, scratch, state)
 
     def __call__(self, inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[Any]:
         threads = 1 if _forked or self._parallel is None else torch.get_num_threads()

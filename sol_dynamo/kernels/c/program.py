@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...ir import DTYPES, Bind, Kernel, Program
-from .nest import Code, NestEmitter, identifier
+from .addresses import page_name, storage
+from .nest import Code, emit_kernel
+from .scope import identifier
 from .supports import check_supported
 from .vecmath import PRELUDE, definitions
 
@@ -60,7 +62,7 @@ def emit_program(program: Program) -> Layout:
     texts: dict[str, str] = {}
     for k, kernel in enumerate(kernels):
         name = f"k{k}_{identifier(kernel.name)}"
-        code = NestEmitter(kernel, program, name, memory, sites).emit()
+        code = emit_kernel(kernel, program, name, memory, sites)
         codes.append(code)
         for name, text in code.tiles.items():
             texts.setdefault(name, text)
@@ -94,7 +96,8 @@ def indirect_sites(program: Program) -> list[tuple[Kernel, Bind]]:
 
 def addresses(program: Program) -> tuple[dict[str, str], dict[str, int]]:
     """C expression of every base buffer's first byte, and the slots of the pointer table."""
-    memory, slots = {}, {}
+    memory: dict[str, str] = {}
+    slots: dict[str, int] = {}
     for b in program.buffers.values():
         if b.base is not None or b.scope == "local":
             continue
@@ -133,21 +136,13 @@ def _file(parts: list[str], uses, pages, extern: str) -> str:
         line + "\n" for line in extern.splitlines() if line.split("(")[0].split()[-1] in body
     )
     page = "".join(
-        f"extern {_page_declaration(k, n)};\n" for k, n in pages.items() if _page(k) in body
+        f"extern {_page_declaration(k, n)};\n" for k, n in pages.items() if page_name(*k) in body
     )
     return "\n".join((PRELUDE(_LANES), HEADER, page, declared, definitions(used), body))
 
 
-def _page(key: tuple[str, str]) -> str:
-    from .nest import page_name
-
-    return page_name(*key)
-
-
 def _page_declaration(key: tuple[str, str], n: int) -> str:
-    from .nest import storage
-
-    return f"{storage(key[0])} {_page(key)}[{n}]"
+    return f"{storage(key[0])} {page_name(*key)}[{n}]"
 
 
 def _main(program, kernels, codes, pages, scratch) -> str:

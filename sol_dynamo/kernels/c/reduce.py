@@ -8,25 +8,12 @@ the association depends on shapes only. Knows values and monoids, nothing of loo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 
-from ...affine import Index
 from ...ir import DTYPES, MONOIDS, Store
 from .values import EmitError, Expressions, Value, c_type, compute_dtype, literal
 
 POSITIONS = ("argmax", "argmin")
-
-
-@dataclass
-class Accumulator:
-    """The running values of one output point (or vector of points)."""
-
-    values: list[Value]
-    declared: list[str]
-    kept: tuple | None  # where to store the result; None: it stays in registers
-    split: bool  # the lanes are parts of one result
-    point: dict[str, Index]  # the output's axes
 
 
 def dtypes(store: Store) -> list[str]:
@@ -68,10 +55,10 @@ def accumulate(expr: Expressions, monoid: str, acc: list[Value], new: list[Value
             return
         if v.dtype == "bool" and v.lanes > 1:
             v = expr.mask_bits(v, a.bits)
-        expr.lines.append(f"{a.text} = {expr.combine(monoid, a, v)};")
+        expr.write(f"{a.text} = {expr.combine(monoid, a, v)};")
         return
     for a, v in zip(acc, combined(expr, monoid, acc, new, lanes), strict=True):
-        expr.lines.append(f"{a.text} = {v.text};")
+        expr.write(f"{a.text} = {v.text};")
 
 
 def combined(expr: Expressions, monoid: str, a, b, lanes: int) -> list[Value]:
@@ -97,8 +84,8 @@ def merged(expr: Expressions, monoid: str, a: list[Value], b: list[Value]) -> li
 def _arg(expr: Expressions, monoid: str, a, b, lanes: int) -> list[Value]:
     """NaN wins over numbers; the lowest position wins a tie, also among NaN."""
     (x, i), (y, j) = a, b
-    test = lambda name, *args: expr._compare(name, list(args), lanes)  # noqa: E731
-    logic = lambda name, *args: expr._logic(name, list(args), lanes)  # noqa: E731
+    test = lambda name, *args: expr.compare(name, list(args), lanes)  # noqa: E731
+    logic = lambda name, *args: expr.logic(name, list(args), lanes)  # noqa: E731
     better = test("gt" if monoid == "argmax" else "lt", y, x)
     first, same = test("lt", j, i), test("eq", x, y)
     if DTYPES[x.dtype][1] == "f":
@@ -106,17 +93,17 @@ def _arg(expr: Expressions, monoid: str, a, b, lanes: int) -> list[Value]:
         better = logic("or", better, logic("and", nan, test("eq", x, x)))
         same = logic("or", same, logic("and", nan, test("ne", x, x)))
     take = logic("or", better, logic("and", first, same))
-    return [expr._where(take, n, o, o.dtype, lanes) for n, o in ((y, x), (j, i))]
+    return [expr.where(take, n, o, o.dtype, lanes) for n, o in ((y, x), (j, i))]
 
 
 def _welford(expr: Expressions, a, b, lanes: int) -> list[Value]:
     (m, mean_a, m2_a), (n, mean_b, m2_b) = a, b
     t = m.dtype
-    op = lambda name, *args: expr._arithmetic(name, list(args), t, lanes)  # noqa: E731
+    op = lambda name, *args: expr.arithmetic(name, list(args), t, lanes)  # noqa: E731
     zero = expr.splat(Value(literal(0.0, t), t), lanes)
     count, delta = op("add", m, n), op("sub", mean_b, mean_a)
-    empty = expr._compare("eq", [count, zero], lanes)
-    part = expr._where(empty, zero, op("div", n, count), t, lanes)
+    empty = expr.compare("eq", [count, zero], lanes)
+    part = expr.where(empty, zero, op("div", n, count), t, lanes)
     spread = op("mul", op("mul", op("mul", delta, delta), m), part)
     return [
         count,
@@ -128,14 +115,14 @@ def _welford(expr: Expressions, a, b, lanes: int) -> list[Value]:
 def _online(expr: Expressions, a, b, lanes: int) -> list[Value]:
     """(m, l, ...): what was relative to -inf is empty."""
     t = a[0].dtype
-    op = lambda name, *args: expr._arithmetic(name, list(args), t, lanes)  # noqa: E731
+    op = lambda name, *args: expr.arithmetic(name, list(args), t, lanes)  # noqa: E731
     least = expr.splat(Value(literal(-inf, t), t), lanes)
     zero = expr.splat(Value(literal(0.0, t), t), lanes)
     top = op("max", a[0], b[0])
     scales = []
     for x in (a[0], b[0]):
-        empty = expr._compare("eq", [x, least], lanes)
-        scales.append(expr._where(empty, zero, op("exp", op("sub", x, top)), t, lanes))
+        empty = expr.compare("eq", [x, least], lanes)
+        scales.append(expr.where(empty, zero, op("exp", op("sub", x, top)), t, lanes))
     rest = zip(a[1:], b[1:], strict=True)
     return [top, *(op("add", op("mul", x, scales[0]), op("mul", y, scales[1])) for x, y in rest)]
 

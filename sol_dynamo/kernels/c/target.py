@@ -6,6 +6,8 @@ import platform
 
 from ... import ir
 from ...runtime import toolchain
+from ...schedule.plan import Plan
+from ...schedule.tiling import schedule_kernel
 from ...target import Caps
 from .execute import NativeExecutable
 from .program import emit_program
@@ -15,17 +17,14 @@ class CpuTarget:
     """C with GNU vector extensions, compiled by whatever C compiler is at hand."""
 
     def __init__(self) -> None:
-        l1, l2, _ = toolchain.cache_sizes()
+        _, l2, _ = toolchain.cache_sizes()
         features = toolchain.cpu_features()
         wide = 64 if "avx512f" in features else 32 if "avx2" in features else 16
         arm = platform.machine() in ("aarch64", "arm64")
-        registers = 32 if wide == 64 or arm else 16
         self._caps = Caps(
             "cpu",
             vector_bytes=wide,
-            vector_registers=registers,
-            max_accumulators=28 if registers == 32 else 12,
-            l1=l1,
+            max_accumulators=28 if wide == 64 or arm else 12,  # of 32 or 16 registers
             l2=l2,
             cores=toolchain.cores(),
         )
@@ -41,6 +40,9 @@ class CpuTarget:
             return str(e)
         return None
 
+    def walk(self, plan: Plan) -> None:
+        schedule_kernel(plan)
+
     def emit(self, program: ir.Program) -> dict[str, str]:
         return emit_program(program).sources
 
@@ -49,11 +51,11 @@ class CpuTarget:
 
     def describe(self) -> dict[str, str]:
         c = toolchain.find_compiler()
-        caps = self._caps
+        caps, (l1, _, _) = self._caps, toolchain.cache_sizes()
         return {
             "compiler": f"{' '.join(c.command)} ({c.version})",
-            "vectors": f"{caps.vector_bytes * 8} bits, {caps.vector_registers} registers",
-            "caches": f"L1 {caps.l1 >> 10} KiB, L2 {caps.l2 >> 10} KiB a core",
+            "vectors": f"{caps.vector_bytes * 8} bits, {caps.max_accumulators} accumulators",
+            "caches": f"L1 {l1 >> 10} KiB, L2 {caps.l2 >> 10} KiB a core",
             "cores": str(caps.cores),
         }
 

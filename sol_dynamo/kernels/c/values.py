@@ -8,9 +8,10 @@ outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf, isinf, isnan
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ...affine import Index
 from ...ir import DTYPES, Const, Expr, Iota, Load, Op, walk
@@ -74,32 +75,57 @@ def literal(value: float | int | bool, dtype: str) -> str:
     return f"{value.hex()}{suffix}"
 
 
-class Expressions:
-    """Emits expressions as named C variables into `lines`, each distinct one once per scope."""
+class Names(Protocol):
+    """Where the text goes: what `Expressions` needs of the scope around it."""
 
-    def __init__(self, load: Callable[[Load, int], Value], index: Callable, fresh: Callable):
-        self.load = load  # (load, lanes) -> Value
-        self.index = index  # Index without LANE -> C text
-        self.fresh = fresh  # prefix -> new C name
-        self.lines: list[str] = []
-        self.memo: list[dict] = [{}]
+    lines: list[str]
+
+    def fresh(self, prefix: str) -> str:
+        """A new C name."""
+
+    def integer(self, index: Index) -> str:
+        """C text of an index without LANE."""
+
+
+class Expressions:
+    """Emits expressions as named C variables, each distinct one once per block."""
+
+    def __init__(self, names: Names, load: Callable[[Load, int], Value]):
+        """`load(load, lanes)` gives the value of a load."""
+        self.names = names
+        self.load = load
+        self.memo: list[dict[tuple[Expr, int], Value]] = [{}]
         self.uses: set[tuple[str, str, int]] = set()  # math functions called: (name, dtype, lanes)
 
-    def push(self) -> None:
-        self.memo.append({})
+    def write(self, line: str) -> None:
+        self.names.lines.append(line)
 
-    def pop(self) -> None:
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        """Values named from here on are in scope until the block ends."""
+        self.memo.append({})
+        yield
         self.memo.pop()
+
+    @contextmanager
+    def function(self) -> Iterator[None]:
+        """Nothing named outside is in scope."""
+        outer, self.memo = self.memo, [{}]
+        yield
+        self.memo = outer
 
     def value(self, root: Expr, lanes: int) -> Value:
         """C for an expression over C variables; `lanes` wide where it depends on LANE."""
-        found = self._find(root, lanes)
-        if found is not None:
-            return found
-        for e in walk(root):
-            if self._find(e, lanes) is None:
-                self.memo[-1][e, lanes] = self._emit(e, lanes)
-        return self._find(root, lanes)
+        if self._find(root, lanes) is None:
+            for e in walk(root):
+                if self._find(e, lanes) is None:
+                    self.memo[-1][e, lanes] = self._emit(e, lanes)
+        return self._found(root, lanes)
+
+    def _found(self, e: Expr, lanes: int) -> Value:
+        v = self._find(e, lanes)
+        assert v is not None, f"{e} comes before what it is made of"
+        return v
 
     def _find(self, e: Expr, lanes: int) -> Value | None:
         for scope in reversed(self.memo):
@@ -110,14 +136,14 @@ class Expressions:
 
     def name(self, v: Value, prefix: str = "t") -> Value:
         """Give a value a C name."""
-        name = self.fresh(prefix)
-        self.lines.append(f"const {c_type(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
+        name = self.names.fresh(prefix)
+        self.write(f"const {c_type(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
         return v._replace(text=name)
 
     def _emit(self, e: Expr, lanes: int) -> Value:
         if isinstance(e, Const):
-            value = half.rounded(e.value, e.dtype) if e.dtype in STORAGE_ONLY else e.value
-            return Value(literal(value, compute_dtype(e.dtype)), compute_dtype(e.dtype))
+            exact = half.rounded(e.value, e.dtype) if e.dtype in STORAGE_ONLY else e.value
+            return Value(literal(exact, compute_dtype(e.dtype)), compute_dtype(e.dtype))
         if isinstance(e, Load):
             return self.load(e, lanes)
         if not isinstance(e, (Iota, Op)):
@@ -128,32 +154,32 @@ class Expressions:
         return value
 
     def _op(self, e: Op, lanes: int) -> Value:
-        args = [self._find(a, lanes) for a in e.args]
+        args = [self._found(a, lanes) for a in e.args]
         width = max(a.lanes for a in args)
         dtype = compute_dtype(e.dtype)
         if e.name == "cast":
             return self.cast(args[0], dtype)
         if e.name == "where":
-            return self._where(args[0], args[1], args[2], dtype, width)
+            return self.where(args[0], args[1], args[2], dtype, width)
         if e.name == "not":
             a = args[0]
             if a.dtype == "bool":
                 return self.name(a._replace(text=f"~{a.text}" if a.lanes > 1 else f"!{a.text}"))
             return self.name(a._replace(text=f"~{a.text}"))
         if e.name in _COMPARE or e.name == "isnan":
-            return self._compare(e.name, args, width)
+            return self.compare(e.name, args, width)
         if dtype == "bool":
-            return self._logic(e.name, args, width)
-        return self._arithmetic(e.name, args, dtype, width)
+            return self.logic(e.name, args, width)
+        return self.arithmetic(e.name, args, dtype, width)
 
     def _iota(self, e: Iota, lanes: int) -> Value:
         step = e.index.coefficient(LANE)
         rest = e.index - step * Index.of(LANE)
         dtype = compute_dtype(e.dtype)
         if LANE in rest.symbols:  # divided or reduced lanes: one by one
-            each = [self.index(e.index.subst({LANE: k})) for k in range(lanes)]
+            each = [self.names.integer(e.index.subst({LANE: k})) for k in range(lanes)]
             return self.name(Value(f"({c_type(dtype, lanes)}){{{', '.join(each)}}}", dtype, lanes))
-        start = f"({dtype})({self.index(rest)})"
+        start = f"({dtype})({self.names.integer(rest)})"
         if step == 0:
             return Value(start, dtype)
         points = ", ".join(str(step * k) for k in range(lanes))
@@ -177,7 +203,7 @@ class Expressions:
         if v.dtype == dtype:
             return v
         if dtype == "bool":
-            return self._compare("ne", [v, Value("0", v.dtype)], v.lanes)
+            return self.compare("ne", [v, Value("0", v.dtype)], v.lanes)
         if v.lanes == 1:
             return self.name(Value(f"({dtype})({v.text})", dtype))
         if v.dtype == "bool":
@@ -227,7 +253,7 @@ class Expressions:
 
     # -- operations ----------------------------------------------------------------------------
 
-    def _where(self, c: Value, a: Value, b: Value, dtype: str, width: int) -> Value:
+    def where(self, c: Value, a: Value, b: Value, dtype: str, width: int) -> Value:
         if c.text in ("1", "0") and c.lanes == 1:
             return a if c.text == "1" else b
         if width == 1 or c.lanes == 1:
@@ -248,7 +274,7 @@ class Expressions:
         text = f"({t})((({i})({a.text}) & {c.text}) | (({i})({b.text}) & ~{c.text}))"
         return self.name(Value(text, dtype, width))
 
-    def _compare(self, name: str, args: list[Value], width: int) -> Value:
+    def compare(self, name: str, args: list[Value], width: int) -> Value:
         if name == "isnan":
             args, name = [args[0], args[0]], "ne"
         dtype = args[0].dtype
@@ -260,7 +286,7 @@ class Expressions:
         text = _SCALAR[name].format(*(self.splat(a, width).text for a in args))
         return self.name(Value(f"({text})", "bool", width, 8 * DTYPES[dtype][0]))
 
-    def _logic(self, name: str, args: list[Value], width: int) -> Value:
+    def logic(self, name: str, args: list[Value], width: int) -> Value:
         name = {"add": "or", "mul": "and", "max": "or", "min": "and"}.get(name, name)
         if width > 1:
             bits = max(a.bits for a in args if a.lanes > 1)
@@ -273,7 +299,7 @@ class Expressions:
                 return b if a.text == "1" else a
         return self.name(Value(f"({_SCALAR[name].format(*(a.text for a in args))})", "bool"))
 
-    def _arithmetic(self, name: str, args: list[Value], dtype: str, width: int) -> Value:
+    def arithmetic(self, name: str, args: list[Value], dtype: str, width: int) -> Value:
         if name == "max" and dtype in _FLOATS:  # relu keeps NaN in one instruction
             zero = literal(0.0, dtype)
             for a, b in (args, args[::-1]):
@@ -289,11 +315,8 @@ class Expressions:
         return self._call(name, args, dtype, width)
 
     def _call(self, name: str, args: list[Value], dtype: str, width: int) -> Value:
-        self.uses.add((name, dtype, width))
-        suffix = dtype if width == 1 else f"{dtype}x{width}"
-        text = f"sol_{name}_{suffix}({', '.join(self.splat(a, width).text for a in args)})"
-        across = name in ("hsum", "hprod", "hmax", "hmin")  # all lanes as one scalar
-        return self.name(Value(text, dtype, 1 if across else width))
+        args = [self.splat(a, width) for a in args]
+        return self.name(Value(self._call_text(name, args, dtype, width), dtype, width))
 
     # -- combining -----------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ def _templates() -> dict[str, str]:
     """`exp_f32` -> the text of `sol_exp_f32xN` with the comment above it."""
     each = re.compile(r"(?:/\*(?:[^*]|\*(?!/))*\*/\n)?static inline .*?\n}\n", re.S)
     parts = each.findall(_SOURCE.read_text())
-    return {re.search(r"sol_(\w+)xN\(", part)[1]: part for part in parts}
+    return {m[1]: part for part in parts if (m := re.search(r"sol_(\w+)xN\(", part))}
 
 
 @cache
@@ -171,7 +171,8 @@ def function(name: str, dtype: str, lanes: int) -> str:
 
 def _arguments(text: str) -> list[str]:
     """The names of a template's vector arguments."""
-    return re.findall(r"xN (\w+)", re.search(r"sol_\w+xN\((.*?)\)", text)[1])
+    head = re.search(r"sol_\w+xN\((.*?)\)", text)
+    return re.findall(r"xN (\w+)", head[1]) if head else []
 
 
 def _from_template(name: str, dtype: str, lanes: int) -> str:
@@ -329,7 +330,8 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         if dtype[0] == "u":
             return f"{head}({dtype} x, {dtype} y) {{ return y ? x / y : 0; }}"
         return (
-            f"{head}({dtype} x, {dtype} y) {{\n  if (!y) return 0;\n  {dtype} q = x / y;\n"
+            f"{head}({dtype} x, {dtype} y) {{\n  if (!y) return 0;\n"
+            f"  if (y == -1) return -x;  /* the least integer wraps */\n  {dtype} q = x / y;\n"
             f"  return (x % y != 0 && (x < 0) != (y < 0)) ? q - 1 : q;\n}}"
         )
     if name == "mod":
@@ -341,7 +343,8 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         if dtype[0] == "u":
             return f"{head}({dtype} x, {dtype} y) {{ return y ? x % y : 0; }}"
         return (
-            f"{head}({dtype} x, {dtype} y) {{\n  if (!y) return 0;\n  {dtype} r = x % y;\n"
+            f"{head}({dtype} x, {dtype} y) {{\n  if (!y || y == -1) return 0;\n"
+            f"  {dtype} r = x % y;\n"
             f"  return r != 0 && (r < 0) != (y < 0) ? r + y : r;\n}}"
         )
     if name == "rsqrt":
