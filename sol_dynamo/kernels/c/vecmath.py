@@ -2,8 +2,9 @@
 
 Functions of floats stand in vecmath_f32.c, written for any lane count and within about 1 ulp; here
 a number of lanes is put into them, and an instruction in place of a body where a machine has one.
-One lane runs the text of four, so that a vector's tail has the same bits as its body. Doubles, and
-floordiv and mod of any float, go lane by lane through libm. Knows nothing of the IR.
+One lane runs the text of four, so that a vector's tail has the same bits as its body. Doubles,
+floordiv and mod of any float, and whatever has no such text yet, go lane by lane through libm. Knows
+nothing of the IR.
 """
 
 from __future__ import annotations
@@ -122,9 +123,8 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
 
 
 def _by_lane(name: str, dtype: str) -> bool:
-    if name in ("floordiv", "mod"):
-        return True
-    return dtype == "f64" and name in _BY_LANE
+    """Whether a vector goes through libm: doubles, and floats that have no text of their own."""
+    return name in ("floordiv", "mod", *_BY_LANE) and f"{name}_{dtype}" not in _templates()
 
 
 @cache
@@ -355,6 +355,8 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         return f"{head}({dtype} x) {{ return __builtin_rint{f}(x); }}"
     if name == "pow":
         return f"{head}({dtype} x, {dtype} y) {{ return __builtin_pow{f}(x, y); }}"
-    if name in _BY_LANE:
+    if name in _EXACT:
         return f"{head}({dtype} x) {{ return __builtin_{name}{f}(x); }}"
+    if name in _BY_LANE:  # in double, so that a float is right to its last bit
+        return f"{head}({dtype} x) {{ return __builtin_{name}(x); }}"
     raise KeyError(f"no function {name} of {dtype}")
