@@ -82,11 +82,13 @@ sol.__name__ = "sol"  # type: ignore[attr-defined]
 
 
 def decompositions() -> dict[Any, Callable]:
-    """ATen's core decompositions, less the ops that have a rule of their own."""
+    """ATen's core decompositions, less the ops that have a rule of their own and attention, which
+    in parts is several times slower than ATen's kernel and has other strides."""
     from .lowering import RULES
 
     kept = {*RULES, torch.ops.aten._native_batch_norm_legit_no_training.default}
     kept |= {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
+    kept |= {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default}
     return {op: f for op, f in compat.core_decompositions().items() if op not in kept}
 
 

@@ -269,7 +269,7 @@ class Extern:
     op: Any
     args: tuple[Any, ...]
     kwargs: tuple[tuple[str, Any], ...]
-    outs: tuple[str, ...]
+    outs: tuple[str, ...]  # by position; "" for a result that nobody uses
     symbols: tuple[str, ...] = ()  # sizes that it defines (nonzero's)
     origin: Origin = Origin()
     reason: str = ""  # why it is not a kernel of ours
@@ -386,9 +386,9 @@ def loads(loops: Loops) -> Iterator[Load]:
 
 
 def written(kernel: Kernel | Extern) -> tuple[str, ...]:
-    """Every buffer a step writes, kernel-local ones too."""
+    """Every buffer a step writes, kernel-local ones too; not an extern's unused results."""
     if isinstance(kernel, Extern):
-        return kernel.outs
+        return tuple(filter(None, kernel.outs))
     return tuple(b for nest in kernel.body for s in nest.stores for b in s.buffers)
 
 

@@ -461,7 +461,7 @@ def writes_match_scopes(p: Program) -> Problems:
                 yield Problem(f"a pack reads {e.buffer}, which is no weight", (nest,))
     for k in p.kernels:
         forbidden = ("input", "weight", "local" if isinstance(k, Extern) else "extern")
-        for name in filter(None, written(k)):
+        for name in written(k):
             if p.base(name).scope in forbidden:
                 yield Problem(f"{name} is {p.base(name).scope} memory and written", (k,))
 
@@ -626,7 +626,7 @@ def arena_keeps_what_lives(p: Program) -> Problems:
     born. Buffers of a depth-first run are left out: chunks of several may share memory."""
     life: dict[str, list[int]] = {}
     for n, k in enumerate(p.kernels):
-        for name in filter(None, (*read(k), *written(k))):
+        for name in (*read(k), *written(k)):
             life.setdefault(p.base(name).name, []).append(n)
     runs = {n for d in p.depth_first for n in range(d.first, d.last)}
     placed = []

@@ -186,10 +186,11 @@ class Lowering:
 
     def extern(self, node: fx.Node, reason: str) -> Any:
         """Leave a node to ATen."""
-        value = node.meta["val"]
+        value = node.meta.get("val")  # an assertion has none
         many = isinstance(value, (tuple, list))
+        results = value if isinstance(value, (tuple, list)) else (value,)
         outs: list[Buffer | None] = []
-        for k, v in enumerate(value if many else (value,)):
+        for k, v in enumerate(results):
             if isinstance(v, torch.Tensor):
                 name = f"{node.name}_{k}" if many else node.name
                 outs.append(self.buffer(name, DTYPE[v.dtype], v.shape, v.stride(), scope="extern"))
@@ -241,7 +242,7 @@ def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) 
 def _apply(low: Lowering, node: Any) -> Any:
     if node.target is _getitem:
         return low.env[node.args[0]][node.args[1]]
-    if not node.users and not node.target._schema.is_mutable:
+    if not node.users and not node.is_impure():
         return None
     f = RULES.get(node.target)
     if f is None:

@@ -45,7 +45,7 @@ def drop_unused(program: Program) -> Program:
     """Forget buffers that nothing names any more."""
     used = {*program.inputs, *(o for o in program.outputs if o)}
     for k in program.kernels:
-        used.update(b for b in (*read(k), *written(k)) if b)
+        used.update((*read(k), *written(k)))
     for p in program.packs:
         used.update(e.buffer for e in loads(p))
         used.update(b for s in p.stores for b in s.buffers)

@@ -104,7 +104,7 @@ def inline(program: Program) -> Program:
     foreign = {
         program.base(b).name for k in program.kernels if isinstance(k, Extern) for b in read(k)
     }
-    named = {b for k in program.kernels for b in (*read(k), *written(k)) if b}
+    named = {b for k in program.kernels for b in (*read(k), *written(k))}
     viewed = {program.buffers[b].base for b in named}
     producers: dict[str, Producer] = {}
     reductions: set[str] = set()
@@ -268,7 +268,7 @@ def _without_dead(program: Program, kernels: list) -> tuple:
     needed |= {program.base(b).name for b in program.mutations.values()}
     kept = []
     for k in reversed(kernels):
-        names = [b for b in written(k) if b and program.buffers[b].scope != "local"]
+        names = [b for b in written(k) if program.buffers[b].scope != "local"]
         if isinstance(k, Extern) or any(program.base(b).name in needed for b in names):
             kept.append(k)
             needed.update(

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ...ir import DTYPES, Buffer, Extern, Load, Loops, Program, Ref, walk
+from ...ir import DTYPES, Buffer, Extern, Kernel, Load, Loops, Program, Ref, read, walk, written
 from ...lowering.graph import TORCH_DTYPE
 from .program import addresses, indirect_sites
 
@@ -80,7 +80,16 @@ class NativeExecutable:
         self._inputs = [n for n in program.inputs if buffers[n].scope == "input"]
         self._raw = [n for n in program.inputs if buffers[n].scope == "weight"]
         self._packed = [p.stores[0].buffers[0] for p in program.packs]
-        self._input_slots = [self._slots[n] for n in self._inputs]
+        touched = {
+            program.base(b).name
+            for k in program.kernels
+            if isinstance(k, Kernel)
+            for b in (*read(k), *written(k))
+        }
+        # an input that only ATen reads may be anything: an effect's token is None
+        self._input_slots = [
+            (self._slots[n], i) for i, n in enumerate(self._inputs) if n in touched
+        ]
         self._weight_slots = [self._slots[n] for n in (*self._raw, *self._packed)]
         own = {n: b for n, b in buffers.items() if b.scope == "output" and b.base is None}
         self._made = [
@@ -125,8 +134,8 @@ class NativeExecutable:
             for slot, w in zip(self._weight_slots, weights, strict=True):
                 pointers[slot] = w.data_ptr()
             frame.weights = weights
-        for slot, x in zip(self._input_slots, inputs, strict=True):
-            pointers[slot] = x.data_ptr()
+        for slot, i in self._input_slots:
+            pointers[slot] = inputs[i].data_ptr()
         outputs = []
         for _, slot, shape, strides, dtype in self._made:
             y = torch.empty_strided(shape, strides, dtype=dtype)

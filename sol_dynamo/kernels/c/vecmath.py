@@ -3,7 +3,7 @@
 Functions of floats stand in vecmath_f32.c, written for any lane count and within about 1 ulp; here
 a number of lanes is put into them, and an instruction in place of a body where a machine has one.
 One lane runs the text of four, so that a vector's tail has the same bits as its body. Doubles,
-floordiv and mod of any float, and whatever has no such text yet, go lane by lane through libm. Knows
+floordiv and mod of any float, and whatever has no such text, go lane by lane through libm. Knows
 nothing of the IR.
 """
 
