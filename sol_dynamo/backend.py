@@ -12,7 +12,7 @@ import logging
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class Compiled:
 compiled: deque[Compiled] = deque(maxlen=64)
 
 
+class Unfit(Exception):
+    """A program was called with weights of other shapes, strides or dtypes than it was made for:
+    Dynamo's guards keep that out, who calls past them must expect it."""
+
+
 class Backend:
     """The callable that Dynamo knows; one object, so that recompile guards compare equal."""
 
@@ -62,15 +67,34 @@ class Backend:
         """
         check_mode(mode)
         c = config(**(options or {}))
-        compiler = compat.aot_autograd(
+        reached: list[fx.GraphModule] = []  # graphs that torch has given us to compile
+
+        def inference(g: fx.GraphModule, x: Sequence[Any]) -> Callable:
+            reached.append(g)
+            return compile_or_fall_back(g, c)
+
+        def compiler(decompose: dict[Any, Callable]) -> Callable:
+            return self._compiler(inference, decompose)
+
+        try:
+            return compiler(decompositions())(gm, example_inputs)
+        except Exception as e:
+            if reached:
+                raise
+            log.info("traced again, without decompositions: %s", e)
+            return compiler({})(gm, example_inputs)  # some do not know sizes that are data
+
+    def _compiler(self, inference: Callable, decompose: dict[Any, Callable]) -> Callable:
+        return compat.aot_autograd(
             fw_compiler=lambda g, x: run_on_aten(g),
             bw_compiler=lambda g, x: run_on_aten(g),
-            inference_compiler=lambda g, x: compile_or_fall_back(g, c),
+            inference_compiler=inference,
             partition_fn=compat.min_cut_partition(),
-            decompositions=decompositions(),
-            keep_inference_input_mutations=True,
+            decompositions=decompose,
+            # graphs stay functional: what is written to an input comes as one more output, so that
+            # no kernel has to know before or behind which write it reads
+            keep_inference_input_mutations=False,
         )
-        return compiler(gm, example_inputs)
 
     def reset(self) -> None:
         """Called by torch._dynamo.reset()."""
@@ -116,9 +140,13 @@ def unsupported(gm: fx.GraphModule) -> str | None:
     for n in gm.graph.nodes:
         if n.op in ("get_attr", "call_module", "call_method"):
             return f"{n.op} {n.target}"
+        if isinstance(n.target, compat.OpOverload) and n.target._schema.is_mutable:
+            return f"{n.target} writes to its arguments"
         values = n.meta.get("val")
         if n.op == "placeholder" and not isinstance(values, torch.Tensor):
             return f"input {n.name} is no tensor"
+        if n.op == "placeholder" and (values.is_neg() or values.is_conj()):
+            return f"input {n.name} is negated or conjugated where it is read"
         for v in values if isinstance(values, (tuple, list)) else (values,):
             if isinstance(v, torch.Tensor):
                 devices.add(v.device.type)
@@ -137,8 +165,8 @@ def unsupported(gm: fx.GraphModule) -> str | None:
 
 def compile_graph(gm: fx.GraphModule, c: Config) -> Runner:
     """A graph, with what may be hoisted of its weights, as a boxed callable."""
-    weights = set(compat.static_input_indices()) - compat.mutated_input_indices()
-    return Runner(gm, c, weights)
+    static = set(compat.static_input_indices())
+    return Runner(gm, c, static - compat.mutated_input_indices(), static)
 
 
 def build(gm: fx.GraphModule, weights: Sequence[int], c: Config) -> tuple[Compiled, list[int]]:
@@ -147,21 +175,48 @@ def build(gm: fx.GraphModule, weights: Sequence[int], c: Config) -> tuple[Compil
     `weights` are the inputs whose sub-graphs are hoisted; returns the inputs that are left, too.
     """
     target = _target(gm)
-    hoisted = fx_passes.run(copy.deepcopy(gm), weights, target.caps, c)
+    hoisted = fx_passes.run(fx.GraphModule(gm, copy.deepcopy(gm.graph)), weights, target.caps, c)
+    fits = [_kind(v) for v in _placeholders(gm, weights)]
     program = lower(hoisted.main, hoisted.sources)
     _look("lower", program, c)
     program = schedule(program, target.caps, target.walk, lambda name, p: _look(name, p, c))
+    inputs = [i for kind, i in hoisted.sources if kind == "input"]
     sources = target.emit(program)
     _dump_sources(sources, c)
     executable = target.build(sources, program)
 
+    chosen = [j for kind, j in hoisted.sources if kind == "weight"]
+    traced = _placeholders(hoisted.main, range(len(inputs), len(inputs) + len(chosen)))
+
     def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
+        if list(map(_kind, values)) != fits:
+            raise Unfit
         made = hoisted.weights(*values)
-        return executable.prepare([made[j] for kind, j in hoisted.sources if kind == "weight"])
+        return executable.prepare(
+            [_laid_out(made[j], v) for j, v in zip(chosen, traced, strict=True)]
+        )
 
     sets = WeightSets(prepare, c.weight_sets, weights)
-    inputs = [i for kind, i in hoisted.sources if kind == "input"]
     return Compiled(program, sources, executable, sets), inputs
+
+
+def _placeholders(gm: fx.GraphModule, which: Iterable[int]) -> list[torch.Tensor]:
+    """The fake values of some of a graph's inputs."""
+    values = [n.meta["val"] for n in gm.graph.nodes if n.op == "placeholder"]
+    return [values[i] for i in which]
+
+
+def _kind(t: torch.Tensor) -> tuple:
+    """What a program relies on: dtype, shape, and strides where they matter."""
+    moves = tuple(s for n, s in zip(t.shape, t.stride(), strict=True) if n != 1)
+    return t.dtype, tuple(t.shape), moves if t.numel() else ()
+
+
+def _laid_out(t: torch.Tensor, as_traced: torch.Tensor) -> torch.Tensor:
+    """What was computed of weights, in the strides that tracing promised."""
+    if _kind(t) == _kind(as_traced):
+        return t
+    return t.new_empty_strided(as_traced.shape, as_traced.stride()).copy_(t)
 
 
 class Runner:
@@ -173,21 +228,29 @@ class Runner:
 
     _boxed_call = True
 
-    def __init__(self, gm: fx.GraphModule, c: Config, weights: set[int]):
-        self._gm, self._config, self._weights = gm, c, weights
+    def __init__(self, gm: fx.GraphModule, c: Config, weights: set[int], static: set[int]):
+        """`weights` are to be hoisted, of the `static` inputs, which belong to the model."""
+        self._gm, self._config, self._weights, self._static = gm, c, weights, static
         self._lock = threading.Lock()
+        self._demotes = True
         self._build()
 
     def _build(self) -> None:
         weights = sorted(self._weights)
         made, inputs = build(self._gm, weights, self._config)
+        rest = sorted(self._static - self._weights)
+        kinds = map(_kind, _placeholders(self._gm, rest))
+        self._unhoisted = list(zip(rest, kinds, strict=True))
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         compiled.append(made)
 
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
+        for i, kind in self._unhoisted:
+            if _kind(args[i]) != kind:
+                raise Unfit
         prepared = sets.get(args)
-        if sets.unstable:
+        if sets.unstable and self._demotes:
             self._demote(sets)
         inputs = [args[i] for i in wanted]
         args.clear()
@@ -198,9 +261,13 @@ class Runner:
             if sets is not self._now[1]:
                 return
             unstable = {sorted(self._weights)[i] for i in sets.unstable}
-            self._weights -= unstable
             log.info("%d weights change often and are inputs from now on", len(unstable))
-            self._build()
+            weights, self._weights = self._weights, self._weights - unstable
+            try:
+                self._build()
+            except Exception as e:  # the program at hand is right, and merely prepares each time
+                self._weights, self._demotes = weights, False
+                log.warning("weights that change often stay as they are: %s", e)
 
 
 def _target(gm: fx.GraphModule) -> Target:

@@ -1,21 +1,26 @@
 """`optimize`: a model for one input size, called past Dynamo's guards.
 
 A null backend behind Dynamo costs 0.1 to 0.4 ms a call on small networks. An optimized model is
-captured once through torch.compile; later calls check what the program depends on (the inputs'
-shapes, strides, dtypes and devices, the training flag, grad and autocast modes, every submodule and
-weight by identity) and call the program itself. Whatever does not fit goes the normal, slower way.
+captured once through torch.compile; later calls check what the program depends on and call the
+program itself: the inputs' shapes, strides, dtypes, devices and which of them are one tensor, the
+training flags, grad and autocast modes, every submodule, weight and number of hooks. Whatever does
+not fit goes the normal, slower way. The one thing that is not looked at is a plain Python attribute
+of a module (`model.scale = 2.0`): after a change of such, call `optimize` again.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
 
-from . import backend
+from . import backend, compat
+
+Place = tuple[dict[str, Any], str]  # a module's store of parameters or buffers, and a name in it
 
 
 def optimize(model: nn.Module, *inputs: Any, options: dict[str, Any] | None = None) -> SolModule:
@@ -78,8 +83,11 @@ class SolModule(nn.Module):
             return self._compiled(*args, **kwargs)
         with torch.no_grad():
             direct = self.__dict__["_direct"]
-            if direct is not None and not kwargs and direct.matches(args):
-                return direct(args)
+            if direct is not None and not kwargs:
+                try:
+                    return direct(args)
+                except backend.Unfit:
+                    pass
             if kwargs or self._captured or torch.is_autocast_enabled("cpu"):
                 return self._compiled(*args, **kwargs)
             return self._first(args)
@@ -138,8 +146,8 @@ class Recorder:
             if len(found) != 1:
                 return None
             order.append(found[0])
-        places: list[tuple[Mapping[str, torch.Tensor | None], str] | int] = []
-        homes: dict[int, tuple[Mapping[str, torch.Tensor | None], str]] = {}
+        places: list[Place | int] = []
+        homes: dict[int, Place] = {}
         for module in model.modules():
             for store in (module._parameters, module._buffers):
                 for name, t in store.items():
@@ -153,49 +161,88 @@ class Recorder:
                 places.append(homes[id(v)])
             else:
                 return None
-        if any(not isinstance(a, torch.Tensor) for a in args):
+        if any(not isinstance(a, torch.Tensor) or id(a) in homes for a in args):
             return None
         return Direct(model, self.graphs[0][1], places, args, order, single, type(result))
 
 
 class Direct:
-    """The program of a model for one kind of input, with its own guards."""
+    """The program of a model for one kind of input, with its own guards.
 
-    def __init__(self, model, function, places, args, order, single, kind):
+    They are lists that `map` walks without Python code for each module: a network of 200 modules is
+    checked in some 20 us.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        function: Callable,
+        places: list[Place | int],
+        args: tuple[torch.Tensor, ...],
+        order: list[int],
+        single: bool,
+        kind: type,
+    ):
         self.function, self.places, self.order = function, places, order
         self.single, self.kind = single, kind
-        self.inputs = [_signature(a) for a in args]
-        self.tree = [
-            (m._modules, name, child) for m in model.modules() for name, child in m._modules.items()
-        ]
-        self.modes = [(m, m.training) for m in model.modules() if m.training]
-        self.model = model
-
-    def matches(self, args: tuple[Any, ...]) -> bool:
-        """Whether the program may be called: same kind of inputs, same modules, same modes."""
-        if len(args) != len(self.inputs) or torch.is_autocast_enabled("cpu"):
-            return False
-        if any(
-            not isinstance(a, torch.Tensor) or _signature(a) != s
-            for a, s in zip(args, self.inputs, strict=True)
-        ):
-            return False
-        return all(
-            store.get(name) is child and not child.training
-            for store, name, child in self.tree
-            if child is not None
-        )
+        self.inputs = list(map(_signature, args))
+        self.same = _first_of_each(args)
+        self.modules = list(model.modules())
+        self.children = [m._modules for m in self.modules if m._modules]
+        self.child_values = list(map(tuple, map(dict.values, self.children)))
+        self.hooks = [h for m in self.modules for h in (m._forward_hooks, m._forward_pre_hooks)]
+        self.hooks += compat.global_module_hooks()
+        self.hook_counts = list(map(len, self.hooks))
+        stores = [s for m in self.modules for s in (m._parameters, m._buffers)]
+        self.absent = [(s, name) for s in stores for name, t in s.items() if t is None]
+        home: dict[int, Place] = {}
+        self.tied: list[tuple[Place, Place]] = []
+        for s in stores:
+            for name, t in s.items():
+                if t is not None and id(t) in home:
+                    self.tied.append((home[id(t)], (s, name)))
+                elif t is not None:
+                    home[id(t)] = s, name
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
-        values = [args[p] if isinstance(p, int) else p[0][p[1]] for p in self.places]
+        """The program's result. Errors: `Unfit` if it is not for these inputs and this model."""
+        if not self._inputs_fit(args) or not self._model_fits():
+            raise backend.Unfit
+        values = [args[p] if isinstance(p, int) else p[0].get(p[1]) for p in self.places]
+        if any(v is None for v in values):
+            raise backend.Unfit
         result = self.function(*values)
         if self.single:
             return result[self.order[0]] if isinstance(result, (tuple, list)) else result
         return self.kind(result[i] for i in self.order)
 
+    def _inputs_fit(self, args: tuple[Any, ...]) -> bool:
+        return (
+            len(args) == len(self.inputs)
+            and not torch.is_autocast_enabled("cpu")
+            and all(isinstance(a, torch.Tensor) for a in args)
+            and list(map(_signature, args)) == self.inputs
+            and _first_of_each(args) == self.same
+        )
+
+    def _model_fits(self) -> bool:
+        return (
+            not any(map(attrgetter("training"), self.modules))
+            and list(map(tuple, map(dict.values, self.children))) == self.child_values
+            and list(map(len, self.hooks)) == self.hook_counts
+            and all(s.get(name) is None for s, name in self.absent)
+            and all(a.get(x) is b.get(y) for (a, x), (b, y) in self.tied)
+        )
+
+
+def _first_of_each(args: tuple[Any, ...]) -> list[int]:
+    """For each argument, the first position of the same object."""
+    ids = list(map(id, args))
+    return list(map(ids.index, ids))
+
 
 def _signature(a: torch.Tensor) -> tuple:
-    return type(a), a.shape, a.stride(), a.dtype, a.device, a.requires_grad
+    return type(a), a.shape, a.stride(), a.dtype, a.device, a.requires_grad, a.is_neg()
 
 
 __all__ = ["SolModule", "optimize"]

@@ -60,6 +60,13 @@ def mutated_input_indices() -> set[int]:
     return found
 
 
+def global_module_hooks() -> list[dict]:
+    """The hooks that run around every module's forward."""
+    from torch.nn.modules import module
+
+    return [module._global_forward_hooks, module._global_forward_pre_hooks]
+
+
 def core_decompositions() -> dict[Any, Callable]:
     """ATen's own decompositions into core ops."""
     from torch._decomp import core_aten_decompositions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -73,3 +74,64 @@ def test_state_dict_keys_are_the_models():
     f = sol_dynamo.optimize(m, (2, 3, 8, 8))
     assert list(f.state_dict()) == list(m.state_dict())
     assert [n for n, _ in f.named_parameters()] == [n for n, _ in m.named_parameters()]
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.b.weight = self.a.weight
+
+    def forward(self, x, y):
+        return self.b(self.a(x)) + y
+
+
+CHANGES = {
+    "same objects": lambda m: None,
+    "tied to other weights": lambda m: setattr(
+        m.b, "weight", nn.Parameter(m.b.weight.detach().clone())
+    ),
+    "untied": lambda m: setattr(m.b, "weight", nn.Parameter(torch.zeros(4, 4))),
+    "other strides": lambda m: setattr(m.b.weight, "data", m.b.weight.data.t()),
+    "new submodule": lambda m: setattr(m, "a", nn.Linear(4, 4)),
+    "a bias": lambda m: setattr(m.a, "bias", nn.Parameter(torch.ones(4))),
+    "train": lambda m: m.train(),
+    "other dtype": lambda m: m.double(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_of_the_model_are_seen(change):
+    torch._dynamo.reset()
+    m = Tied().eval()
+    f = sol_dynamo.optimize(m, (2, 4), (2, 4))
+    x, y = torch.randn(2, 4), torch.randn(2, 4)
+    for _ in range(2):
+        torch.testing.assert_close(f(x, y), m(x, y))
+    assert f._direct is not None
+    torch.manual_seed(0)
+    CHANGES[change](f._model)
+    dtype = f._model.a.weight.dtype
+    x, y = x.to(dtype), y.to(dtype)
+    torch.testing.assert_close(f(x, y), f._model(x, y))
+
+
+def test_weights_of_another_shape_go_the_normal_way():
+    torch._dynamo.reset()
+    m = nn.Sequential(nn.Linear(4, 4)).eval()
+    f = sol_dynamo.optimize(m, (1, 4))
+    x = torch.ones(1, 4)
+    f(x), f(x)
+    for rows in (2, 9):
+        f._model[0].weight = nn.Parameter(torch.randn(rows, 4))
+        f._model[0].bias = nn.Parameter(torch.zeros(rows))
+        torch.testing.assert_close(f(x), f._model(x))
+
+
+def test_which_inputs_are_one_tensor():
+    torch._dynamo.reset()
+    m = Tied().eval()
+    f = sol_dynamo.optimize(m, (2, 4), (2, 4))
+    x, y = torch.randn(2, 4), torch.randn(2, 4)
+    for args in ((x, x), (x, x), (x, y), (y, x), (y, y)):
+        torch.testing.assert_close(f(*args), m(*args))

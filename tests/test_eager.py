@@ -8,18 +8,22 @@ random streams) has a test of its own below.
 from __future__ import annotations
 
 import copy
+import gc
 import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accuracy import ULP2, relative_error
 from torch import nn
 from torch.func import grad, vmap
 
 import sol_dynamo
+from sol_dynamo import backend
 from sol_dynamo.backend import sol
 
 TOLERANCE = {  # beyond eager's own rounding; the contract itself is checked in other tests
@@ -327,6 +331,23 @@ call(
     lambda x: (torch.linalg.inv(x + 9 * torch.eye(4)), torch.linalg.qr(x)[1].abs()),
     n(4, 4, dtype=torch.float64),
 )
+call(
+    "strides-of-outputs",
+    lambda x: (x.expand(4, 3) * 1, torch.cat([x.t()]), x.expand(4, 3)[:, ::2] / 1),
+    n(1, 3),
+)
+call(
+    "strides-that-aten-reads",
+    lambda x, w: torch.as_strided(F.conv2d(x, w, padding=1), (5, 5), (7, 2), 3),
+    n(2, 3, 8, 8),
+    n(8, 3, 3, 3),
+)
+call(
+    "numbers-out-of-range",
+    lambda x, y: (x < 200, x > -1000, y < -1, y >= 300, x.bool().sum(dtype=torch.bool)),
+    i(-9, 9, 7, dtype=torch.int8),
+    i(0, 9, 7, dtype=torch.uint8),
+)
 call("vmap", lambda x: vmap(lambda r: (r * 2).sum() + r.max())(x), n(4, 5))
 call("func-grad", lambda x: grad(lambda r: (r.sin() * r).sum())(x), n(4, 5))
 call("cond", lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)), n(4, 5))
@@ -408,6 +429,12 @@ def test_call(name):
         same(args, copies, "argument")
 
 
+def test_negated_input():
+    x = normal(4, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    same(x + 1, compile(lambda x: x + 1)(x))
+
+
 # -- mutation and aliases -------------------------------------------------------------------------
 
 
@@ -430,6 +457,53 @@ def overlapping(b):
     x, y = b[:4], b[2:]
     x.mul_(2)
     return x + y
+
+
+def old_value(a, b):
+    y = a * 1
+    a.copy_(b)
+    return y
+
+
+def old_value_cat(a, b):
+    y = torch.cat([a])
+    a.copy_(b)
+    return y.t()
+
+
+def old_value_view(a, b):
+    y = a + 1
+    a.copy_(b)
+    return y.t()
+
+
+def old_value_moved(a, b):
+    y = a.flip(0).reshape(-1)
+    a.copy_(b)
+    return y, y
+
+
+def swapped(a, b):
+    c = a.clone().t()
+    a.copy_(b)
+    b.copy_(c)
+    return a + 1
+
+
+def cache_row(a, b):
+    old = a * 1
+    a[torch.tensor(1)] = b[0]
+    return old.t(), a.sum()
+
+
+@pytest.mark.parametrize(
+    "f", [old_value, old_value_cat, old_value_view, old_value_moved, swapped, cache_row]
+)
+def test_reads_before_a_write_see_the_old_values(f):
+    args = normal(4, 4), normal(4, 4)
+    copies = copy.deepcopy(args)
+    same(f(*args), compile(f)(*copies))
+    same(args, copies, "argument")
 
 
 @pytest.mark.parametrize("f, shape", [(mutates, (4, 3)), (assigns, (4, 3)), (overlapping, (6,))])
@@ -608,6 +682,54 @@ def test_subclass():
     got = compile(lambda x: x + 1)(x.as_subclass(Marked))
     assert isinstance(got, Marked)
     same(x + 1, got.as_subclass(torch.Tensor))
+
+
+def test_half_precision_batch_norm_of_large_means():
+    m = nn.BatchNorm2d(8).eval().bfloat16()
+    m.running_mean.uniform_(20, 30)
+    m.running_var.uniform_(0.01, 0.02)
+    x = (m.running_mean.view(1, -1, 1, 1).float() + 0.1 * normal(4, 8, 9, 9)).bfloat16()
+    with torch.no_grad():
+        exact = copy.deepcopy(m).double()(x.double())
+        eager, ours = (relative_error(f(x), exact) for f in (m, compile(m)))
+    assert ours <= 2 * eager + ULP2
+
+
+def test_default_device():
+    compiled, x = compile(lambda x: x @ x + 1), normal(5, 5)
+    torch.set_default_device("meta")
+    try:
+        first, second = compiled(x), compiled(x)
+    finally:
+        torch.set_default_device(None)
+    same((x @ x + 1, x @ x + 1), (first, second))
+
+
+def test_a_deleted_model_leaves_no_weights():
+    m = nn.Linear(64, 64).eval()
+    with torch.no_grad():
+        compile(m)(normal(2, 64))
+    weight = ref(m.weight.untyped_storage())
+    del m
+    torch._dynamo.reset()
+    gc.collect()
+    assert weight() is None
+
+
+def test_weights_that_change_often_may_stay(monkeypatch):
+    """What cannot be built again without hoisting them goes on as it is."""
+    m = nn.Linear(4, 4, bias=False).eval()
+    compiled, x = compile(m), torch.ones(2, 4)
+    with torch.no_grad():
+        compiled(x)
+
+        def fails(*args):
+            raise RuntimeError("no space left")
+
+        monkeypatch.setattr(backend, "build", fails)
+        for _ in range(8):
+            m.weight.add_(1)
+            same(m(x), compiled(x))
 
 
 # -- processes and threads ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import fx
 
 from ..config import Config
@@ -46,6 +47,7 @@ PASSES = (
 def run(gm: fx.GraphModule, weights: Sequence[int], caps: Caps, config: Config) -> Hoisted:
     """All passes over a graph whose placeholders at `weights` are parameters and buffers."""
     fuel = [config.fuel]
+    _note_output_strides(gm)
     for p in PASSES:
         start = time.perf_counter()
         rewriter = Rewriter(gm, frozenset(weights), caps, fuel)
@@ -62,6 +64,16 @@ def run(gm: fx.GraphModule, weights: Sequence[int], caps: Caps, config: Config) 
             text = gm.print_readable(print_output=False)
             (folder / f"{PASSES.index(p)}_{p.name}.py").write_text(text)
     return hoist(gm, frozenset(weights))
+
+
+def _note_output_strides(gm: fx.GraphModule) -> None:
+    """The strides that the caller sees are those before any pass."""
+    for n in gm.graph.nodes:
+        if n.op == "output":
+            values = (a.meta.get("val") if isinstance(a, fx.Node) else None for a in n.args[0])
+            n.meta["sol_output_strides"] = [
+                tuple(v.stride()) if isinstance(v, torch.Tensor) else None for v in values
+            ]
 
 
 def verify(gm: fx.GraphModule, name: str) -> None:

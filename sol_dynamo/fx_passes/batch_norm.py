@@ -3,6 +3,8 @@
     bn(x, gamma, beta, mean, var)  ==>  x * scale + shift
         scale = gamma / sqrt(var + eps),  shift = beta - mean * scale    (float64, rounded once)
 
+A half-precision x is normalized in float32 and rounded at the end, as eager does.
+
 Scale and shift depend on weights alone: they are computed once per weight set, and the next pass
 folds them into the convolution before.
 """
@@ -33,6 +35,7 @@ def batch_norm(r: Rewriter) -> None:
         if used - {0} or not all(map(r.is_weight, (gamma, beta, mean, var))) or not r.spend():
             continue
         value = x.meta["val"]
+        wide = torch.float32 if value.dtype in (torch.float16, torch.bfloat16) else value.dtype
         inverse = r.call(n, aten.add.Tensor, _wide(r, n, var), eps)
         scale = r.call(n, aten.reciprocal.default, r.call(n, aten.sqrt.default, inverse))
         if gamma is not None:
@@ -46,12 +49,16 @@ def batch_norm(r: Rewriter) -> None:
                 n,
                 torch.ops.prims.convert_element_type.default,
                 r.call(n, aten.view.default, t, shape),
-                value.dtype,
+                wide,
             )
             for t in (scale, shift)
         ]
-        scaled = r.call(n, aten.mul.Tensor, x, narrow[0])
-        new = r.call(n, aten.add.Tensor, scaled, narrow[1])
+        convert = torch.ops.prims.convert_element_type.default
+        if wide != value.dtype:
+            x = r.call(n, convert, x, wide)
+        new = r.call(n, aten.add.Tensor, r.call(n, aten.mul.Tensor, x, narrow[0]), narrow[1])
+        if wide != value.dtype:
+            new = r.call(n, convert, new, value.dtype)
         for u in list(n.users):
             r.replace(u, new)
 

@@ -4,7 +4,8 @@
     everything else                            ==>  dense, in eager's order
 
 Layout is strides, not a copy: a reader takes whatever it finds, and the outputs that the user sees
-keep eager's strides (`meta["sol_output_strides"]` of the output node; lowering stores them so).
+keep eager's strides (`meta["sol_output_strides"]` of the output node, noted before the first pass;
+lowering stores them so).
 """
 
 from __future__ import annotations
@@ -30,13 +31,6 @@ def layout(r: Rewriter) -> None:
     for n in r.graph.nodes:
         if n.op == "call_function":
             n.meta["sol_strides"] = _strides(n.meta.get("val"), wanted.get(n, False))
-        elif n.op == "output":
-            n.meta["sol_output_strides"] = [
-                tuple(a.meta["val"].stride())
-                if isinstance(a, fx.Node) and isinstance(a.meta.get("val"), torch.Tensor)
-                else None
-                for a in n.args[0]
-            ]
 
 
 def _strides(value, channels_last: bool):

@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import Axis, Buffer, Const, Expr, Op, Reduce
+from ..ir import Axis, Buffer, Expr, Op, Reduce
 from .graph import Lowering, NotHandled, rule
 
 aten = torch.ops.aten
@@ -85,8 +85,8 @@ def _spread(values: list[int], n: int) -> list[int]:
     return list(values) if len(values) == n else [values[0]] * n
 
 
-def _product(low, node, a: Buffer, b: Buffer, init=None, scale: float = 1) -> Any:
-    """out[..., m, n] = init + scale * sum over k of a[..., m, k] * b[..., k, n]"""
+def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
+    """out[..., m, n] = init + sum over k of a[..., m, k] * b[..., k, n]"""
     if a.dtype not in _FLOAT or a.dtype != b.dtype:
         return NotHandled(f"product of {a.dtype} by {b.dtype}")
     out = low.output(node)
@@ -100,8 +100,6 @@ def _product(low, node, a: Buffer, b: Buffer, init=None, scale: float = 1) -> An
     lead = [Index.of(x.symbol) for x in batch]
     m, n, k = map(Index.of, "mnk")
     product = Op("mul", (low.load(a, [*lead, m, k]), low.load(b, [*lead, k, n])), out.dtype)
-    if scale != 1:
-        product = Op("mul", (product, Const(scale, out.dtype)), out.dtype)
     start = init(lead, m, n) if init else None
     low.compute(out, axes, [*lead, m, n], product, _sum(out.dtype, start))
     return out

@@ -7,6 +7,7 @@ with the reason, which becomes the reason of the ATen call.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
@@ -196,8 +197,16 @@ class Lowering:
                 outs.append(self.buffer(name, DTYPE[v.dtype], v.shape, v.stride(), scope="extern"))
             else:
                 outs.append(None)
-        refs = fx.node.map_arg((node.args, node.kwargs), lambda n: Ref(self.env[n].name))
-        args, kwargs = refs
+        strict = reads_strides(node.target)
+
+        def ref(n: fx.Node) -> Ref:
+            b = self.env[n]
+            if not strict or same_strides(b.shape, b.strides, n.meta["val"].stride()):
+                return Ref(b.name)
+            copy = self.buffer(f"{b.name}_strided", b.dtype, b.shape, dense(n.meta["val"]))
+            return Ref(self.copy(b, copy).name)
+
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), ref)
         names = tuple(o.name if o else "" for o in outs)
         self.steps.append(
             Extern(
@@ -240,7 +249,7 @@ def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) 
 
 
 def _apply(low: Lowering, node: Any) -> Any:
-    if node.target is _getitem:
+    if node.target is operator.getitem:
         return low.env[node.args[0]][node.args[1]]
     if not node.users and not node.is_impure():
         return None
@@ -289,6 +298,16 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
     return tuple(names)
 
 
+def reads_strides(target: Any) -> bool:
+    """Whether an op's result may depend on how its arguments lie in memory, so that it must get
+    them as they were traced: views, custom ops and higher-order ops, and what says so itself."""
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
+        return True
+    tags = {torch.Tag.needs_exact_strides, torch.Tag.needs_fixed_stride_order}
+    aliases = any(r.alias_info is not None for r in target._schema.returns)
+    return aliases or not tags.isdisjoint(target.tags) or "as_strided" in target.name()
+
+
 def origin(node: fx.Node | None) -> Origin:
     if node is None:
         return Origin()
@@ -327,12 +346,3 @@ def dense(value: torch.Tensor) -> tuple[int, ...]:
 
 def same_strides(shape, a, b) -> bool:
     return all(n == 1 or x == y for n, x, y in zip(shape, a, b, strict=True)) or 0 in shape
-
-
-def _getitem_target():
-    import operator
-
-    return operator.getitem
-
-
-_getitem = _getitem_target()

@@ -14,16 +14,14 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import Axis, Buffer, Const, Expr, Op
-from .graph import RULES, TORCH_DTYPE, Lowering, NotHandled, rule
+from ..ir import Buffer, Const, Expr, Iota, Op
+from .graph import TORCH_DTYPE, Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
 
 
 def strided_view(low: Lowering, node: Any, x: Buffer, *args: Any, **kwargs: Any) -> Buffer | None:
     """The op's result as a view of x's memory, or None where strides can't say it."""
-    if x.scope == "extern":
-        start = 0
     meta = torch.empty_strided(x.shape, x.strides, dtype=TORCH_DTYPE[x.dtype], device="meta")
     try:
         with torch.no_grad():
@@ -141,6 +139,25 @@ def pad(low: Lowering, node: fx.Node, x: Buffer, pads: Sequence[int], value: Any
     return low.pointwise(out, expression)
 
 
+@rule(aten.select_scatter.default)
+def select_scatter(
+    low: Lowering, node: fx.Node, x: Buffer, src: Buffer, dim: int, index: Any
+) -> Any:
+    """src at one position of a dimension, x elsewhere."""
+    dim %= len(x.shape)
+    if not isinstance(index, int):
+        return NotHandled("a position that is data")
+    at = index % max(x.shape[dim], 1)
+    out = low.output(node)
+
+    def value(*i: Index) -> Expr:
+        chosen = Op("eq", (Iota(i[dim]), Const(at, "i64")), "bool")
+        new = cast(low.load(src, (*i[:dim], *i[dim + 1 :])), x.dtype)
+        return Op("where", (chosen, new, low.load(x, i)), x.dtype)
+
+    return low.pointwise(out, value)
+
+
 @rule(aten.flip.default)
 def flip(low: Lowering, node: fx.Node, x: Buffer, dims: Sequence[int]) -> Any:
     dims = [d % len(x.shape) for d in dims]
@@ -156,4 +173,4 @@ def lift(low: Lowering, node: fx.Node, x: Buffer) -> Any:
     return low.copy(x, low.output(node))
 
 
-__all__ = ["RULES", "Axis", "Const", "Op", "strided_view", "unflatten"]
+__all__ = ["strided_view", "unflatten"]

@@ -182,7 +182,10 @@ def _promoted(args: list[Any], out: str, kind: str) -> str:
             return "f32"
         return out
     tensors = [a for a in args if isinstance(a, Buffer)]
-    probes = [torch.empty((1,) * min(len(a.shape), 1), dtype=TORCH_DTYPE[a.dtype]) for a in tensors]
+    probes = [
+        torch.empty((1,) * min(len(a.shape), 1), dtype=TORCH_DTYPE[a.dtype], device="cpu")
+        for a in tensors
+    ]
     scalars = [a for a in args if isinstance(a, (int, float, bool))]
     result = probes[0].dtype if len(probes) == 1 else torch.result_type(*probes)
     if scalars:
@@ -195,7 +198,7 @@ def _widened(dtype: str) -> str:
     return {"f16": "f32", "bf16": "f32"}.get(dtype, dtype)
 
 
-_VALUES = {  # how many leading arguments are values; the others are attributes
+_VALUES: dict[Any, int] = {  # how many leading arguments are values; the others are attributes
     aten.clamp.default: 1, aten.hardtanh.default: 1, aten.clamp_min.default: 1,
     aten.clamp_max.default: 1, aten.gelu.default: 1, aten.elu.default: 1,
     aten.leaky_relu.default: 1, aten.softplus.default: 1, aten.pow.Tensor_Scalar: 1,
@@ -216,6 +219,12 @@ def _refusal(node: fx.Node, args: tuple[Any, ...], dtype: str) -> str | None:
         return f"{dtype} argument"
     if kind == "b" and POINTWISE[target][1] != "args" and target not in _BOOL_OK:
         return "bool arithmetic"
+    if kind in "iu":
+        limits = torch.iinfo(TORCH_DTYPE[dtype])
+        count: int = _VALUES.get(target, len(args))
+        numbers = [a for a in args[:count] if isinstance(a, int)]
+        if any(not limits.min <= a <= limits.max for a in numbers):
+            return f"a number that no {dtype} is"
     return "rounding of integers" if kind in "iu" and target in _ROUNDING else None
 
 
@@ -240,7 +249,7 @@ def _lower(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
                 values.append(cast(cast(v, narrow), wider))
             elif k < count and isinstance(a, (int, float)):
                 if narrow != wider:
-                    a = torch.tensor(a, dtype=TORCH_DTYPE[narrow]).item()
+                    a = torch.tensor(a, dtype=TORCH_DTYPE[narrow], device="cpu").item()
                 values.append(constant(a, wider))
             else:
                 values.append(a)

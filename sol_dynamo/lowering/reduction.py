@@ -15,11 +15,10 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import DTYPES, Axis, Buffer, Const, Expr, Iota, Op, Reduce
-from .graph import DTYPE, Lowering, NotHandled, cast, rule
+from .graph import Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
 WIDE = 1024
-_BOOL = {("max", "bool"): "any", ("min", "bool"): "all"}
 _FLOAT = ("f32", "f64", "f16", "bf16")
 
 
@@ -80,7 +79,8 @@ def sum_(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
     dims = _dims(dim, len(x.shape))
     out = low.output(node)
     acc = accumulator(out.dtype, _length(x, dims))
-    reduce_into(low, out, x, dims, keepdim, "sum", lambda v, _: cast(v, acc), acc)
+    monoid = "any" if acc == "bool" else "sum"
+    reduce_into(low, out, x, dims, keepdim, monoid, lambda v, _: cast(v, acc), acc)
     return out
 
 
@@ -109,7 +109,6 @@ def _greatest(greatest: bool, dtype: str) -> str:
 def extremum(low, node, x, dim=(), keepdim=False) -> Any:
     name = _greatest(node.target is aten.amax.default, x.dtype)
     out = low.output(node)
-    name = _BOOL.get((name, out.dtype), name)
     reduce_into(
         low, out, x, _dims(list(dim), len(x.shape)), keepdim, name, lambda v, _: v, out.dtype
     )
@@ -120,7 +119,6 @@ def extremum(low, node, x, dim=(), keepdim=False) -> Any:
 def extremum_of_all(low, node, x) -> Any:
     name = _greatest(node.target is aten.max.default, x.dtype)
     out = low.output(node)
-    name = _BOOL.get((name, out.dtype), name)
     reduce_into(low, out, x, _dims(None, len(x.shape)), False, name, lambda v, _: v, out.dtype)
     return out
 
@@ -400,4 +398,4 @@ def adaptive_avg_pool(low, node, x, size) -> Any:
     return avg_pool(low, node, x, kernel, kernel)
 
 
-__all__ = ["DTYPE", "accumulator", "reduce_into"]
+__all__ = ["accumulator", "reduce_into"]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet, ref
 
 import torch
 
@@ -20,11 +21,14 @@ from ...lowering.graph import TORCH_DTYPE
 from .program import addresses, indirect_sites
 
 _forked = False
+_all: WeakSet[NativeExecutable] = WeakSet()
 
 
 def _in_child() -> None:
     global _forked
     _forked = True  # the OpenMP pool did not survive the fork
+    for executable in _all:
+        executable.forget_frames()  # nor did the threads that may hold a lock or a frame
 
 
 os.register_at_fork(after_in_child=_in_child)
@@ -36,8 +40,9 @@ def gomp_parallel() -> ctypes.c_void_p | None:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         return None
-    for line in maps.splitlines():
-        path = line.split(maxsplit=5)[-1]
+    paths = dict.fromkeys(line.split(maxsplit=5)[-1] for line in maps.splitlines())
+    # another package may have brought one of its own: torch's is asked for its number of threads
+    for path in sorted(paths, key=lambda p: "torch" not in "".join(Path(p).parts[-3:-1])):
         name = os.path.basename(path)
         if path.startswith("/") and ("libgomp" in name or "libomp" in name or "libiomp" in name):
             function = getattr(ctypes.CDLL(path), "GOMP_parallel", None)
@@ -50,6 +55,10 @@ class IndirectIndexError(IndexError, RuntimeError):
     """Eager raises the one or the other for an index out of range, depending on the op."""
 
 
+class Prepared(list[torch.Tensor]):
+    """A list that can be referred to weakly."""
+
+
 @dataclass
 class Frame:
     """The memory of one call in flight."""
@@ -59,8 +68,7 @@ class Frame:
     arena: torch.Tensor
     scratch: torch.Tensor
     state: torch.Tensor
-    weights: list | None = None
-    keep: list = field(default_factory=list)
+    weights: Any = lambda: None  # weakly, the prepared weights whose addresses are in `pointers`
 
 
 class NativeExecutable:
@@ -100,15 +108,20 @@ class NativeExecutable:
             None if o is None else (made.index(o) if o in made else o) for o in program.outputs
         ]
         self._plan = _runs(program)
-        self._frames: list[Frame] = []
-        self._lock = threading.Lock()
+        self.forget_frames()
+        _all.add(self)
         self.times: ctypes.Array | None = None  # set it to have the steps timed
 
     def prepare(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
         """The weights as they are, then the packed ones."""
         values = dict(zip(self._raw, weights, strict=True))
         packs = [_packed(self.program, p, values) for p in self.program.packs]
-        return [*weights, *packs]
+        return Prepared((*weights, *packs))
+
+    def forget_frames(self) -> None:
+        """Start without the memory of calls before."""
+        self._frames: list[Frame] = []
+        self._lock = threading.Lock()
 
     def _frame(self, threads: int) -> Frame:
         with self._lock:
@@ -117,7 +130,7 @@ class NativeExecutable:
                     return self._frames.pop(i)
         pointers = (ctypes.c_void_p * max(len(self._slots), 1))()
         arena, scratch, state = (
-            torch.empty(n + 64, dtype=torch.uint8)
+            torch.empty(n + 64, dtype=torch.uint8, device="cpu")
             for n in (
                 self.program.arena_bytes,
                 threads * self._scratch_size,
@@ -130,15 +143,15 @@ class NativeExecutable:
         threads = 1 if _forked or self._parallel is None else torch.get_num_threads()
         frame = self._frame(threads)
         pointers = frame.pointers
-        if frame.weights is not weights:
+        if frame.weights() is not weights:
             for slot, w in zip(self._weight_slots, weights, strict=True):
                 pointers[slot] = w.data_ptr()
-            frame.weights = weights
+            frame.weights = ref(weights)
         for slot, i in self._input_slots:
             pointers[slot] = inputs[i].data_ptr()
         outputs = []
         for _, slot, shape, strides, dtype in self._made:
-            y = torch.empty_strided(shape, strides, dtype=dtype)
+            y = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
             pointers[slot] = y.data_ptr()
             outputs.append(y)
         values: dict[str, torch.Tensor] = {}
@@ -177,23 +190,27 @@ class NativeExecutable:
     # -- ATen calls in the middle ----------------------------------------------------------------
 
     def _call(self, step: Extern, frame: Frame, values: dict[str, torch.Tensor]) -> None:
+        given: list[torch.Tensor] = []
+
         def value(a: Any) -> Any:
             if isinstance(a, Ref):
-                return self._tensor(a.buffer, frame, values)
+                given.append(self._tensor(a.buffer, frame, values))
+                return given[-1]
             if isinstance(a, (tuple, list)):
                 return type(a)(value(x) for x in a)
             return a
 
         args = [value(a) for a in step.args]
-        result = step.op(*args, **{k: value(v) for k, v in step.kwargs})
+        kwargs = {k: value(v) for k, v in step.kwargs}
+        result = step.op(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else (result,)
-        shared = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        shared = {a.untyped_storage().data_ptr() for a in given if a is not None}
         for name, t in zip(step.outs, results, strict=False):
             if not name:
                 continue
             b = self.program.buffers[name]
             if t.untyped_storage().data_ptr() in shared or tuple(t.stride()) != tuple(b.strides):
-                t = torch.empty_strided(b.shape, b.strides, dtype=t.dtype).copy_(t)
+                t = t.new_empty_strided(b.shape, b.strides).copy_(t)
             values[name] = t
             if name in self._slots:
                 frame.pointers[self._slots[name]] = t.data_ptr()

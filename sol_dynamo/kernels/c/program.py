@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...ir import DTYPES, Bind, Kernel, Program
+from ...ir import Bind, Kernel, Program
 from .addresses import page_name, storage
 from .nest import Code, emit_kernel
 from .scope import identifier
@@ -184,10 +184,3 @@ def _main(program, kernels, codes, pages, scratch) -> str:
         out.append(f"{_page_declaration(key, n)}{start};")
     out.append((Path(__file__).parent / "native.c").read_text())
     return "\n".join(out)
-
-
-def numel_bytes(program: Program, name: str) -> int:
-    """Bytes from a base buffer's start to its last element."""
-    b = program.buffers[name]
-    span = 1 + sum((n - 1) * s for n, s in zip(b.shape, b.strides, strict=True)) if b.numel else 0
-    return span * DTYPES[b.dtype][0]
