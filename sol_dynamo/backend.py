@@ -13,7 +13,8 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Compiled:
 
 
 compiled: deque[Compiled] = deque(maxlen=64)
+_dumped = count()
 
 
 class Unfit(Exception):
@@ -128,10 +130,21 @@ def compile_or_fall_back(gm: fx.GraphModule, c: Config) -> Callable:
         if c.strict:
             raise
         message = (
-            f"sol_dynamo could not compile a graph and leaves it to ATen: {type(e).__name__}: {e}"
+            f"sol_dynamo could not compile a graph ({_summary(gm)}) and leaves it to ATen: right, "
+            f"but no faster. Please report this: {type(e).__name__}: {e}"
         )
         warnings.warn(message, stacklevel=2)
         return run_on_aten(gm)
+
+
+def _summary(gm: fx.GraphModule) -> str:
+    """A graph's size and the user's line that it begins with."""
+    calls = [n for n in gm.graph.nodes if n.op == "call_function"]
+    traces = (str(n.meta.get("stack_trace") or "") for n in calls)
+    for trace in filter(None, traces):
+        where, *code = [line.strip() for line in trace.split("  File ")[-1].splitlines()[:2]]
+        return f"{len(calls)} ops, from {where}: {''.join(code)}"
+    return f"{len(calls)} ops"
 
 
 def unsupported(gm: fx.GraphModule) -> str | None:
@@ -175,6 +188,8 @@ def build(gm: fx.GraphModule, weights: Sequence[int], c: Config) -> tuple[Compil
     `weights` are the inputs whose sub-graphs are hoisted; returns the inputs that are left, too.
     """
     target = _target(gm)
+    if c.dump:
+        c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     hoisted = fx_passes.run(fx.GraphModule(gm, copy.deepcopy(gm.graph)), weights, target.caps, c)
     fits = [_kind(v) for v in _placeholders(gm, weights)]
     program = lower(hoisted.main, hoisted.sources)

@@ -18,9 +18,7 @@ class Config:
     strict: bool = False  # SOL_STRICT: raise where else a region would run on ATen
     check: bool = False  # SOL_CHECK: verify graph and program after every pass
     dump: str = ""  # SOL_DUMP: a folder for every stage as text
-    fuel: int = (
-        -1
-    )  # SOL_FUEL: at most so many rewrites in all, to bisect a wrong one (-1: no limit)
+    fuel: int = -1  # SOL_FUEL: at most so many rewrites, to bisect a wrong one (-1: no limit)
     weight_sets: int = 8  # SOL_WEIGHT_SETS: sets of weights kept prepared per graph
 
 

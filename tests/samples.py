@@ -998,7 +998,7 @@ row(
     check="exact",
     samples=[
         *(s(t(3, 5, dtype=d), t(5, dtype=d), 0, 2) for d in (f32, f64, i64, b8)),
-        s(t(3, 5, 7, layout="transposed"), t(3, 7), 1, -2),
+        s(t(3, 5, 7, at="transposed"), t(3, 7), 1, -2),
         s(t(3, 5), t(3), -1, 0),
         s(t(3, 0), t(0), 0, 1),
     ],

@@ -732,6 +732,39 @@ def test_weights_that_change_often_may_stay(monkeypatch):
             same(m(x), compiled(x))
 
 
+def test_an_error_of_the_compiler_leaves_the_graph_to_aten(monkeypatch):
+    """With a word about which graph it was; under strict it raises."""
+
+    def broken(*_):
+        raise ValueError("broken on purpose")
+
+    def f(x):
+        return x.sin() + 1
+
+    monkeypatch.setattr(backend, "compile_graph", broken)
+    x = normal(3)
+    with pytest.raises(Exception, match="broken on purpose"):
+        torch.compile(f, backend=sol, options={"strict": True})(x)
+    torch._dynamo.reset()
+    with pytest.warns(UserWarning, match=r"2 ops, from .*line.*x\.sin\(\).*broken on purpose"):
+        y = torch.compile(f, backend=sol, options={"strict": False})(x)
+    same(f(x), y)
+
+
+def test_dump_has_a_folder_for_each_graph(tmp_path):
+    def f(x):
+        y = x.sin() + 1
+        torch._dynamo.graph_break()
+        return y.cos() * 2
+
+    torch.compile(f, backend=sol, options={"dump": str(tmp_path)})(normal(3))
+    folders = sorted(tmp_path.iterdir())
+    assert len(folders) == 2
+    for folder, name in zip(folders, ("sin", "cos"), strict=True):
+        assert name in (folder / "ir_lower.txt").read_text()
+        assert list(folder.glob("*.c"))
+
+
 # -- processes and threads ------------------------------------------------------------------------
 
 

@@ -81,7 +81,8 @@ def torch_call(p: Program, x: torch.Tensor) -> torch.Tensor:
     from native import CPU
 
     p = default_schedule(p)
-    (y,) = CPU.build(CPU.emit(p), p)([x], [])
+    executable = CPU.build(CPU.emit(p), p)
+    (y,) = executable([x], executable.prepare([]))
     return y
 
 
@@ -274,12 +275,13 @@ def test_indirect_out_of_range(bad: int) -> None:
 
     p = default_schedule(indirect((5,), (9, 33), lambda r: (r, "j"), i=5, j=33))
     table = torch.randn(9, 33)
-    run_native = CPU.build(CPU.emit(p), p)
+    executable = CPU.build(CPU.emit(p), p)
+    none = executable.prepare([])
     good = torch.tensor([0, 1, 2, 3, 8])
     for kind in (IndexError, RuntimeError):
         with pytest.raises(kind, match=f"index {bad} is out of bounds.*size 9.*from index"):
-            run_native([torch.tensor([0, 1, bad, 3, 4]), table], [])
-    assert torch.equal(run_native([good, table], [])[0], table[good])
+            executable([torch.tensor([0, 1, bad, 3, 4]), table], none)
+    assert torch.equal(executable([good, table], none)[0], table[good])
 
 
 def test_golden_gather_out_of_range() -> None:

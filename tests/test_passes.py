@@ -205,7 +205,6 @@ def test_share_cat_prefixes(f, count):
 def strides_of(f: Callable, caps: Caps) -> dict[str, tuple | None]:
     gm = graph(f, X, W)
     layout(Rewriter(gm, frozenset((1,)), caps, [-1]))
-    assert gm.graph.output_node().meta["sol_output_strides"] == [tuple(f(X, W).stride())]
     return {n.name: n.meta["sol_strides"] for n in gm.graph.nodes if n.op == "call_function"}
 
 

@@ -2,8 +2,7 @@
 
     f(x, g(w))  ==>  weights: w -> g(w), once per weight set;  main: (x, gw) -> f(x, gw)
 
-Views of weights stay where they are (they cost nothing and lowering sees through them), as does
-what would be larger than what it is made from: an expansion is an address, not memory.
+What would be larger than what it is made from stays: an expansion is an address, not memory.
 """
 
 from __future__ import annotations

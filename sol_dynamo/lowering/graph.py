@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
+from ..compat import OpOverload
 from ..ir import (
     DTYPES,
     MONOIDS,
@@ -301,7 +302,7 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
 def reads_strides(target: Any) -> bool:
     """Whether an op's result may depend on how its arguments lie in memory, so that it must get
     them as they were traced: views, custom ops and higher-order ops, and what says so itself."""
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "prims"):
+    if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
         return True
     tags = {torch.Tag.needs_exact_strides, torch.Tag.needs_fixed_stride_order}
     aliases = any(r.alias_info is not None for r in target._schema.returns)

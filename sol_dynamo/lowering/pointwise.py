@@ -9,6 +9,7 @@ from collections.abc import Callable
 from math import pi, sqrt
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
@@ -183,7 +184,7 @@ def _promoted(args: list[Any], out: str, kind: str) -> str:
         return out
     tensors = [a for a in args if isinstance(a, Buffer)]
     probes = [
-        torch.empty((1,) * min(len(a.shape), 1), dtype=TORCH_DTYPE[a.dtype], device="cpu")
+        torch.empty((1,) * min(len(a.shape), 1), dtype=TORCH_DTYPE[a.dtype], device="meta")
         for a in tensors
     ]
     scalars = [a for a in args if isinstance(a, (int, float, bool))]
@@ -249,7 +250,7 @@ def _lower(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
                 values.append(cast(cast(v, narrow), wider))
             elif k < count and isinstance(a, (int, float)):
                 if narrow != wider:
-                    a = torch.tensor(a, dtype=TORCH_DTYPE[narrow], device="cpu").item()
+                    a = torch.from_numpy(np.array(float(a))).to(TORCH_DTYPE[narrow]).item()
                 values.append(constant(a, wider))
             else:
                 values.append(a)
