@@ -1,8 +1,8 @@
-"""The command line: `python -m sol_dynamo doctor | explain | bench | cache`.
+"""The command line: `python -m sol_dynamo doctor | explain | coverage | bench | cache`.
 
 `doctor` says what this machine has, what is missing and what to do about it; `explain` shows how a
-torchvision network is compiled; `bench` runs the repository's benchmarks; `cache` shows or clears
-the compiled code on disk. Whatever it asks about, it imports only then.
+torchvision network is compiled, `coverage` which of its ops are not; `bench` runs the repository's
+benchmarks; `cache` shows or clears the compiled code on disk. What it asks about, it imports then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .report import Report
 
 VECTORS = ("avx2", "fma", "avx512f", "avx512vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 
@@ -76,8 +80,8 @@ def doctor() -> int:
     return 0 if usable else 1
 
 
-def explain(name: str, batch: int, size: int) -> int:
-    """Print how a torchvision network is compiled."""
+def explain(name: str, batch: int, size: int, backward: bool, table: bool) -> int:
+    """Print how a torchvision network is compiled: its kernels, or a `table` of its ops."""
     try:
         from torchvision import models
     except ImportError:
@@ -92,10 +96,21 @@ def explain(name: str, batch: int, size: int) -> int:
 
     from . import explain as explained
 
-    model = models.get_model(name, weights=None).eval()
-    with torch.no_grad():
-        print(explained(model, torch.rand(batch, 3, size, size)))
+    model = models.get_model(name, weights=None).train(backward)
+    report = explained(model, torch.rand(batch, 3, size, size), backward=backward)
+    print(_coverage(report) if table else report)
     return 0
+
+
+def _coverage(report: Report) -> str:
+    """Each op with how often it was compiled, how often left to ATen, and why."""
+    rows = sorted(report.coverage().items(), key=lambda r: (-r[1].aten, -r[1].compiled, r[0]))
+    lines = [f"{'compiled':>8} {'ATen':>6}  op"]
+    for op, c in rows:
+        why = "; ".join(f"{n} x {reason}" for reason, n in c.reasons.items())
+        lines.append(f"{c.compiled:8} {c.aten:6}  {op}" + (f"  [{why}]" if why else ""))
+    total = sum(c.compiled for _, c in rows), sum(c.aten for _, c in rows)
+    return "\n".join([*lines, f"{total[0]:8} {total[1]:6}  in all"])
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -128,10 +143,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what this machine has, what is missing, what to do")
-    one = commands.add_parser("explain", help="how a torchvision network is compiled")
-    one.add_argument("model", help="its name, for example resnet50")
-    one.add_argument("--batch", type=int, default=1)
-    one.add_argument("--size", type=int, default=224, help="height and width of the images")
+    for name, what in (
+        ("explain", "how a torchvision network is compiled"),
+        ("coverage", "which ops of a torchvision network are compiled, which run on ATen and why"),
+    ):
+        one = commands.add_parser(name, help=what)
+        one.add_argument("model", help="its name, for example resnet50")
+        one.add_argument("--batch", type=int, default=1)
+        one.add_argument("--size", type=int, default=224, help="height and width of the images")
+        one.add_argument("--backward", action="store_true", help="a training step")
     commands.add_parser("bench", help="the benchmarks (all arguments go there)", add_help=False)
     one = commands.add_parser("cache", help="the compiled code on disk")
     one.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
@@ -144,7 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return doctor()
     if args.command == "cache":
         return cache_command(args.action)
-    return explain(args.model, args.batch, args.size)
+    table = args.command == "coverage"
+    return explain(args.model, args.batch, args.size, args.backward, table)
 
 
 if __name__ == "__main__":

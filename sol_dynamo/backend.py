@@ -35,7 +35,7 @@ log = logging.getLogger("sol_dynamo")
 
 @dataclass
 class Compiled:
-    """One compiled graph, kept for `explain`."""
+    """A graph as native code."""
 
     program: Program
     sources: dict[str, str]
@@ -43,7 +43,23 @@ class Compiled:
     sets: WeightSets
 
 
-compiled: deque[Compiled] = deque(maxlen=64)
+@dataclass
+class Outcome:
+    """What became of one graph, for `explain`."""
+
+    kind: str  # inference, forward or backward
+    ops: tuple[str, ...]
+    runner: Runner | None  # None: all of it runs on ATen
+    reason: str = ""  # why
+
+    @property
+    def compiled(self) -> Compiled:
+        """Errors: `ValueError` for a graph that runs on ATen."""
+        if self.runner is None:
+            raise ValueError(f"a {self.kind} graph of {len(self.ops)} ops on ATen: {self.reason}")
+        return self.runner.compiled
+
+
 _dumped = count()
 
 
@@ -53,7 +69,18 @@ class Unfit(Exception):
 
 
 class Backend:
-    """The callable that Dynamo knows; one object, so that recompile guards compare equal."""
+    """The callable that Dynamo knows; users get one object, so that recompile guards compare equal.
+
+    `graphs` are the latest graphs that it was given.
+    """
+
+    def __init__(self) -> None:
+        self.__name__ = "sol"
+        self.graphs: deque[Outcome] = deque(maxlen=64)
+
+    def __deepcopy__(self, memo: dict) -> Backend:
+        """A copy of a compiled model is compiled by the same backend."""
+        return self
 
     def __call__(
         self,
@@ -71,12 +98,8 @@ class Backend:
         c = config(**(options or {}))
         reached: list[fx.GraphModule] = []  # graphs that torch has given us to compile
 
-        def inference(g: fx.GraphModule, x: Sequence[Any]) -> Callable:
-            reached.append(g)
-            return compile_or_fall_back(g, c)
-
         def compiler(decompose: dict[Any, Callable]) -> Callable:
-            return self._compiler(inference, decompose)
+            return self._compiler(c, reached, decompose)
 
         try:
             return compiler(decompositions())(gm, example_inputs)
@@ -86,11 +109,22 @@ class Backend:
             log.info("traced again, without decompositions: %s", e)
             return compiler({})(gm, example_inputs)  # some do not know sizes that are data
 
-    def _compiler(self, inference: Callable, decompose: dict[Any, Callable]) -> Callable:
+    def _compiler(
+        self, c: Config, reached: list[fx.GraphModule], decompose: dict[Any, Callable]
+    ) -> Callable:
+        def role(kind: str) -> Callable:
+            def compile(g: fx.GraphModule, x: Sequence[Any]) -> Callable:
+                reached.append(g)
+                run, outcome = compile_or_fall_back(g, x, kind, c)
+                self.graphs.append(outcome)
+                return run
+
+            return compile
+
         return compat.aot_autograd(
-            fw_compiler=lambda g, x: run_on_aten(g),
-            bw_compiler=lambda g, x: run_on_aten(g),
-            inference_compiler=inference,
+            fw_compiler=role("forward"),
+            bw_compiler=role("backward"),
+            inference_compiler=role("inference"),
             partition_fn=compat.min_cut_partition(),
             decompositions=decompose,
             # graphs stay functional: what is written to an input comes as one more output, so that
@@ -100,11 +134,10 @@ class Backend:
 
     def reset(self) -> None:
         """Called by torch._dynamo.reset()."""
-        compiled.clear()
+        self.graphs.clear()
 
 
 sol = Backend()
-sol.__name__ = "sol"  # type: ignore[attr-defined]
 
 
 def decompositions() -> dict[Any, Callable]:
@@ -118,23 +151,29 @@ def decompositions() -> dict[Any, Callable]:
     return {op: f for op, f in compat.core_decompositions().items() if op not in kept}
 
 
-def compile_or_fall_back(gm: fx.GraphModule, c: Config) -> Callable:
-    """Our program for a graph, or the graph on ATen."""
+def compile_or_fall_back(
+    gm: fx.GraphModule, example_inputs: Sequence[Any], kind: str, c: Config
+) -> tuple[Callable, Outcome]:
+    """Our program for an "inference", "forward" or "backward" graph, or the graph on ATen."""
+    ops = tuple(str(n.target) for n in gm.graph.nodes if n.op == "call_function")
+    on_aten = run_on_aten(gm, restride=kind == "backward")
     reason = unsupported(gm)
     if reason is not None:
-        log.info("a graph runs on ATen: %s", reason)
-        return run_on_aten(gm)
+        log.info("a graph (%s) runs on ATen: %s", _summary(gm), reason)
+        return on_aten, Outcome(kind, ops, None, reason)
     try:
-        return compile_graph(gm, c)
+        runner = compile_graph(gm, c, kind, example_inputs)
+        return runner, Outcome(kind, ops, runner)
     except Exception as e:
         if c.strict:
             raise
+        reason = f"{type(e).__name__}: {e}"
         message = (
             f"sol_dynamo could not compile a graph ({_summary(gm)}) and leaves it to ATen: right, "
-            f"but no faster. Please report this: {type(e).__name__}: {e}"
+            f"but no faster. Please report this: {reason}"
         )
         warnings.warn(message, stacklevel=2)
-        return run_on_aten(gm)
+        return on_aten, Outcome(kind, ops, None, reason)
 
 
 def _summary(gm: fx.GraphModule) -> str:
@@ -176,21 +215,48 @@ def unsupported(gm: fx.GraphModule) -> str | None:
     return None
 
 
-def compile_graph(gm: fx.GraphModule, c: Config) -> Runner:
-    """A graph, with what may be hoisted of its weights, as a boxed callable."""
+def compile_graph(
+    gm: fx.GraphModule, c: Config, kind: str = "inference", example_inputs: Sequence[Any] = ()
+) -> Runner:
+    """A graph, with what may be hoisted of its weights, as a boxed callable.
+
+    Weights that training updates are inputs of a forward graph. What it saves for backward lies as
+    suits us; the backward graph is compiled for that (`example_inputs` are so).
+    """
+    if kind == "backward":
+        placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
+        for n, x in zip(placeholders, example_inputs, strict=True):
+            n.meta["val"] = x
+        return Runner(gm, c, set(), set())
     static = set(compat.static_input_indices())
-    return Runner(gm, c, static - compat.mutated_input_indices(), static)
+    weights = static - compat.mutated_input_indices()
+    if kind == "inference":
+        return Runner(gm, c, weights, static)
+    strides = fx_passes.traced_strides(gm)
+    results = compat.results_of_forward()
+    if results is not None:
+        strides[results:] = [None] * (len(strides) - results)
+    runner = Runner(gm, c, weights - compat.inputs_with_gradients(), static, strides)
+    compat.report_output_strides(runner.output_strides or [])
+    return runner
 
 
-def build(gm: fx.GraphModule, weights: Sequence[int], c: Config) -> tuple[Compiled, list[int]]:
+def build(
+    gm: fx.GraphModule,
+    weights: Sequence[int],
+    c: Config,
+    output_strides: Sequence[tuple[int, ...] | None] | None = None,
+) -> tuple[Compiled, list[int]]:
     """FX graph -> passes -> loop IR -> schedule -> source -> native code.
 
-    `weights` are the inputs whose sub-graphs are hoisted; returns the inputs that are left, too.
+    `weights` are the inputs whose sub-graphs are hoisted; `output_strides` as in `fx_passes.run`.
+    Returns the inputs that are left, too.
     """
     target = _target(gm)
     if c.dump:
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
-    hoisted = fx_passes.run(fx.GraphModule(gm, copy.deepcopy(gm.graph)), weights, target.caps, c)
+    graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
+    hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides)
     fits = [_kind(v) for v in _placeholders(gm, weights)]
     program = lower(hoisted.main, hoisted.sources)
     _look("lower", program, c)
@@ -241,23 +307,35 @@ class Runner:
     built again without hoisting it.
     """
 
-    _boxed_call = True
-
-    def __init__(self, gm: fx.GraphModule, c: Config, weights: set[int], static: set[int]):
-        """`weights` are to be hoisted, of the `static` inputs, which belong to the model."""
+    def __init__(
+        self,
+        gm: fx.GraphModule,
+        c: Config,
+        weights: set[int],
+        static: set[int],
+        output_strides: Sequence[tuple[int, ...] | None] | None = None,
+    ):
+        """`weights` are to be hoisted, of the `static` inputs, which belong to the model;
+        `output_strides` as in `fx_passes.run`: those that were free are fixed from then on."""
+        self._boxed_call = True  # in the instance: torch wraps backward graphs and copies its dict
         self._gm, self._config, self._weights, self._static = gm, c, weights, static
+        self.output_strides = output_strides
         self._lock = threading.Lock()
         self._demotes = True
         self._build()
 
     def _build(self) -> None:
         weights = sorted(self._weights)
-        made, inputs = build(self._gm, weights, self._config)
+        made, inputs = build(self._gm, weights, self._config, self.output_strides)
         rest = sorted(self._static - self._weights)
         kinds = map(_kind, _placeholders(self._gm, rest))
         self._unhoisted = list(zip(rest, kinds, strict=True))
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
-        compiled.append(made)
+        self.compiled = made
+        self.output_strides = [
+            None if o is None else tuple(made.program.buffers[o].strides)
+            for o in made.program.outputs
+        ]
 
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
@@ -310,13 +388,32 @@ def _dump_sources(sources: dict[str, str], c: Config) -> None:
             (Path(c.dump) / name).write_text(text)
 
 
-def run_on_aten(gm: fx.GraphModule) -> Callable:
-    """A graph as it is, op by op."""
+def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
+    """A graph as it is, op by op.
+
+    `restride`: its inputs may lie otherwise than they were traced, as what a compiled forward graph
+    saves does; views in the graph rely on the traced strides.
+    """
+    strides = [
+        _traced_stride(n) if restride else None for n in gm.graph.find_nodes(op="placeholder")
+    ]
 
     def run(args: list[Any]) -> list[Any]:
         values = list(args)
         args.clear()
+        for i, s in enumerate(strides):
+            if s is not None and tuple(values[i].stride()) != s:
+                values[i] = values[i].new_empty_strided(values[i].shape, s).copy_(values[i])
         return gm(*values)
 
     run._boxed_call = True  # type: ignore[attr-defined]
     return run
+
+
+def _traced_stride(n: fx.Node) -> tuple[int, ...] | None:
+    """A graph input's strides where they are numbers."""
+    value = n.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return None
+    strides = tuple(value.stride())
+    return strides if all(isinstance(s, int) for s in strides) else None

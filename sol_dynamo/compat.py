@@ -6,7 +6,7 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,11 +60,39 @@ def mutated_input_indices() -> set[int]:
     return found
 
 
+def inputs_with_gradients() -> set[int]:
+    """Which graph inputs gradients are asked for."""
+    infos = getattr(_forward_meta(), "input_info", None) or []
+    return {i for i, info in enumerate(infos) if info.requires_grad}
+
+
+def results_of_forward() -> int | None:
+    """How many outputs of a forward graph are results; those behind are saved for backward."""
+    return getattr(_forward_meta(), "num_forward", None)
+
+
+def report_output_strides(strides: Sequence[tuple[int, ...] | None]) -> None:
+    """Tell AOTAutograd how the outputs of a forward graph lie, so that backward is compiled for
+    saved activations as they are."""
+    from torch._guards import TracingContext
+
+    context = TracingContext.try_get()
+    if context is not None and context.output_strides is not None:
+        context.output_strides.extend(strides)
+
+
 def global_module_hooks() -> list[dict]:
     """The hooks that run around every module's forward."""
     from torch.nn.modules import module
 
     return [module._global_forward_hooks, module._global_forward_pre_hooks]
+
+
+def tree_leaves(tree: Any) -> list[Any]:
+    """What lies in nested containers."""
+    from torch.utils._pytree import tree_leaves
+
+    return tree_leaves(tree)
 
 
 def core_decompositions() -> dict[Any, Callable]:
@@ -80,9 +108,9 @@ def min_cut_partition() -> Callable:
     return min_cut_rematerialization_partition
 
 
-def fake_mode_of(gm: torch.fx.GraphModule) -> Any:
+def fake_mode_of(graph: torch.fx.Graph) -> Any:
     """The fake-tensor mode of a graph's example values."""
     from torch._guards import detect_fake_mode
 
-    values = [n.meta.get("val") for n in gm.graph.nodes if n.op == "placeholder"]
+    values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
     return detect_fake_mode([v for v in values if isinstance(v, torch.Tensor)])

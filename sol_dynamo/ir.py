@@ -297,10 +297,8 @@ class Program:
     buffers: Mapping[str, Buffer]
     kernels: tuple[Kernel | Extern, ...]
     inputs: tuple[str, ...]
-    outputs: tuple[str | None, ...]
+    outputs: tuple[str | None, ...]  # a view is returned as one: of an input, of another output
     symbols: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)  # output -> the input it views
-    mutations: Mapping[str, str] = field(default_factory=dict)  # input -> buffer with its new value
     packs: tuple[Loops, ...] = ()  # weight-only copies, evaluated once per weight set
     depth_first: tuple[DepthFirst, ...] = ()
     # where memory is, decided last (bytes): in the arena of a call, or in a thread's own memory

@@ -102,8 +102,7 @@ def buffers_exist(p: Program) -> Problems:
         if b.base is not None and b.base not in p.buffers:
             yield Problem(f"{name} is a view of {b.base}, which does not exist", (b,))
     named: list[tuple[Iterable[str | None], tuple[Any, ...]]] = [
-        (p.inputs, ()), (p.outputs, ()), (p.mutations, ()), (p.mutations.values(), ()),
-        (p.aliases, ()), (p.aliases.values(), ()), (p.arena, ()), (p.band, ()), (p.chunked, ()),
+        (p.inputs, ()), (p.outputs, ()), (p.arena, ()), (p.band, ()), (p.chunked, ()),
     ]  # fmt: skip
     named += [((e.buffer for e in loads(n)), where) for n, where in _nests(p)]
     named += [((b for s in n.stores for b in s.buffers), where) for n, where in _nests(p)]
@@ -485,9 +484,15 @@ def reads_follow_writes(p: Program) -> Problems:
             yield from _read_early(p, sources, ready, (k, nest))
             ready.update(p.base(b).name for b in own)
         ready = {b for b in ready if p.buffers[b].scope != "local"}
-    results = {b for b in (*p.outputs, *p.mutations.values()) if b is not None}
+    results = {b for b in p.outputs if b is not None}
     for problem in _read_early(p, results, ready, ()):
         yield Problem(f"at the end, {problem.text}")
+
+
+def outputs_outlive_the_call(p: Program) -> Problems:
+    for b in p.outputs:
+        if b is not None and p.base(b).scope in ("arena", "local"):
+            yield Problem(f"output {b} lies in memory that the next call uses", (p.buffers[b],))
 
 
 def _read_early(p: Program, names: set[str], ready: set[str], where) -> Problems:
@@ -662,6 +667,7 @@ CHECKS: tuple[Check, ...] = (
     buffers_are_written_once,
     writes_match_scopes,
     reads_follow_writes,
+    outputs_outlive_the_call,
     every_nest_has_a_schedule,
     tiles_descend,
     orders_name_every_loop,

@@ -7,7 +7,7 @@ import torch
 from accuracy import check
 from torch.nn import functional
 
-from sol_dynamo.backend import compiled
+from sol_dynamo.backend import sol
 from sol_dynamo.target import get_target
 
 
@@ -31,7 +31,7 @@ def test_an_input_with_a_row_for_each_image_is_not_a_batch(more):
     n, rows = images(), images() + more
     args = tensors((n, 3, 6, 6), (rows, 3, 3, 3), (rows, rows, 1, 1))
     check(two_convolutions, two_convolutions, *args)
-    assert compiled[-1].program.depth_first
+    assert sol.graphs[-1].compiled.program.depth_first
 
 
 def test_an_argument_taken_as_a_batch_and_as_a_whole():

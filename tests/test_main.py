@@ -70,13 +70,25 @@ def test_explain(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchvision")
     seen = []
     monkeypatch.setattr(
-        sol_dynamo, "explain", lambda model, x: seen.append((model, x)) or "said", raising=False
+        sol_dynamo,
+        "explain",
+        lambda model, x, **_: seen.append((model, x)) or "said",
+        raising=False,
     )
     arguments = ["explain", "shufflenet_v2_x0_5", "--batch", "2", "--size", "64"]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == "said\n"
     model, x = seen[0]
     assert not model.training and x.shape == (2, 3, 64, 64)
+
+
+def test_coverage(capsys: Captured) -> None:
+    pytest.importorskip("torchvision")
+    assert cli.main(["coverage", "vit_b_16", "--size", "224"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (attention,) = (t for t in lines if "scaled_dot_product" in t)
+    assert attention.split()[:2] == ["0", "12"] and "no lowering rule" in attention
+    assert any(t.split()[1:3] == ["0", "aten.gelu.default"] for t in lines)
 
 
 def test_explain_unknown_network(capsys: Captured) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accuracy import check
 
-from sol_dynamo.backend import compiled
+from sol_dynamo.backend import sol
 from sol_dynamo.report import report
 
 NETWORKS = [
@@ -39,7 +39,7 @@ def whole(name: str, batch: int, size: int) -> None:
     m = network(name)
     x = torch.rand(batch, 3, size, size)
     check(m, copy.deepcopy(m).double(), x)
-    r = report(compiled[-1].program)
+    r = report(sol.graphs[-1].compiled.program)
     assert not r.aten_calls
     assert r.native_calls == 1
     moving = [k for k in r.kernels if k.note]

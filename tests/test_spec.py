@@ -36,7 +36,7 @@ from sol_dynamo.spec import CHECKS, SpecError, check, determined
 i, j, k = map(Index.of, "ijk")
 X = buffer("x", (4, 6), scope="input")
 W = buffer("w", (6,), scope="weight")
-ROW = buffer("row", (4,))
+ROW = buffer("row", (4,), scope="output")
 OUT = buffer("out", (4, 6), scope="output")
 POINT = axes(i=4, j=6)
 COPY = Loops(POINT, (put(OUT, "ij", at(X, i, j)),))
@@ -380,13 +380,15 @@ def cases() -> Iterator[tuple[str, str, Program, Program]]:
     yield name, "at the end, out is read", replace(good, kernels=()), good
     nothing = {**good.buffers, "out": replace(OUT, shape=(0, 6))}
     yield name, "at the end", replace(good, kernels=()), replace(good, kernels=(), buffers=nothing)
-    new = replace(good, mutations={"x": "out"}, outputs=())
-    yield name, "at the end, out", replace(new, kernels=()), new
     apart = program(TOTAL, SCALED, buffers=(X, W, LOCAL, OUT))
     yield name, "t is read before", apart, kernel(TOTAL, SCALED, buffers=(LOCAL,))
     late = replace(packed(), packs=())
     yield name, "packed is read before", late, packed()
     yield name, "e is read before", extern(arg="e"), extern()
+
+    name = "outputs_outlive_the_call"
+    in_arena = {**good.buffers, "out": replace(OUT, scope="arena")}
+    yield name, "output out lies in memory", replace(good, buffers=in_arena), good
 
     name = "every_nest_has_a_schedule"
     one = kernel(TOTAL, SCALED, schedules=(ROOT,), buffers=(LOCAL,))
@@ -528,7 +530,7 @@ def _typed(e: Expr) -> Program:
 
 
 def _pair(second: Expr, dtype: str, monoid="argmax", acc="f32") -> Program:
-    outs = (buffer("a", (4,), acc), buffer("b", (4,), dtype))
+    outs = (buffer("a", (4,), acc, "output"), buffer("b", (4,), dtype))
     first = at(X, i, j) if acc == "f32" else second
     store = put(outs, (i,), (first, second), Reduce(monoid, acc))
     return program(Loops(axes("j", i=4, j=6), (store,)), buffers=(X, W, *outs), outputs=("a",))
@@ -607,6 +609,6 @@ def test_symbolic_sizes_are_left_unproven() -> None:
     from sympy import Symbol
 
     n = Symbol("n", integer=True, positive=True)
-    x, out = Buffer("x", "f32", (n,), (1,), scope="input"), Buffer("out", "f32", (n,), (1,))
+    x, out = (Buffer(b, "f32", (n,), (1,), scope=s) for b, s in (("x", "input"), ("out", "output")))
     nest = Loops((Axis("i", n),), (put(out, "i", at(x, i + 1)),))
     check(program(nest, buffers=(x, out), inputs=("x",), symbols=("n",)), "test")

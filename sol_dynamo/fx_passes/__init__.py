@@ -44,10 +44,20 @@ PASSES = (
 )
 
 
-def run(gm: fx.GraphModule, weights: Sequence[int], caps: Caps, config: Config) -> Hoisted:
-    """All passes over a graph whose placeholders at `weights` are parameters and buffers."""
+def run(
+    gm: fx.GraphModule,
+    weights: Sequence[int],
+    caps: Caps,
+    config: Config,
+    output_strides: Sequence[tuple[int, ...] | None] | None = None,
+) -> Hoisted:
+    """All passes over a graph whose placeholders at `weights` are parameters and buffers.
+
+    `output_strides`: what each output must have, None for one that may have any; without them
+    those of the graph as it comes, before a pass replaces values by equal ones that lie otherwise.
+    """
     fuel = [config.fuel]
-    _note_output_strides(gm)
+    gm.graph.output_node().meta["sol_output_strides"] = output_strides or traced_strides(gm)
     for p in PASSES:
         start = time.perf_counter()
         rewriter = Rewriter(gm, frozenset(weights), caps, fuel)
@@ -66,14 +76,11 @@ def run(gm: fx.GraphModule, weights: Sequence[int], caps: Caps, config: Config) 
     return hoist(gm, frozenset(weights))
 
 
-def _note_output_strides(gm: fx.GraphModule) -> None:
-    """The strides that the caller sees are those before any pass."""
-    for n in gm.graph.nodes:
-        if n.op == "output":
-            values = (a.meta.get("val") if isinstance(a, fx.Node) else None for a in n.args[0])
-            n.meta["sol_output_strides"] = [
-                tuple(v.stride()) if isinstance(v, torch.Tensor) else None for v in values
-            ]
+def traced_strides(gm: fx.GraphModule) -> list[tuple[int, ...] | None]:
+    """The strides of a graph's outputs as they were traced; None for what is no tensor."""
+    (outputs,) = gm.graph.output_node().args
+    values = (a.meta.get("val") if isinstance(a, fx.Node) else None for a in outputs)
+    return [tuple(v.stride()) if isinstance(v, torch.Tensor) else None for v in values]
 
 
 def verify(gm: fx.GraphModule, name: str) -> None:

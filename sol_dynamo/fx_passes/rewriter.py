@@ -20,7 +20,7 @@ class Rewriter:
     def __init__(self, gm: fx.GraphModule, weights: frozenset[int], caps: Caps, fuel: list[int]):
         self.gm, self.graph, self.caps = gm, gm.graph, caps
         self.weights, self._fuel, self.count = weights, fuel, 0
-        self._mode = fake_mode_of(gm)
+        self._mode = fake_mode_of(gm.graph)
         placeholders = [n for n in self.graph.nodes if n.op == "placeholder"]
         self._constant: dict[fx.Node, bool] = {n: i in weights for i, n in enumerate(placeholders)}
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import torch
 from torch import fx
 
 from ..affine import Index
-from ..compat import OpOverload
+from ..compat import OpOverload, fake_mode_of
 from ..ir import (
     DTYPES,
     MONOIDS,
@@ -191,14 +191,17 @@ class Lowering:
         value = node.meta.get("val")  # an assertion has none
         many = isinstance(value, (tuple, list))
         results = value if isinstance(value, (tuple, list)) else (value,)
+        strict = reads_strides(node.target)
+        strides = [v.stride() if isinstance(v, torch.Tensor) else () for v in results]
+        if not strict:
+            strides = self._strides_of_call(node) or strides
         outs: list[Buffer | None] = []
         for k, v in enumerate(results):
             if isinstance(v, torch.Tensor):
                 name = f"{node.name}_{k}" if many else node.name
-                outs.append(self.buffer(name, DTYPE[v.dtype], v.shape, v.stride(), scope="extern"))
+                outs.append(self.buffer(name, DTYPE[v.dtype], v.shape, strides[k], scope="extern"))
             else:
                 outs.append(None)
-        strict = reads_strides(node.target)
 
         def ref(n: fx.Node) -> Ref:
             b = self.env[n]
@@ -221,6 +224,37 @@ class Lowering:
             )
         )
         return tuple(outs) if many else outs[0]
+
+    def _strides_of_call(self, node: fx.Node) -> list[tuple[int, ...]] | None:
+        """The strides of an ATen call's results, given its arguments as they lie in our memory;
+        None where they lie as traced, or where that cannot be told."""
+        moved = {
+            n: b
+            for n in node.all_input_nodes
+            if isinstance(b := self.env[n], Buffer)
+            and not same_strides(b.shape, b.strides, n.meta["val"].stride())
+        }
+        if not moved:
+            return None
+
+        def lying(n: fx.Node) -> Any:
+            v = n.meta["val"]
+            return v.new_empty_strided(v.shape, moved[n].strides) if n in moved else v
+
+        mode = fake_mode_of(next(iter(moved)).graph)
+        if mode is None:
+            return None
+        try:
+            with mode:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lying)
+                result: Any = node.target(*args, **kwargs)  # type: ignore[operator]
+        except Exception:  # whatever a fake kernel raises: the call copies if it must
+            return None
+        many = isinstance(result, (tuple, list))
+        return [
+            tuple(v.stride()) if isinstance(v, torch.Tensor) else ()
+            for v in (result if many else (result,))
+        ]
 
 
 def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) -> Program:
@@ -273,7 +307,8 @@ def _apply(low: Lowering, node: Any) -> Any:
 
 
 def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
-    """Give each output eager's strides, in memory of its own that nothing later writes."""
+    """Give each output eager's strides, in memory of its own that nothing later writes; one that
+    may have any strides (`meta["sol_output_strides"]` is None there) is returned where it lies."""
     names: list[str | None] = []
     flat: Any = node.args[0]
     strides = node.meta.get("sol_output_strides")
@@ -281,8 +316,17 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
         if not isinstance(n, fx.Node):
             names.append(None)
             continue
-        b, value = low.env[n], n.meta["val"]
-        wanted = tuple(strides[k] if strides and strides[k] is not None else value.stride())
+        b = low.env[n]
+        if b is None:
+            names.append(None)
+            continue
+        wanted = strides[k] if strides else tuple(n.meta["val"].stride())
+        if wanted is None and (base := _kept(low, b)) is not None:
+            low.buffers[base.name] = base
+            names.append(b.name)
+            continue
+        if wanted is None:
+            wanted = dense(n.meta["val"])
         own = b.base is None and b.scope == "arena" and b.name not in names
         if own and same_strides(b.shape, b.strides, wanted):
             low.buffers[b.name] = replace(b, scope="output", strides=wanted)
@@ -297,6 +341,15 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
         low.copy(b, out)
         names.append(out.name)
     return tuple(names)
+
+
+def _kept(low: Lowering, b: Buffer) -> Buffer | None:
+    """The memory of a value as it is to be if the value is returned where it lies; None if that
+    would keep much more memory than the value needs."""
+    base = low.buffers[b.base or b.name]
+    if prod(base.shape) > 2 * prod(b.shape):
+        return None
+    return replace(base, scope="output") if base.scope == "arena" else base
 
 
 def reads_strides(target: Any) -> bool:

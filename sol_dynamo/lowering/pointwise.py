@@ -299,7 +299,9 @@ def _convert(low: Lowering, node: fx.Node, x: Buffer, *args: Any, **kwargs: Any)
 
 def _fill(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
     values = {aten.zeros_like.default: 0, aten.ones_like.default: 1}
-    v = values.get(node.target, args[1] if len(args) > 1 else 0)
+    v = args[0] if node.target is aten.scalar_tensor.default else values.get(node.target)
+    if v is None:
+        v = args[1] if len(args) > 1 else 0
     if not isinstance(v, (int, float)):
         return NotHandled("fill value is a tensor")
     out = low.output(node)
@@ -311,6 +313,7 @@ RULES[torch.ops.prims.convert_element_type.default] = _convert
 RULES[aten._to_copy.default] = _convert
 for _target in (
     aten.full.default,
+    aten.scalar_tensor.default,
     aten.full_like.default,
     aten.zeros_like.default,
     aten.ones_like.default,

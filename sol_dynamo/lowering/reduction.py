@@ -263,6 +263,66 @@ def layer_norm(low, node, x, shape, weight, bias, eps) -> Any:
     return (out, *rest)
 
 
+@rule(aten._native_batch_norm_legit_functional.default, aten._native_batch_norm_legit.no_stats)
+def batch_norm(low, node, x, weight, bias, *args) -> Any:
+    """x * scale + shift by the statistics of x over all but dimension 1, which are results too, as
+    are the running statistics moved towards them; everything but the result in float64."""
+    *running, training, momentum, eps = args
+    if not training or x.dtype not in ("f32", "f64"):
+        return NotHandled(f"batch norm of {x.dtype}" if training else "batch norm of evaluation")
+    dims = [d for d in range(len(x.shape)) if d != 1]
+    length = _length(x, dims)
+    acc = "f64"
+    average, variance = _moments(low, node, x, dims, float(length), acc)
+    shape = average.shape
+
+    def at(b: Buffer, i: Sequence[Index]) -> Expr:
+        """A channel's value at any point."""
+        return cast(low.load(b, [i[1]]), acc)
+
+    def inverse(*i: Index) -> Expr:
+        shifted = Op("add", (low.load(variance, i), Const(eps, acc)), acc)
+        return Op("div", (Const(1.0, acc), Op("sqrt", (shifted,), acc)), acc)
+
+    rstd = low.pointwise(low.buffer(f"{node.name}_rstd", acc, shape), inverse)
+
+    def factor(*i: Index) -> Expr:
+        v = low.load(rstd, i)
+        return cast(Op("mul", (v, at(weight, i)), acc) if weight is not None else v, x.dtype)
+
+    scale = low.pointwise(low.buffer(f"{node.name}_scale", x.dtype, shape), factor)
+
+    def offset(*i: Index) -> Expr:
+        v = Op("mul", (low.load(average, i), cast(low.load(scale, i), acc)), acc)
+        start = at(bias, i) if bias is not None else Const(0.0, acc)
+        return cast(Op("sub", (start, v), acc), x.dtype)
+
+    shift = low.pointwise(low.buffer(f"{node.name}_shift", x.dtype, shape), offset)
+
+    def normalized(*i: Index) -> Expr:
+        scaled = Op("mul", (low.load(x, i), low.broadcast(scale, i)), x.dtype)
+        return Op("add", (scaled, low.broadcast(shift, i)), x.dtype)
+
+    results: list[Buffer | None] = [low.pointwise(low.output(node, 0), normalized)]
+    drop = [d for d in range(len(x.shape)) if d != 1]
+    for k, b in ((1, average), (2, rstd)):
+        results.append(_squeezed(low, node, b, low.output(node, k), drop, False))
+    unbiased = length / max(length - 1, 1)
+    for k, (old, new, by) in enumerate(
+        zip(running, (average, variance), (1.0, unbiased), strict=False)
+    ):
+
+        def moved(i: Index, old=old, new=new, by=by) -> Expr:
+            place = [Index()] * len(shape)
+            place[1] = i
+            fresh = Op("mul", (low.load(new, place), Const(momentum * by, acc)), acc)
+            kept = Op("mul", (cast(low.load(old, [i]), acc), Const(1 - momentum, acc)), acc)
+            return Op("add", (fresh, kept), acc)
+
+        results.append(low.pointwise(low.output(node, 3 + k), moved))
+    return tuple(results)
+
+
 @rule(aten._softmax.default, aten._log_softmax.default)
 def softmax(low, node, x, dim, half_to_float) -> Any:
     """exp(x - max) / sum, or x - max - log(sum)."""

@@ -1,19 +1,22 @@
 """What became of a model: kernels, what was fused into each, work, traffic, ATen calls and why.
 
-`explain(model, *inputs)` compiles and runs the model once and describes its programs. A kernel that
-only moves data says why it had to be one.
+`explain(model, *inputs)` compiles and runs the model once and describes its graphs. A kernel that
+only moves data says why it had to be one, a call to ATen why it is no kernel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import compat
 from ..ir import DTYPES, Extern, Kernel, Load, Program, read, written
+
+if TYPE_CHECKING:
+    from ..backend import Outcome
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class ProgramReport:
     arena_bytes: int
     depth_first: tuple[str, ...]
     native_calls: int
+    kind: str = "inference"  # or forward, backward
 
     @property
     def aten_calls(self) -> tuple[KernelReport, ...]:
@@ -42,25 +46,87 @@ class ProgramReport:
 
 
 @dataclass(frozen=True)
-class Report:
-    """All programs of a model; `str()` of it is the text."""
+class LeftToATen:
+    """A graph all of which runs on ATen."""
 
-    programs: tuple[ProgramReport, ...]
+    kind: str
+    ops: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All graphs of a model, in the order of compilation; `str()` of it is the text."""
+
+    graphs: tuple[ProgramReport | LeftToATen, ...]
+
+    @property
+    def programs(self) -> tuple[ProgramReport, ...]:
+        return tuple(g for g in self.graphs if isinstance(g, ProgramReport))
+
+    def coverage(self) -> dict[str, Coverage]:
+        """What became of each ATen op, by name."""
+        found: dict[str, Coverage] = {}
+        for g in self.graphs:
+            if isinstance(g, LeftToATen):
+                for op in g.ops:
+                    found.setdefault(op, Coverage()).left(g.reason)
+                continue
+            for k in g.kernels:
+                for op in k.ops:
+                    one = found.setdefault(op, Coverage())
+                    if k.extern:
+                        one.left(k.note)
+                    else:
+                        one.compiled += 1
+        return found
 
     def __str__(self) -> str:
-        return (
-            "\n\n".join(_text(i, p) for i, p in enumerate(self.programs)) or "nothing was compiled"
+        texts = (
+            f"graph {i} ({g.kind}): {len(g.ops)} ops, all on ATen: {g.reason}"
+            if isinstance(g, LeftToATen)
+            else _text(i, g)
+            for i, g in enumerate(self.graphs)
         )
+        return "\n\n".join(texts) or "nothing was compiled"
 
 
-def explain(model: Any, *inputs: Any) -> Report:
-    """Compile a model (or function) for these inputs, run it once without gradients, and report."""
-    from ..backend import compiled, sol
+@dataclass
+class Coverage:
+    """How often an op was compiled, how often it was a call to ATen, and why."""
+
+    compiled: int = 0
+    aten: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def left(self, reason: str) -> None:
+        self.aten += 1
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+def explain(model: Any, *inputs: Any, backward: bool = False) -> Report:
+    """Compile a model (or function) for these inputs, run it once, and report.
+
+    `backward`: with gradients, and the backward pass of the sum of its floating results. What was
+    compiled before, by any backend, is forgotten and compiled again when it is next called.
+    """
+    from ..backend import Backend
 
     compat.reset_dynamo()
-    with torch.no_grad():
-        torch.compile(model, backend=sol, dynamic=False)(*inputs)
-    return Report(tuple(report(c.program) for c in compiled))
+    backend = Backend()
+    with torch.set_grad_enabled(backward):
+        result = torch.compile(model, backend=backend, dynamic=False)(*inputs)
+        leaves = compat.tree_leaves(result) if backward else []
+        grown = [t.sum() for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad]
+        if grown:
+            torch.stack(grown).sum().backward()
+    return Report(tuple(map(_graph, backend.graphs)))
+
+
+def _graph(outcome: Outcome) -> ProgramReport | LeftToATen:
+    if outcome.runner is None:
+        return LeftToATen(outcome.kind, outcome.ops, outcome.reason)
+    return replace(report(outcome.compiled.program), kind=outcome.kind)
 
 
 def report(program: Program) -> ProgramReport:
@@ -106,7 +172,7 @@ def moves(program: Program, k: Kernel) -> str | None:
 
 def _text(i: int, p: ProgramReport) -> str:
     lines = [
-        f"program {i}: {len(p.kernels)} kernels, {p.native_calls} native call(s), "
+        f"graph {i} ({p.kind}): {len(p.kernels)} kernels, {p.native_calls} native call(s), "
         f"{len(p.aten_calls)} ATen calls, arena {p.arena_bytes / 2**20:.1f} MiB"
     ]
     lines += [f"  depth first: {b}" for b in p.depth_first]
@@ -122,4 +188,4 @@ def _text(i: int, p: ProgramReport) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["KernelReport", "ProgramReport", "Report", "explain", "report"]
+__all__ = ["Coverage", "KernelReport", "LeftToATen", "ProgramReport", "Report", "explain", "report"]

@@ -170,7 +170,7 @@ def _kernel(
     last = g.members[-1].body[0]
     if scans(last):
         return g.members[-1]
-    outs = {o for o in program.outputs if o is not None}
+    outs = {program.base(o).name for o in program.outputs if o is not None}
     fused = last.stores[0].reduce is None  # the last nest is pointwise
     copies: list[tuple[Loops, Store]] = []  # of local results that others need too
     renamed: dict[str, str] = {}

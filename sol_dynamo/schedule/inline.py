@@ -265,7 +265,6 @@ def _same_elements(e: Load, nest: Loops) -> bool:
 def _without_dead(program: Program, kernels: list) -> tuple:
     """Kernels whose results are read or returned, by one backward sweep."""
     needed = {program.base(o).name for o in program.outputs if o is not None}
-    needed |= {program.base(b).name for b in program.mutations.values()}
     kept = []
     for k in reversed(kernels):
         names = [b for b in written(k) if program.buffers[b].scope != "local"]

@@ -107,6 +107,7 @@ class NativeExecutable:
         self._results = [
             None if o is None else (made.index(o) if o in made else o) for o in program.outputs
         ]
+        self._named = any(isinstance(r, str) for r in self._results)
         self._plan = _runs(program)
         self.forget_frames()
         _all.add(self)
@@ -155,7 +156,7 @@ class NativeExecutable:
             pointers[slot] = y.data_ptr()
             outputs.append(y)
         values: dict[str, torch.Tensor] = {}
-        if len(self._plan) > 1 or isinstance(self._plan[0], Extern):
+        if self._named or len(self._plan) > 1 or isinstance(self._plan[0], Extern):
             values = dict(zip(self._inputs, inputs, strict=True))
             values |= zip((*self._raw, *self._packed), weights, strict=True)
             values |= zip((n for n, *_ in self._made), outputs, strict=True)
@@ -174,7 +175,11 @@ class NativeExecutable:
             with self._lock:
                 self._frames.append(frame)
         return [
-            None if r is None else outputs[r] if isinstance(r, int) else values[r]
+            None
+            if r is None
+            else outputs[r]
+            if isinstance(r, int)
+            else self._tensor(r, frame, values)
             for r in self._results
         ]
 

@@ -40,8 +40,6 @@ def check_supported(program: Program) -> None:
 def _refused(p: Program) -> Iterator[tuple[str, Any]]:
     if p.symbols:
         yield f"symbolic sizes ({', '.join(p.symbols)}) are not emitted", None
-    if p.aliases or p.mutations:
-        yield "outputs that are views of inputs, or new values of inputs, are not emitted", None
     for b in p.buffers.values():
         if b.dtype not in DTYPES:
             yield f"dtype {b.dtype} of {b.name}", b
