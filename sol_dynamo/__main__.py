@@ -15,12 +15,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from . import __version__
-
-if TYPE_CHECKING:
-    from .report import Report
 
 VECTORS = ("avx2", "fma", "avx512f", "avx512vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
 
@@ -102,7 +99,7 @@ def explain(name: str, batch: int, size: int, backward: bool, table: bool) -> in
     return 0
 
 
-def _coverage(report: Report) -> str:
+def _coverage(report: Any) -> str:
     """Each op with how often it was compiled, how often left to ATen, and why."""
     rows = sorted(report.coverage().items(), key=lambda r: (-r[1].aten, -r[1].compiled, r[0]))
     lines = [f"{'compiled':>8} {'ATen':>6}  op"]

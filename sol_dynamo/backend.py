@@ -64,8 +64,8 @@ _dumped = count()
 
 
 class Unfit(Exception):
-    """A program was called with weights of other shapes, strides or dtypes than it was made for:
-    Dynamo's guards keep that out, who calls past them must expect it."""
+    """A program was called with weights of other shapes or dtypes than it was made for: Dynamo's
+    guards keep that out, who calls past them must expect it."""
 
 
 class Backend:
@@ -257,7 +257,7 @@ def build(
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides)
-    fits = [_kind(v) for v in _placeholders(gm, weights)]
+    given = _placeholders(gm, weights)
     program = lower(hoisted.main, hoisted.sources)
     _look("lower", program, c)
     program = schedule(program, target.caps, target.walk, lambda name, p: _look(name, p, c))
@@ -270,9 +270,7 @@ def build(
     traced = _placeholders(hoisted.main, range(len(inputs), len(inputs) + len(chosen)))
 
     def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
-        if list(map(_kind, values)) != fits:
-            raise Unfit
-        made = hoisted.weights(*values)
+        made = hoisted.weights(*(_laid_out(t, v) for t, v in zip(values, given, strict=True)))
         return executable.prepare(
             [_laid_out(made[j], v) for j, v in zip(chosen, traced, strict=True)]
         )
@@ -294,9 +292,15 @@ def _kind(t: torch.Tensor) -> tuple:
 
 
 def _laid_out(t: torch.Tensor, as_traced: torch.Tensor) -> torch.Tensor:
-    """What was computed of weights, in the strides that tracing promised."""
+    """A weight, or what was computed of weights, in the strides that it was traced with: older
+    versions of torch do not guard those.
+
+    Errors: `Unfit` for another shape or dtype.
+    """
     if _kind(t) == _kind(as_traced):
         return t
+    if t.shape != as_traced.shape or t.dtype != as_traced.dtype:
+        raise Unfit
     return t.new_empty_strided(as_traced.shape, as_traced.stride()).copy_(t)
 
 
@@ -328,8 +332,8 @@ class Runner:
         weights = sorted(self._weights)
         made, inputs = build(self._gm, weights, self._config, self.output_strides)
         rest = sorted(self._static - self._weights)
-        kinds = map(_kind, _placeholders(self._gm, rest))
-        self._unhoisted = list(zip(rest, kinds, strict=True))
+        traced = _placeholders(self._gm, rest)
+        self._unhoisted = list(zip(rest, map(_kind, traced), traced, strict=True))
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
         self.output_strides = [
@@ -339,9 +343,9 @@ class Runner:
 
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
-        for i, kind in self._unhoisted:
+        for i, kind, traced in self._unhoisted:
             if _kind(args[i]) != kind:
-                raise Unfit
+                args[i] = _laid_out(args[i], traced)
         prepared = sets.get(args)
         if sets.unstable and self._demotes:
             self._demote(sets)

@@ -417,6 +417,11 @@ row(
     ],
 )
 row(
+    aten.scalar_tensor.default,
+    check="exact",
+    samples=[s(2.5), s(3, dtype=i64), s(True, dtype=b8), s(-0.0, dtype=f64), s(1.1, dtype=bf16)],
+)
+row(
     aten.full.default,
     check="exact",
     samples=[
@@ -964,7 +969,8 @@ row(
     check="exact",
     view=True,
     samples=[
-        s(t(3, 7), 3, 1), s(t(3, 7), 3, -1), s(t(7, 3), 7), s(t(7, 3), 9), s(t(0, 3), 2),
+        s(t(3, 7), 3, 1), s(t(3, 7), 3, -1), s(t(7, 3), 7), s(t(7, 3), 9),
+        *([s(t(0, 3), 2)] if torch.__version__ >= (2, 12) else []),  # torch's own shape rule failed
         s(t(6, 4, at="transposed"), 4), s(t(8, dtype=i64), 4), s(t(3, 7), 3, 1, outs=(1,)),
     ],
 )  # fmt: skip
@@ -1007,4 +1013,98 @@ row(
     aten.flip.default,
     check="exact",
     samples=moved([([1],), ([0, 2],), ([-1, 0, 1],)], s(t(), []), s(t(0, 3), [0]), s(t(5), [])),
+)
+_statistics = lambda c: (t(c), t(c), t(c), t(c, v="positive"))  # noqa: E731
+row(
+    aten._native_batch_norm_legit_functional.default,
+    samples=[
+        s(t(3, 5, 7, 6), *_statistics(5), True, 0.1, 1e-5),
+        s(t(8, 33), *_statistics(33), True, 0.25, 1e-3),
+        s(t(2, 4, 9), *_statistics(4), True, 0.0, 1e-5),
+        s(t(3, 17, 5, 5, at="channels_last"), *_statistics(17), True, 0.1, 1e-5),
+        s(t(3, 5, 7, 6), None, None, t(5), t(5, v="positive"), True, 0.1, 1e-5),
+        s(t(3, 5, 7, dtype=f64), *[t(5, dtype=f64, v="positive")] * 4, True, 0.1, 0.0),
+        s(t(3, 5, 4, 4), *_statistics(5), False, 0.1, 1e-5, outs=(0,)),
+        s(t(1, 5, 2, 1), *_statistics(5), True, 1.0, 1e-5),
+    ],
+)  # fmt: skip
+row(
+    aten._native_batch_norm_legit.no_stats,
+    samples=[
+        s(t(3, 5, 7, 6), t(5), t(5), True, 0.1, 1e-5), s(t(8, 3), None, None, True, 0.0, 1e-5),
+        s(t(2, 5, 40, 30, v="wide"), t(5), None, True, 0.0, 1e-5),
+    ],
+)  # fmt: skip
+
+
+# -- indexing and scans --------------------------------------------------------------------------
+
+_place = lambda *shape, dtype=i64: t(*shape, dtype=dtype, v="small")  # noqa: E731  (0 .. 4)
+_any_place = lambda *shape: t(*shape, dtype=i64)  # noqa: E731  (-9 .. 9)
+row(
+    aten.index.Tensor, aten._unsafe_index.Tensor,
+    check="exact",
+    samples=[
+        s(t(5, 7), [_place(3)]), s(t(10, 7), [_any_place(4)]), s(t(5, 7), [_place(3, 2)]),
+        s(t(5, 6, 7), [None, _place(3)]), s(t(5, 6, 7), [_place(3), _place(3)]),
+        s(t(5, 6, 7), [_place(3), None, _place(3)]), s(t(5, 6, 7), [_place(2, 1), _place(3)]),
+        s(t(5, 6, 7), [None, _place(3, 1), _place(4)]), s(t(5, 6), [_place()]),
+        s(t(5, 33, at="transposed"), [_place(9)]), s(t(5, 6, dtype=b8), [_place(3)]),
+        s(t(5, 6, dtype=f16), [_place(3, dtype=i32)]), s(t(5, 6), [_place(0)]),
+        s(t(5, 0), [_place(3)]), s(t(2, 5, 6, 4, at="channels_last"), [None, None, _place(3)]),
+        s(t(19, 33, v="special"), [_any_place(6, 5)]),
+        s(t(5, 6, dtype=i64), [_place(4), _place(4)]),
+    ],
+)  # fmt: skip
+row(
+    aten.embedding.default,
+    check="exact",
+    samples=[
+        s(t(5, 33), _place(7)), s(t(5, 3), _place(2, 3)), s(t(5, 8), _place()),
+        s(t(5, 8), _place(0)), s(t(5, 64, dtype=bf16), _place(3, dtype=i32)),
+        s(t(5, 7, at="transposed"), _place(2, 3), 1), s(t(5, 0), _place(3)),
+    ],
+)  # fmt: skip
+row(
+    aten.index_select.default,
+    check="exact",
+    samples=[
+        s(t(5, 7), 0, _place(3)), s(t(4, 6), 1, _place(9)), s(t(4, 6, 3), -2, _place(2)),
+        s(t(5, 33, at="transposed"), 0, _place(2)), s(t(5, 7, dtype=i64), 0, _place(0)),
+        s(t(5, 7, dtype=b8), 0, _place(3, dtype=i32)), s(t(5, 0), 0, _place(3)),
+    ],
+)  # fmt: skip
+row(
+    aten.gather.default,
+    check="exact",
+    samples=[
+        s(t(5, 7), 0, _place(3, 7)), s(t(5, 7), 1, _place(5, 3)), s(t(5, 7), -1, _place(2, 9)),
+        s(t(5, 6, 7), 1, _place(4, 33, 7)), s(t(5), 0, _place(3)), s(t(5, 7), 0, _place(0, 7)),
+        s(t(5, 7, dtype=f64, at="transposed"), 0, _place(3, 5)),
+        s(t(5, 7, dtype=b8), 0, _place(3, 2)),
+    ],
+)  # fmt: skip
+row(
+    aten.slice_scatter.default,
+    check="exact",
+    samples=[
+        s(t(7, 5), t(3, 5), 0, 2, 5), s(t(7, 5), t(7, 2), 1, -2), s(t(7, 5), t(3, 5), 0, 1, 7, 2),
+        s(t(7, 5), t(7, 5)), s(t(7, 5), t(0, 5), 0, 3, 3), s(t(7, 5), t(4, 5), 0, 0, None, 2),
+        s(t(7, 5, at="transposed"), t(7, 3), 1, 0, 3),
+        s(t(7, 5, dtype=i64), t(2, 5, dtype=i64), 0, 5, 99),
+        s(t(2, 3, 8, 5, at="channels_last"), t(2, 3, 3, 5), 2, 1, 8, 3),
+    ],
+)  # fmt: skip
+_running = [
+    s(t(3, 37), 1), s(t(37, 3), 0), s(t(2, 9, 5), -2), s(t(9, dtype=f64), 0), s(t(), 0),
+    s(t(5, 0), 1), s(t(0, 5), 1), s(t(3, 9, at="transposed"), 1), s(t(4, 9, dtype=f16), 1),
+    s(t(4, 9, dtype=bf16), 0), s(t(4, 9), 1, dtype=f64), s(t(3, 7, dtype=b8), 1), s(t(1, 1), 0),
+]  # fmt: skip
+row(
+    aten.cumsum.default,
+    samples=[*_running, s(t(3, 2000), 1), s(t(4, 7, dtype=i64), 1), s(t(4, 7, dtype=u8), 1)],
+)
+row(
+    aten.cumprod.default,
+    samples=[*_running, s(t(3, 7, dtype=i32, v="ties"), 0), s(t(4, 5, dtype=i64), 1)],
 )
