@@ -333,7 +333,8 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
             low.env[n] = low.buffers[b.name]
             names.append(b.name)
             continue
-        if b.scope == "extern" and b.base is None and b.name not in names:
+        foreign = b.scope == "extern" and b.base is None and b.name not in names
+        if foreign and same_strides(b.shape, b.strides, wanted):
             names.append(b.name)
             continue
         out = low.buffer(f"out_{b.name}", b.dtype, b.shape, wanted, scope="output")

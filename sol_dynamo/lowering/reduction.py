@@ -263,63 +263,171 @@ def layer_norm(low, node, x, shape, weight, bias, eps) -> Any:
     return (out, *rest)
 
 
+def _channel_sums(
+    low: Lowering, node: fx.Node, x: Buffer, **values: Callable[[Sequence[Index]], Expr]
+) -> list[Buffer]:
+    """For each channel (dimension 1 of x) the sums of some values at all its points, in float64."""
+    axes = [Axis(f"i{d}", n, "parallel" if d == 1 else "reduce") for d, n in enumerate(x.shape)]
+    axes.sort(key=lambda a: a.kind == "reduce")
+    index = [Index.of(f"i{d}") for d in range(len(x.shape))]
+    sums = []
+    for name, value in values.items():
+        out = low.buffer(f"{node.name}_{name}", "f64", (x.shape[1],))
+        low.compute(out, axes, [index[1]], cast(value(index), "f64"), Reduce("sum", "f64"))
+        sums.append(out)
+    return sums
+
+
+def _f64(name: str, *args: Expr) -> Expr:
+    return Op(name, tuple(cast(a, "f64") for a in args), "f64")
+
+
 @rule(aten._native_batch_norm_legit_functional.default, aten._native_batch_norm_legit.no_stats)
 def batch_norm(low, node, x, weight, bias, *args) -> Any:
     """x * scale + shift by the statistics of x over all but dimension 1, which are results too, as
-    are the running statistics moved towards them; everything but the result in float64."""
+    are the running statistics moved towards them; everything but the result in float64.
+
+    Sums are of distances from each channel's first point, so that a mean far from zero costs none
+    of the variance's digits.
+    """
     *running, training, momentum, eps = args
-    if not training or x.dtype not in ("f32", "f64"):
+    if not training or x.dtype not in ("f32", "f64") or 0 in x.shape:
         return NotHandled(f"batch norm of {x.dtype}" if training else "batch norm of evaluation")
-    dims = [d for d in range(len(x.shape)) if d != 1]
-    length = _length(x, dims)
-    acc = "f64"
-    average, variance = _moments(low, node, x, dims, float(length), acc)
-    shape = average.shape
+    length = float(_length(x, [d for d in range(len(x.shape)) if d != 1]))
+    zero = [Index()] * len(x.shape)
 
-    def at(b: Buffer, i: Sequence[Index]) -> Expr:
-        """A channel's value at any point."""
-        return cast(low.load(b, [i[1]]), acc)
+    def first(c: Index) -> Expr:
+        return cast(low.load(x, [zero[0], c, *zero[2:]]), "f64")
 
-    def inverse(*i: Index) -> Expr:
-        shifted = Op("add", (low.load(variance, i), Const(eps, acc)), acc)
-        return Op("div", (Const(1.0, acc), Op("sqrt", (shifted,), acc)), acc)
+    def distance(i: Sequence[Index]) -> Expr:
+        return _f64("sub", low.load(x, i), first(i[1]))
 
-    rstd = low.pointwise(low.buffer(f"{node.name}_rstd", acc, shape), inverse)
+    total, squares = _channel_sums(
+        low, node, x, sum=distance, squares=lambda i: _f64("mul", distance(i), distance(i))
+    )
 
-    def factor(*i: Index) -> Expr:
-        v = low.load(rstd, i)
-        return cast(Op("mul", (v, at(weight, i)), acc) if weight is not None else v, x.dtype)
+    def channel(name: str, value: Callable[[Index], Expr], dtype: str = "f64") -> Buffer:
+        return low.pointwise(low.buffer(f"{node.name}_{name}", dtype, (x.shape[1],)), value)
 
-    scale = low.pointwise(low.buffer(f"{node.name}_scale", x.dtype, shape), factor)
+    def off(c: Index) -> Expr:
+        return _f64("div", low.load(total, [c]), Const(length, "f64"))
 
-    def offset(*i: Index) -> Expr:
-        v = Op("mul", (low.load(average, i), cast(low.load(scale, i), acc)), acc)
-        start = at(bias, i) if bias is not None else Const(0.0, acc)
-        return cast(Op("sub", (start, v), acc), x.dtype)
+    mean = channel("mean", lambda c: _f64("add", first(c), off(c)))
 
-    shift = low.pointwise(low.buffer(f"{node.name}_shift", x.dtype, shape), offset)
+    def spread(c: Index) -> Expr:
+        mean_square = _f64("div", low.load(squares, [c]), Const(length, "f64"))
+        return _f64("max", _f64("sub", mean_square, _f64("mul", off(c), off(c))), Const(0.0, "f64"))
+
+    variance = channel("var", spread)
+
+    def inverse(c: Index) -> Expr:
+        root = _f64("sqrt", _f64("add", low.load(variance, [c]), Const(eps, "f64")))
+        return _f64("div", Const(1.0, "f64"), root)
+
+    rstd = channel("rstd", inverse)
+
+    def factor(c: Index) -> Expr:
+        v = low.load(rstd, [c])
+        return v if weight is None else _f64("mul", v, low.load(weight, [c]))
+
+    scale = channel("scale", lambda c: cast(factor(c), x.dtype), x.dtype)
+
+    def offset(c: Index) -> Expr:
+        start = Const(0.0, "f64") if bias is None else low.load(bias, [c])
+        moved = _f64("mul", low.load(mean, [c]), low.load(scale, [c]))
+        return cast(_f64("sub", start, moved), x.dtype)
+
+    shift = channel("shift", offset, x.dtype)
 
     def normalized(*i: Index) -> Expr:
-        scaled = Op("mul", (low.load(x, i), low.broadcast(scale, i)), x.dtype)
-        return Op("add", (scaled, low.broadcast(shift, i)), x.dtype)
+        scaled = Op("mul", (low.load(x, i), low.load(scale, [i[1]])), x.dtype)
+        return Op("add", (scaled, low.load(shift, [i[1]])), x.dtype)
 
-    results: list[Buffer | None] = [low.pointwise(low.output(node, 0), normalized)]
-    drop = [d for d in range(len(x.shape)) if d != 1]
-    for k, b in ((1, average), (2, rstd)):
-        results.append(_squeezed(low, node, b, low.output(node, k), drop, False))
+    results = [low.pointwise(low.output(node, 0), normalized)]
+    results += [low.copy(b, low.output(node, k)) for k, b in ((1, mean), (2, rstd))]
     unbiased = length / max(length - 1, 1)
     for k, (old, new, by) in enumerate(
-        zip(running, (average, variance), (1.0, unbiased), strict=False)
+        zip(running, (mean, variance), (1.0, unbiased), strict=False)
     ):
 
-        def moved(i: Index, old=old, new=new, by=by) -> Expr:
-            place = [Index()] * len(shape)
-            place[1] = i
-            fresh = Op("mul", (low.load(new, place), Const(momentum * by, acc)), acc)
-            kept = Op("mul", (cast(low.load(old, [i]), acc), Const(1 - momentum, acc)), acc)
-            return Op("add", (fresh, kept), acc)
+        def moved(c: Index, old=old, new=new, by=by) -> Expr:
+            fresh = _f64("mul", low.load(new, [c]), Const(momentum * by, "f64"))
+            return _f64("add", fresh, _f64("mul", low.load(old, [c]), Const(1 - momentum, "f64")))
 
         results.append(low.pointwise(low.output(node, 3 + k), moved))
+    return tuple(results)
+
+
+@rule(aten.native_batch_norm_backward.default)
+def batch_norm_backward(
+    low, node, dy, x, weight, running_mean, running_var, save_mean, save_rstd, train, eps, wanted
+) -> Any:
+    """dx = scale * (dy - mean(dy) - (x - m) * rstd^2 * mean(dy * (x - m))), with the sums for the
+    weight and the bias; what is one number a channel is computed in float64.
+
+    In evaluation, m and rstd are the running statistics, which depend on nothing.
+    """
+    if x.dtype not in ("f32", "f64") or dy.dtype != x.dtype or 0 in x.shape:
+        return NotHandled(f"batch norm backward of {dy.dtype} by {x.dtype}")
+    if (save_mean if train else running_mean) is None:
+        return NotHandled("batch norm backward without statistics")
+    length = Const(float(_length(x, [d for d in range(len(x.shape)) if d != 1])), "f64")
+
+    def mean(c: Index) -> Expr:
+        return low.load(save_mean if train else running_mean, [c])
+
+    def rstd(c: Index) -> Expr:
+        if train:
+            return low.load(save_rstd, [c])
+        root = _f64("sqrt", _f64("add", low.load(running_var, [c]), Const(eps, "f64")))
+        return _f64("div", Const(1.0, "f64"), root)
+
+    def distance(i: Sequence[Index], dtype: str) -> Expr:
+        return Op("sub", (cast(low.load(x, i), dtype), cast(mean(i[1]), dtype)), dtype)
+
+    total, product = _channel_sums(
+        low,
+        node,
+        x,
+        sum=lambda i: low.load(dy, i),
+        product=lambda i: _f64("mul", low.load(dy, i), distance(i, "f64")),
+    )
+
+    def channel(name: str, value: Callable[[Index], Expr]) -> Buffer:
+        out = low.buffer(f"{node.name}_{name}", x.dtype, (x.shape[1],))
+        return low.pointwise(out, lambda c: cast(value(c), x.dtype))
+
+    def factor(c: Index) -> Expr:
+        return rstd(c) if weight is None else _f64("mul", rstd(c), low.load(weight, [c]))
+
+    def slope(c: Index) -> Expr:
+        of_mean = _f64("div", low.load(product, [c]), length)
+        return _f64("mul", factor(c), _f64("mul", _f64("mul", rstd(c), rstd(c)), of_mean))
+
+    def level(c: Index) -> Expr:
+        return _f64("mul", factor(c), _f64("div", low.load(total, [c]), length))
+
+    results: list[Buffer | None] = [None, None, None]
+    if wanted[0]:
+        scale = channel("scale", factor)
+        slopes, levels = (
+            (channel("slope", slope), channel("level", level)) if train else (None,) * 2
+        )
+
+        def gradient(*i: Index) -> Expr:
+            v = Op("mul", (low.load(dy, i), low.load(scale, [i[1]])), x.dtype)
+            if slopes is None or levels is None:
+                return v
+            v = Op("sub", (v, low.load(levels, [i[1]])), x.dtype)
+            part = Op("mul", (distance(i, x.dtype), low.load(slopes, [i[1]])), x.dtype)
+            return Op("sub", (v, part), x.dtype)
+
+        results[0] = low.pointwise(low.output(node, 0), gradient)
+    if wanted[1]:
+        of_weight = lambda c: _f64("mul", low.load(product, [c]), rstd(c))  # noqa: E731
+        results[1] = low.pointwise(low.output(node, 1), of_weight)
+    if wanted[2]:
+        results[2] = low.copy(total, low.output(node, 2))
     return tuple(results)
 
 
