@@ -1028,6 +1028,20 @@ row(
         s(t(1, 5, 2, 1), *_statistics(5), True, 1.0, 1e-5),
     ],
 )  # fmt: skip
+_pairs = lambda *shape, **k: (t(*shape, **k), t(*shape, **k))  # noqa: E731
+_all = [True, True, True]
+row(
+    aten.native_batch_norm_backward.default,
+    samples=[
+        s(*_pairs(3, 5, 7, 6), *_statistics(5)[1:], t(5), t(5, v="positive"), True, 1e-5, _all),
+        s(*_pairs(8, 33), t(33), None, None, t(33), t(33, v="positive"), True, 1e-5, _all),
+        s(*_pairs(2, 4, 9), None, None, None, t(4), t(4, v="positive"), True, 1e-5,
+          [True, False, True], outs=(0, 2)),
+        s(*_pairs(3, 17, 5, 5, at="channels_last"), t(17), *_statistics(17)[2:],
+          t(17), t(17, v="positive"), True, 1e-5, _all),
+        s(*_pairs(3, 5, 4, 4), *_statistics(5)[1:], None, None, False, 1e-5, _all),
+    ],
+)  # fmt: skip
 row(
     aten._native_batch_norm_legit.no_stats,
     samples=[

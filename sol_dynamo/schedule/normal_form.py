@@ -10,7 +10,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..affine import Index
-from ..ir import Axis, Expr, Kernel, Load, Loops, Op, Store, contiguous, expressions, loads, walk
+from ..ir import (
+    Axis,
+    Buffer,
+    Expr,
+    Kernel,
+    Load,
+    Loops,
+    Op,
+    Store,
+    contiguous,
+    expressions,
+    loads,
+    walk,
+)
 from .nests import drop_unit_axes, map_leaves, split_of, substitute
 from .plan import Plan, scan_axis
 
@@ -24,7 +37,8 @@ def normalize(plan: Plan) -> None:
     k = replace(k, body=tuple(drop_unit_axes(n) for n in k.body))
     k = replace(k, body=tuple(_split_reduce_axes(n) for n in k.body))
     k = _unify(plan, k)
-    plan.kernel = _collapse(plan, k)
+    k = _collapse(plan, k)
+    plan.kernel = replace(k, body=tuple(_flatten(plan, n) for n in k.body))
 
 
 def _with_root(plan: Plan, k: Kernel) -> Kernel:
@@ -249,3 +263,45 @@ def _fuse(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> tuple[Kernel, Axis
         del shape[gone]
         plan.buffers[name] = replace(old, shape=tuple(shape), strides=contiguous(shape))
     return replace(k, body=tuple(body)), fused
+
+
+def _flatten(plan: Plan, nest: Loops) -> Loops:
+    """x[f // 56, f % 56]  ==>  flat[f]: where the address is a plain sum, so is the index, and
+    stays one when f is cut into tiles."""
+
+    def flat(names: tuple[str, ...], index: tuple[Index, ...]) -> tuple[list[str], Index] | None:
+        if all(isinstance(atom, str) for i in index for atom, _ in i.terms):
+            return None
+        buffers = [plan.buffers[b] for b in names]
+        addresses = {b.address(index) - b.offset for b in buffers}
+        address = addresses.pop()
+        simple = all(isinstance(atom, str) for atom, _ in address.terms)
+        if addresses or not simple or any(b.scope == "local" for b in buffers):
+            return None
+        return [_as_row(plan, b) for b in buffers], address
+
+    def leaf(e: Expr, _: object) -> Expr:
+        if isinstance(e, Load) and not e.mask and (found := flat((e.buffer,), e.index)):
+            (name,), address = found
+            return Load(name, (address,), e.dtype, e.mask, e.other)
+        return e
+
+    nest = map_leaves(nest, leaf)
+    stores = []
+    for s in nest.stores:
+        dense = all(_span(plan.buffers[b]) == plan.buffers[b].numel for b in s.buffers)
+        found = flat(s.buffers, s.index) if dense else None
+        new = s if found is None else replace(s, buffers=tuple(found[0]), index=(found[1],))
+        stores.append(new)
+    return replace(nest, stores=tuple(stores))
+
+
+def _as_row(plan: Plan, b: Buffer) -> str:
+    """The memory from a buffer's first to its last element, as one row."""
+    size = (_span(b),)
+    row = replace(b, name=f"{b.name}_flat", shape=size, strides=(1,), base=b.base or b.name)
+    return plan.buffers.setdefault(row.name, row).name
+
+
+def _span(b: Buffer) -> int:
+    return 1 + sum((n - 1) * s for n, s in zip(b.shape, b.strides, strict=True))
