@@ -88,6 +88,11 @@ def global_module_hooks() -> list[dict]:
     return [module._global_forward_hooks, module._global_forward_pre_hooks]
 
 
+def storage_users(storage: torch.UntypedStorage) -> int:
+    """How many tensors and other objects hold a storage."""
+    return torch._C._storage_Use_Count(storage._cdata)
+
+
 def tree_leaves(tree: Any) -> list[Any]:
     """What lies in nested containers."""
     from torch.utils._pytree import tree_leaves

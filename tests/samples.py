@@ -1051,6 +1051,31 @@ row(
 )  # fmt: skip
 
 
+_masks = [
+    s(t(3, 7, dtype=d, at=at), t(7, dtype=d)) for d in (b8, i64, i32, u8) for at in ("dense",)
+] + [s(t(3, 7, dtype=i64), t(3, 7, dtype=i32)), s(t(3, 7, dtype=i64), t(3, 7, dtype=b8))]
+row(aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor, check="exact",
+    samples=_masks)  # fmt: skip
+row(
+    aten.bitwise_and.Scalar, aten.bitwise_or.Scalar, aten.bitwise_xor.Scalar,
+    check="exact",
+    samples=[s(t(3, 7, dtype=i64), 5), s(t(3, 7, dtype=b8), True), s(t(9, dtype=u8), 3)],
+)  # fmt: skip
+row(
+    aten.bitwise_not.default,
+    check="exact",
+    samples=[s(t(3, 7, dtype=d)) for d in (b8, i64, i32, u8)],
+)
+row(
+    aten.logical_xor.default,
+    check="exact",
+    samples=[
+        s(t(3, 7, dtype=b8), t(3, 7, dtype=b8)), s(t(3, 37, v="special"), t(37, dtype=i64)),
+        s(t(0, 3), t(3)), s(t(), t(4)),
+    ],
+)  # fmt: skip
+
+
 # -- indexing and scans --------------------------------------------------------------------------
 
 _place = lambda *shape, dtype=i64: t(*shape, dtype=dtype, v="small")  # noqa: E731  (0 .. 4)

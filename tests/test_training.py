@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,29 @@ def test_backward_twice():
     first = torch.autograd.grad(y, list(model.parameters()), retain_graph=True)
     for a, b in zip(first, torch.autograd.grad(y, list(model.parameters())), strict=True):
         assert torch.equal(a, b)
+
+
+def test_nothing_outlives_its_step():
+    """What forward saved is freed with backward, without a garbage collection: its memory is the
+    next step's."""
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    backend = Backend()
+    run, x = torch.compile(model, backend=backend), torch.randn(2, 3, 9, 9)
+    run(x).sum().backward()
+    executable = backend.graphs[0].compiled.executable
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            run(x).sum().backward()
+        assert len(executable._blocks._known) == 1
+        first, second = run(x), run(x)
+        assert len(executable._blocks._known) == 2
+        first.sum().backward()
+        second.sum().backward()
+    finally:
+        gc.enable()
 
 
 def test_frozen_layers_are_packed_once():

@@ -350,7 +350,7 @@ def _kept(low: Lowering, b: Buffer) -> Buffer | None:
     base = low.buffers[b.base or b.name]
     if prod(base.shape) > 2 * prod(b.shape):
         return None
-    return replace(base, scope="output") if base.scope == "arena" else base
+    return replace(base, scope="saved") if base.scope == "arena" else base
 
 
 def reads_strides(target: Any) -> bool:

@@ -129,6 +129,10 @@ def unary(name: str) -> Callable[..., Expr]:
     return lambda x: op(name, x)
 
 
+def bits(name: str) -> Callable[..., Expr]:
+    return lambda a, b: op(name, a, b)
+
+
 # op -> (expression over promoted arguments, kind of promotion)
 # "same": the result's dtype; "float": as "same", integers computed as floats; "args": comparisons
 POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
@@ -173,6 +177,11 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
     aten.logical_not.default: (lambda x: op("not", cast(x, "bool")), "args"),
     aten.logical_and.default: (lambda a, b: op("and", cast(a, "bool"), cast(b, "bool")), "args"),
     aten.logical_or.default: (lambda a, b: op("or", cast(a, "bool"), cast(b, "bool")), "args"),
+    aten.logical_xor.default: (lambda a, b: op("xor", cast(a, "bool"), cast(b, "bool")), "args"),
+    aten.bitwise_not.default: (unary("not"), "same"),
+    aten.bitwise_and.Tensor: (bits("and"), "same"), aten.bitwise_and.Scalar: (bits("and"), "same"),
+    aten.bitwise_or.Tensor: (bits("or"), "same"), aten.bitwise_or.Scalar: (bits("or"), "same"),
+    aten.bitwise_xor.Tensor: (bits("xor"), "same"), aten.bitwise_xor.Scalar: (bits("xor"), "same"),
 }  # fmt: skip
 
 
@@ -263,8 +272,10 @@ _DIVISIONS = frozenset(
     (aten.div.Tensor, aten.div.Scalar, aten.div.Tensor_mode, aten.div.Scalar_mode)
 )
 _BOOL_OK = frozenset((
-    aten.add.Tensor, aten.add.Scalar, aten.mul.Tensor, aten.mul.Scalar, aten.maximum.default,
-    aten.minimum.default,
+    aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor,
+    aten.bitwise_xor.Tensor, aten.bitwise_and.Scalar, aten.bitwise_or.Scalar,
+    aten.bitwise_xor.Scalar, aten.add.Tensor, aten.add.Scalar, aten.mul.Tensor,
+    aten.mul.Scalar, aten.maximum.default, aten.minimum.default,
 ))  # fmt: skip
 _ORDERS = frozenset(
     getattr(getattr(aten, name), overload)

@@ -160,7 +160,7 @@ def moves(program: Program, k: Kernel) -> str | None:
     if any(s.reduce or not isinstance(v, Load) for s in stores for v in s.values):
         return None
     targets = {program.base(b).name for b in written(k)}
-    if any(program.buffers[t].scope == "output" for t in targets):
+    if any(program.buffers[t].scope in ("output", "saved") for t in targets):
         return "moves data: an output in eager's strides, or one that is an input or a view"
     if any(program.buffers[b].base for b in written(k)):
         return "moves data: a value that two concatenations (or one and another reader) need"

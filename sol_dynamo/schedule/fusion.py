@@ -1,7 +1,7 @@
 """Fusion: which nests share a kernel, and which results never reach memory.
 
-Three steps, each linear in the size of the program: read through views, inline pointwise producers,
-group what follows. What is computed is unchanged.
+Four steps, each linear in the size of the program: read through views, inline pointwise producers,
+make long reductions one sweep in parts, group what follows. What is computed is unchanged.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ..ir import Extern, Kernel, Program, loads, read, written
 from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
+from .reductions import merge_siblings, split_reductions
 
 SWEEPS = 4  # two readers may have become one: a * sigmoid(a)
 
@@ -28,6 +29,7 @@ def fuse(program: Program) -> Program:
         program = inline(program)
         if len(program.kernels) == before:
             break
+    program = split_reductions(merge_siblings(program))
     program = group(program)
     return drop_unused(program)
 

@@ -38,6 +38,7 @@ class Group:
     shape: tuple[int, ...]
     contraction: bool
     plain: bool  # no member has windows: one axis for each dimension that it loads
+    across: bool  # its first reduction runs across memory: a row of it is not contiguous
     closed: bool = False  # nothing may be added
 
     def add(self, k: Kernel) -> None:
@@ -56,7 +57,7 @@ def group(program: Program) -> Program:
         place = _joinable(program, k, groups, home, first_reader)
         if place is None or isinstance(k, Extern):
             place = len(groups)
-            groups.append(k if isinstance(k, Extern) else _new_group(k))
+            groups.append(k if isinstance(k, Extern) else _new_group(program, k))
         else:
             g = groups[place]
             assert isinstance(g, Group)
@@ -83,7 +84,7 @@ def group(program: Program) -> Program:
     return replace(program, buffers=buffers, kernels=kernels)
 
 
-def _new_group(k: Kernel) -> Group:
+def _new_group(program: Program, k: Kernel) -> Group:
     nest = k.body[0]
     store = nest.stores[0]
     simple = dimensions(nest) is not None and not nest.binds and len(nest.stores) == 1
@@ -98,6 +99,7 @@ def _new_group(k: Kernel) -> Group:
         shape,
         is_contraction(nest),
         _is_plain(nest),
+        _across(program, nest),
         closed=not simple or not store.reduce,
     )
 
@@ -153,9 +155,21 @@ def _aligned(nest: Loops, dims: list[str | None], g: Group) -> bool:
     if len(g.members) == 1 and not reduces and identity:
         return True
     # rows: every nest must have its reduced dimensions innermost, and no windows
-    if contraction or not g.rows <= frozenset(range(len(g.rows))):
+    if contraction or g.across or not g.rows <= frozenset(range(len(g.rows))):
         return False
     return not g.rows or (g.plain and _is_plain(nest))
+
+
+def _across(program: Program, nest: Loops) -> bool:
+    """Whether a reduction reads memory that is contiguous along its results."""
+    reduces = {a.symbol for a in nest.reduce_axes if a.extent > 1}
+    beside = {
+        a.symbol
+        for e in loads(nest)
+        for a in nest.axes
+        if a.extent > 1 and program.buffers[e.buffer].address(e.index).coefficient(a.symbol) == 1
+    }
+    return bool(reduces and beside) and not beside & reduces
 
 
 def _is_plain(nest: Loops) -> bool:

@@ -8,9 +8,11 @@ Each is one sweep in program order; an intermediate's memory disappears when nob
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from ..affine import Index
 from ..ir import (
+    DTYPES,
     OPS,
     Buffer,
     Const,
@@ -30,9 +32,10 @@ from ..ir import (
     walk,
     written,
 )
-from .nests import is_contraction, map_leaves, split_of
+from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
+REPEATED = 16  # the same where all readers can repeat them, and memory is read no more often
 LARGE = 512  # vector instructions of an expression that grows no more: sweeps stay linear
 
 
@@ -93,6 +96,7 @@ class Producer:
     index: tuple[Index, ...]
     cost: int
     follows_reduction: bool  # it can be that reduction's epilogue
+    repeats: bool  # all readers together may repeat it: that costs no more memory traffic
 
 
 def inline(program: Program) -> Program:
@@ -106,6 +110,7 @@ def inline(program: Program) -> Program:
     }
     named = {b for k in program.kernels for b in (*read(k), *written(k))}
     viewed = {program.buffers[b].base for b in named}
+    absorbers = _absorbers(program)
     producers: dict[str, Producer] = {}
     reductions: set[str] = set()
     kernels: list[Kernel | Extern] = []
@@ -133,7 +138,11 @@ def inline(program: Program) -> Program:
             continue
         cost = sum(OPS[e.name].cost for e in walk(store.values[0]) if isinstance(e, Op))
         follows = any(e.buffer in reductions and _same_elements(e, nest) for e in loads(nest))
-        producers[name] = Producer(position, store.values[0], store.index, cost, follows)
+        repeats = absorbers.get(name, 0) == readers.get(name) and _saves(
+            program, nest, buffer, readers.get(name, 0)
+        )
+        value = store.values[0]
+        producers[name] = Producer(position, value, store.index, cost, follows, repeats)
     return replace(program, kernels=_without_dead(program, kernels))
 
 
@@ -150,6 +159,7 @@ def _absorb(
     refused: list[Producer] = []
     contraction = is_contraction(nest)
     reduces = any(s.reduce for s in nest.stores)
+    points = prod(a.extent for a in nest.axes)
     reuse = 1
     if reduces:
         reuse = 2 if contraction or any(e.mask for e in loads(nest)) or _overlaps(nest) else 1
@@ -165,6 +175,8 @@ def _absorb(
                 return p
             refused.append(p)
             return None
+        if p.cost > CHEAP and points_of(e, nest) < points:  # one value for many points
+            return None
         once = readers[e.buffer] == 1
         if reduces and p.follows_reduction:
             return None
@@ -172,11 +184,9 @@ def _absorb(
             return None
         if once and (reuse == 1 or contraction):
             return p
-        return (
-            p
-            if p.cost <= CHEAP and reuse == 1 and _loads(p.value) <= 1 and not p.follows_reduction
-            else None
-        )
+        if reuse > 1 or p.follows_reduction:
+            return None
+        return p if p.cost <= (REPEATED if p.repeats else CHEAP) and _few(p) else None
 
     def leaf(e: Expr, ranges) -> Expr:
         if not isinstance(e, Load):
@@ -215,6 +225,31 @@ def inlined(e: Load, value: Expr, index: tuple[Index, ...], ranges) -> Expr:
             guard = Op("and", (guard, c), "bool")
         new = Op("where", (guard, new, Const(e.other, e.dtype)), e.dtype)
     return new
+
+
+def _few(p: Producer) -> bool:
+    return p.repeats or _loads(p.value) <= 1
+
+
+def _absorbers(program: Program) -> dict[str, int]:
+    """How many kernels read a buffer once for each of their points: they may repeat its making."""
+    found: dict[str, int] = {}
+    for k in program.kernels:
+        if isinstance(k, Kernel):
+            nest = k.body[0]
+            if not any(s.reduce for s in nest.stores) or not (
+                is_contraction(nest) or any(e.mask for e in loads(nest)) or _overlaps(nest)
+            ):
+                for b in read(k):
+                    found[b] = found.get(b, 0) + 1
+    return found
+
+
+def _saves(program: Program, nest: Loops, out: Buffer, readers: int) -> bool:
+    """Whether all readers load what a producer loads, rather than its result, for no more bytes."""
+    size = bytes_read(nest)
+    own = prod(a.extent for a in nest.axes) * DTYPES[out.dtype][0]
+    return size * readers <= size + own * (readers + 1)
 
 
 def _overlaps(nest: Loops) -> bool:

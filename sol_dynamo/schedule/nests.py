@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 
 from ..affine import FloorDiv, Index, Mod, Range
-from ..ir import Axis, Expr, Iota, Load, Loops, Op, rewrite, subst, walk
+from ..ir import DTYPES, Axis, Expr, Iota, Load, Loops, Op, loads, rewrite, subst, walk
 
 Leaf = Callable[[Expr, Mapping[str, Range]], Expr]  # with the ranges of the nest's symbols
 
@@ -143,3 +144,18 @@ def dimensions(nest: Loops) -> list[str | None] | None:
 def scans(nest: Loops) -> bool:
     """Whether a nest stores running values."""
     return any(a.kind == "scan" for a in nest.axes)
+
+
+def points_of(e: Load, nest: Loops) -> int:
+    """How many different points of a nest a load has."""
+    symbols = set().union(*(i.symbols for i in e.index)) if e.index else set()
+    return prod(a.extent for a in nest.axes if a.symbol in symbols)
+
+
+def bytes_read(nest: Loops) -> int:
+    """Bytes of memory that a nest reads, each buffer once."""
+    sizes: dict[str, int] = {}
+    for e in loads(nest):
+        size = points_of(e, nest) * DTYPES[e.dtype][0]
+        sizes[e.buffer] = max(sizes.get(e.buffer, 0), size)
+    return sum(sizes.values())

@@ -16,8 +16,10 @@ from weakref import WeakSet, ref
 
 import torch
 
+from ...compat import storage_users
 from ...ir import DTYPES, Buffer, Extern, Kernel, Load, Loops, Program, Ref, read, walk, written
 from ...lowering.graph import TORCH_DTYPE
+from ...schedule.memory import nbytes
 from .program import addresses, indirect_sites
 
 _forked = False
@@ -53,6 +55,39 @@ def gomp_parallel() -> ctypes.c_void_p | None:
 
 class IndirectIndexError(IndexError, RuntimeError):
     """Eager raises the one or the other for an index out of range, depending on the op."""
+
+
+class Blocks:
+    """Memory for what a call returns as saved, used again as soon as nobody holds any of it.
+
+    Fresh memory costs a page fault for every 4 KiB, which is more than writing it.
+    """
+
+    def __init__(self, buffers: list[Buffer]):
+        self._places: list[tuple[str, int, Buffer, torch.dtype]] = []
+        self._size = 0
+        for b in buffers:
+            dtype = TORCH_DTYPE[b.dtype]
+            self._places.append((b.name, self._size // dtype.itemsize, b, dtype))
+            self._size += -(-nbytes(b) // 64) * 64
+        self._known: list[tuple[torch.UntypedStorage, int]] = []  # with the users that it has free
+
+    def take(self) -> list[tuple[str, torch.Tensor]]:
+        """A tensor for each buffer; no two calls may run this at once."""
+        if not self._places:
+            return []
+        free = [s for s, users in self._known if storage_users(s) == users]
+        if free:
+            storage = free[0]
+            gone = {id(s) for s in free[1:]}
+            self._known = [k for k in self._known if id(k[0]) not in gone]
+        else:
+            storage = torch.empty(self._size, dtype=torch.uint8, device="cpu").untyped_storage()
+            self._known.append((storage, storage_users(storage)))
+        return [
+            (name, torch.empty(0, dtype=d, device="cpu").set_(storage, at, b.shape, b.strides))
+            for name, at, b, d in self._places
+        ]
 
 
 class Prepared(list[torch.Tensor]):
@@ -103,7 +138,10 @@ class NativeExecutable:
         self._made = [
             (n, self._slots[n], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for n, b in own.items()
         ]
-        made = [n for n, *_ in self._made]
+        saved = [b for b in buffers.values() if b.scope == "saved" and b.base is None]
+        self._blocks = Blocks(saved)
+        made = [n for n, *_ in self._made] + [b.name for b in saved]
+        self._written = made
         self._results = [
             None if o is None else (made.index(o) if o in made else o) for o in program.outputs
         ]
@@ -155,11 +193,16 @@ class NativeExecutable:
             y = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
             pointers[slot] = y.data_ptr()
             outputs.append(y)
+        with self._lock:
+            saved = self._blocks.take()
+        for name, y in saved:
+            pointers[self._slots[name]] = y.data_ptr()
+            outputs.append(y)
         values: dict[str, torch.Tensor] = {}
         if self._named or len(self._plan) > 1 or isinstance(self._plan[0], Extern):
             values = dict(zip(self._inputs, inputs, strict=True))
             values |= zip((*self._raw, *self._packed), weights, strict=True)
-            values |= zip((n for n, *_ in self._made), outputs, strict=True)
+            values |= zip(self._written, outputs, strict=True)
         try:
             for step in self._plan:
                 if isinstance(step, Extern):
@@ -195,21 +238,12 @@ class NativeExecutable:
     # -- ATen calls in the middle ----------------------------------------------------------------
 
     def _call(self, step: Extern, frame: Frame, values: dict[str, torch.Tensor]) -> None:
-        given: list[torch.Tensor] = []
-
-        def value(a: Any) -> Any:
-            if isinstance(a, Ref):
-                given.append(self._tensor(a.buffer, frame, values))
-                return given[-1]
-            if isinstance(a, (tuple, list)):
-                return type(a)(value(x) for x in a)
-            return a
-
-        args = [value(a) for a in step.args]
-        kwargs = {k: value(v) for k, v in step.kwargs}
+        given = {b: self._tensor(b, frame, values) for b in read(step)}
+        args = [_filled(a, given) for a in step.args]
+        kwargs = {k: _filled(v, given) for k, v in step.kwargs}
         result = step.op(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else (result,)
-        shared = {a.untyped_storage().data_ptr() for a in given if a is not None}
+        shared = {a.untyped_storage().data_ptr() for a in given.values() if a is not None}
         for name, t in zip(step.outs, results, strict=False):
             if not name:
                 continue
@@ -234,6 +268,14 @@ class NativeExecutable:
         size = DTYPES[b.dtype][0]
         memory = frame.arena[start : start + (len(frame.arena) - start) // size * size].view(dtype)
         return memory.as_strided(b.shape, b.strides, memory.storage_offset() + b.offset)
+
+
+def _filled(a: Any, given: dict[str, torch.Tensor]) -> Any:
+    """An argument with tensors in place of buffers. (A function in `_call` that calls itself would
+    be a cycle, and keep all tensors of a call until the next garbage collection.)"""
+    if isinstance(a, Ref):
+        return given[a.buffer]
+    return type(a)(_filled(x, given) for x in a) if isinstance(a, (tuple, list)) else a
 
 
 def aligned(t: torch.Tensor) -> int:

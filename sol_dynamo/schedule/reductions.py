@@ -1,0 +1,179 @@
+"""Reductions over much memory: several that read the same become one sweep, and a sweep is cut.
+
+  s = sum x; q = sum x*x           ==>  one nest, two sums
+  s[c] = sum over n, h, w of x     ==>  p[n, h, c] = sum over w of x;  s[c] = sum over n, h of p
+
+A part is what fits in cache, whatever the number of threads: results have the same bits everywhere.
+What is computed is unchanged but for the order of summation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from ..affine import Index
+from ..ir import (
+    DTYPES,
+    Axis,
+    Buffer,
+    Extern,
+    Kernel,
+    Load,
+    Loops,
+    Program,
+    Reduce,
+    Store,
+    contiguous,
+    loads,
+    read,
+    written,
+)
+from .inline import merge_origins
+from .nests import bytes_read, dimensions, is_contraction, scans, substitute
+
+POINTS = 1 << 18  # below it, a sweep is too short to cut
+PART_BYTES = 1 << 17  # of memory read for one part: half of a small L2
+ROWS = 16  # results that already are as many independent rows
+PARTIAL = 8  # partial results take at most this share of the memory that is read
+MONOIDS = ("sum", "prod", "max", "min", "any", "all")
+
+
+def merge_siblings(program: Program) -> Program:
+    """Reductions with the same axes over a common buffer become one nest of several stores."""
+    kernels: list[Kernel | Extern] = []
+    home: dict[str, int] = {}  # memory -> position of the step that wrote it last
+    open_: dict[tuple, int] = {}  # what siblings have in common -> position of the first
+    for k in program.kernels:
+        key = _family(program, k)
+        place = open_.get(key) if key is not None else None
+        if place is not None and isinstance(k, Kernel):
+            first = kernels[place]
+            assert isinstance(first, Kernel)
+            after = max((home.get(program.base(b).name, -1) for b in read(k)), default=-1)
+            if after < place and _share(first, k):
+                kernels[place] = _merged(first, k)
+                home.update((program.base(b).name, place) for b in written(k))
+                continue
+        if key is not None:
+            open_[key] = len(kernels)
+        home.update((program.base(b).name, len(kernels)) for b in written(k))
+        kernels.append(k)
+    return replace(program, kernels=tuple(kernels))
+
+
+def _family(program: Program, k: Kernel | Extern) -> tuple | None:
+    """What reductions must have in common to be one nest."""
+    if isinstance(k, Extern) or not _is_plain(k):
+        return None
+    (nest,) = k.body
+    if prod(a.extent for a in nest.axes) < POINTS:
+        return None
+    names = {a.symbol: str(i) for i, a in enumerate(nest.axes)}
+    index = tuple(i.subst(names) for s in nest.stores for i in s.index)
+    return tuple((a.extent, a.kind) for a in nest.axes), index[: len(nest.stores[0].index)]
+
+
+def _is_plain(k: Kernel) -> bool:
+    """A reduction by associative monoids, stored axis by axis, with no indirect address."""
+    (nest,) = k.body
+    simple = all(s.reduce and s.reduce.monoid in MONOIDS and not s.mask for s in nest.stores)
+    return (
+        simple
+        and not nest.binds
+        and not scans(nest)
+        and not is_contraction(nest)
+        and dimensions(nest) is not None
+    )
+
+
+def _share(a: Kernel, b: Kernel) -> bool:
+    """Whether two nests read some buffer at the same points."""
+    one, other = a.body[0], b.body[0]
+    names = {y.symbol: Index.of(x.symbol) for x, y in zip(one.axes, other.axes, strict=True)}
+    there = {(e.buffer, e.index) for e in loads(one) if e.index}
+    return any((e.buffer, tuple(i.subst(names) for i in e.index)) in there for e in loads(other))
+
+
+def _merged(a: Kernel, b: Kernel) -> Kernel:
+    one, other = a.body[0], b.body[0]
+    names = {y.symbol: x.symbol for x, y in zip(one.axes, other.axes, strict=True)}
+    other = substitute(other, names, one.axes)
+    nest = replace(one, stores=(*one.stores, *other.stores))
+    return replace(a, body=(nest,), origin=merge_origins(a.origin, b.origin))
+
+
+def split_reductions(program: Program) -> Program:
+    """Cut long sweeps into parts with results of their own, which a second nest combines."""
+    buffers = dict(program.buffers)
+    kernels: list[Kernel | Extern] = []
+    for k in program.kernels:
+        kernels += [k] if isinstance(k, Extern) else _split(program, buffers, k)
+    return replace(program, buffers=buffers, kernels=tuple(kernels))
+
+
+def _split(program: Program, buffers: dict[str, Buffer], k: Kernel) -> list[Kernel]:
+    (nest,) = k.body
+    points = prod(a.extent for a in nest.axes)
+    if points < POINTS or not _is_plain(k):
+        return [k]
+    size = bytes_read(nest)
+    out = buffers[nest.stores[0].buffers[0]]
+    results = prod(a.extent for a in nest.axes if a.kind == "parallel")
+    address = out.address(nest.stores[0].index)
+    beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
+    if results // max([1, *beside]) >= ROWS:
+        return [k]
+    nest, moved, parts = _cut(nest, size)
+    bytes_of_one = max(DTYPES[s.reduce.acc_dtype][0] for s in nest.stores if s.reduce)
+    if parts < 2 or parts * results * bytes_of_one * len(nest.stores) * PARTIAL > size:
+        return [k]
+    partial: list[Store] = []
+    second: list[Kernel] = []
+    place = tuple(Index.of(a.symbol) for a in moved)
+    for s in nest.stores:
+        assert s.reduce is not None
+        old = buffers[s.buffers[0]]
+        shape = (*(a.extent for a in moved), *old.shape)
+        name = f"{old.name}_parts"
+        buffers[name] = Buffer(name, s.reduce.acc_dtype, shape, contiguous(shape))
+        partial.append(
+            replace(
+                s, buffers=(name,), index=(*place, *s.index), reduce=replace(s.reduce, init=None)
+            )
+        )
+        axes = [a for a in nest.axes if a.kind == "parallel" and a not in moved]
+        axes += [replace(a, kind="reduce") for a in moved]
+        value = Load(name, (*place, *s.index), s.reduce.acc_dtype)
+        total = Reduce(s.reduce.monoid, s.reduce.acc_dtype, s.reduce.init)
+        store = Store(s.buffers, s.index, (value,), (), total)
+        second.append(Kernel(old.name, (Loops(tuple(axes), (store,)),), origin=k.origin))
+    first = Kernel(f"{k.name}_parts", (replace(nest, stores=tuple(partial)),), origin=k.origin)
+    return [first, *second]
+
+
+def _cut(nest: Loops, size: int) -> tuple[Loops, list[Axis], int]:
+    """The nest with its outer reduce axes parallel, as many as make parts of at most PART_BYTES;
+    those axes, and the number of parts."""
+    moved: list[Axis] = []
+    left = [a for a in nest.axes if a.kind == "reduce"]
+    part = size
+    while len(left) > 1 and part > PART_BYTES:
+        axis = replace(left.pop(0), kind="parallel")
+        part //= max(axis.extent, 1)
+        moved.append(axis)
+    axes = [next((m for m in moved if m.symbol == a.symbol), a) for a in nest.axes]
+    if part > PART_BYTES and left:
+        last = left[0]
+        most = max(last.extent * PART_BYTES // part, 1)
+        piece = max(d for d in range(1, most + 1) if last.extent % d == 0)
+        if piece * 4 > most and piece < last.extent:
+            outer = Axis(f"{last.symbol}_part", last.extent // piece)
+            inner = Axis(f"{last.symbol}_in", piece, "reduce")
+            at = axes.index(last)
+            axes[at : at + 1] = [outer, inner]
+            point = Index({outer.symbol: piece, inner.symbol: 1})
+            nest = substitute(nest, {last.symbol: point}, tuple(axes))
+            moved.append(outer)
+    axes.sort(key=lambda a: (a not in moved, a.kind == "reduce"))
+    return replace(nest, axes=tuple(axes)), moved, prod(a.extent for a in moved)
