@@ -10,6 +10,8 @@ lowering stores them so).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -19,6 +21,7 @@ aten = torch.ops.aten
 _ANCHORS = frozenset((
     aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default,
     aten._adaptive_avg_pool2d.default, aten.max_pool3d_with_indices.default,
+    aten.convolution_backward.default,
 ))  # fmt: skip
 
 
@@ -28,9 +31,19 @@ def layout(r: Rewriter) -> None:
         for n in r.graph.nodes:  # forward: an op over channels-last values gives one
             if n.op == "call_function":
                 wanted[n] = n.target in _ANCHORS or any(wanted.get(a) for a in n.all_input_nodes)
+            elif n.op == "placeholder":  # as what a forward graph saves for backward
+                wanted[n] = _is_channels_last(n.meta.get("val"))
     for n in r.graph.nodes:
         if n.op == "call_function":
             n.meta["sol_strides"] = _strides(n.meta.get("val"), wanted.get(n, False))
+
+
+def _is_channels_last(value: Any) -> bool:
+    """Whether a tensor's channels are innermost in memory, and nothing else could be said so."""
+    wanted = _strides(value, True)
+    if wanted is None or value.layout != torch.strided:
+        return False
+    return tuple(value.stride()) == wanted and not value.is_contiguous()
 
 
 def _strides(value, channels_last: bool):

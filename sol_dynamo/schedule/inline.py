@@ -35,7 +35,8 @@ from ..ir import (
 from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
-REPEATED = 16  # the same where all readers can repeat them, and memory is read no more often
+REPEATED = 12  # the same where all readers can repeat them, and memory is read no more often
+MANY, LONG = 16, 1 << 14  # points for which a value is made once, in a nest of so many points
 LARGE = 512  # vector instructions of an expression that grows no more: sweeps stay linear
 
 
@@ -175,8 +176,9 @@ def _absorb(
                 return p
             refused.append(p)
             return None
-        if p.cost > CHEAP and points_of(e, nest) < points:  # one value for many points
-            return None
+        share = points // max(points_of(e, nest), 1)
+        if share > 1 and (p.cost > CHEAP or (share >= MANY and points >= LONG)):
+            return None  # one value for many points
         once = readers[e.buffer] == 1
         if reduces and p.follows_reduction:
             return None
