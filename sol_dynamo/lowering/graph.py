@@ -335,6 +335,7 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
             continue
         foreign = b.scope == "extern" and b.base is None and b.name not in names
         if foreign and same_strides(b.shape, b.strides, wanted):
+            low.buffers[b.name] = replace(b, strides=wanted)
             names.append(b.name)
             continue
         out = low.buffer(f"out_{b.name}", b.dtype, b.shape, wanted, scope="output")

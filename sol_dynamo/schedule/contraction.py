@@ -34,6 +34,7 @@ from .plan import MAX_UNITS, UNIT_FLOPS, Plan, even, lanes, vector_axis
 LONG_SUM = 256  # terms from which a contraction sums in parts: eager's kernels do so too
 PART = 128
 PACKED_POINTS = 8  # uses of each element from which a copy in the order of the walk pays
+STAGED_POINTS = 128  # the same for one that is brought together element by element
 TAPS = 16  # shorter reduce axes are the window of a convolution, longer ones its channels
 
 
@@ -47,6 +48,7 @@ class Roles:
     n: Axis
     k: tuple[Axis, ...]
     batch: tuple[Axis, ...]
+    across: bool = False  # A's terms lie far apart in memory, as a transposed matrix's do
 
     @property
     def taps(self) -> tuple[Axis, ...]:
@@ -62,9 +64,10 @@ class Roles:
         return (*self.batch, *self.m[:-2])
 
     @property
-    def prologue(self) -> bool:
-        """Whether A is computed from what is loaded."""
-        return not isinstance(self.a, Load)
+    def staged(self) -> bool:
+        """Whether A is to be made, a band at a time, for the walk: computed from what is loaded, or
+        brought together."""
+        return self.across or not isinstance(self.a, Load)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def schedule_contraction(plan: Plan) -> bool:
     assert outer.outline is not None
     inner = sum_walk(r, b, at=(root.name, outer.outline))
     body, schedules = [nest, root], [inner, outer]
-    if r.prologue and len(r.m) == 1:
+    if r.staged and len(r.m) == 1:
         band_loop = outer.order[outer.parallel - 1]
         staged = stage(plan, nest, r, (root.name, band_loop), b)
         if staged is not None:
@@ -120,7 +123,15 @@ def roles(plan: Plan) -> Roles | None:
     outputs = [x for x in root.axes if x.symbol != v]
     batch = tuple(x for x in outputs if x.symbol in in_b)
     m = tuple(x for x in outputs if x.symbol not in in_b)
-    return Roles(a, b, m, root.axis(v), nest.reduce_axes, batch)
+    n, k = root.axis(v), nest.reduce_axes
+    across = len(k) == len(m) == 1 and n.extent >= STAGED_POINTS and _apart(plan, a, k[0])
+    return Roles(a, b, m, n, k, batch, across)
+
+
+def _apart(plan: Plan, e: Expr, axis: Axis) -> bool:
+    """Whether what is read along an axis is so far apart that lines of it displace each other."""
+    step = abs(_address_step(plan, e, axis)) * DTYPES[e.dtype][0]
+    return step >= plan.caps.l1_way // 4 and step * axis.extent > plan.caps.l2 // 4
 
 
 def _packable_axis(plan: Plan, nest: Loops, a: Expr, b: Expr) -> str | None:
@@ -173,7 +184,7 @@ def blocking(plan: Plan, r: Roles, nest: Loops) -> Blocking:
     n, size = r.n.extent, DTYPES[nest.stores[0].values[0].dtype][0]
     depth = prod(a.extent for a in r.k)
     columns = r.m[-1].extent if r.m else 1
-    step = abs(_address_step(plan, r.a, r.m[-1])) * size if r.m and not r.prologue else 0
+    step = abs(_address_step(plan, r.a, r.m[-1])) * size if r.m and not r.staged else 0
     # points a whole way apart share the few lines of one set
     most = caps.l1_ways - 1 if step and step % caps.l1_way == 0 else columns
     column_bytes = depth * width * DTYPES[r.b.dtype][0]
@@ -193,7 +204,7 @@ def blocking(plan: Plan, r: Roles, nest: Loops) -> Blocking:
     pieces = max(1, min(rows, per // -(-blocks // group)))
     row_bytes = depth * size * (columns if len(r.m) > 1 else points)  # of A
     band = max(1, min(-(-rows // pieces), caps.l2 // 3 // max(row_bytes, 1)))
-    inside = weight_bytes <= caps.l2 // 4 and len(r.k) == 1 and not r.prologue
+    inside = weight_bytes <= caps.l2 // 4 and len(r.k) == 1 and not r.staged
     return Blocking(width, block, points, group, blocks, band, inside)
 
 
@@ -290,7 +301,8 @@ def packs(plan: Plan, r: Roles) -> bool:
     """Weights always, once; inputs that are scattered along N, at each call, where that pays."""
     scope = plan.buffers[r.b.buffer].scope
     step = plan.address(r.b.buffer, r.b.index).coefficient(r.n.symbol)
-    scattered = step != 1 and prod(a.extent for a in r.m) >= PACKED_POINTS
+    scattered = step != 1 or (len(r.k) == 1 and _apart(plan, r.b, r.k[0]))
+    scattered = scattered and prod(a.extent for a in r.m) >= PACKED_POINTS
     along = {a.symbol for a in (*r.batch, *r.k, r.n)}
     if not {s for i in (*r.b.index, *r.b.mask) for s in i.symbols} <= along:
         return False
@@ -345,7 +357,10 @@ def stage(
     v, depth = r.k[0].symbol, r.k[0].extent
     pitch = -(-depth // 256) * 256 + 16  # never a multiple of 4 KB between points; few variants
     name = f"{plan.kernel.name}_staged"
-    plan.buffers[name] = Buffer(name, r.a.dtype, (c.extent, depth), (pitch, 1), scope="local")
+    along, outside, strides = v, c.symbol, (pitch, 1)
+    if r.across:  # its terms stay apart, by no more than the band
+        along, outside, strides = c.symbol, v, (1, b.band * b.points)
+    plan.buffers[name] = Buffer(name, r.a.dtype, (c.extent, depth), strides, scope="local")
     place = (Index.of(c.symbol), Index.of(v))
     axes = (Axis(c.symbol, c.extent), Axis(v, depth))
     producer = Loops(axes, (Store((name,), place, (r.a,)),))
@@ -353,10 +368,10 @@ def stage(
     (other,) = (f for f in product_factors(store.values[0]) or () if f is not r.a)
     value = Op("mul", (Load(name, place, r.a.dtype), other), r.a.dtype)
     schedule = Schedule(
-        (f"{c.symbol}.0", f"{v}.0", f"{v}.1"),
-        {v: (2 * b.width,)},
-        unroll=frozenset((f"{v}.1",)),
-        vector=(f"{v}.1", b.width),
+        (f"{outside}.0", f"{along}.0", f"{along}.1"),
+        {along: (2 * b.width if along == v else b.width,)},
+        unroll=frozenset((f"{along}.1",)),
+        vector=(f"{along}.1", b.width),
         at=at,
         fold={name: b.band * b.points},
     )

@@ -35,7 +35,7 @@ def normalize(plan: Plan) -> None:
     if any(s.reduce for s in k.body[-1].stores) and not scan_axis(k.body[-1]):
         k = _with_root(plan, k)
     k = replace(k, body=tuple(drop_unit_axes(n) for n in k.body))
-    k = replace(k, body=tuple(_split_reduce_axes(n) for n in k.body))
+    k = replace(k, body=tuple(_split_reduce_axes(_flatten(plan, n)) for n in k.body))
     k = _unify(plan, k)
     k = _collapse(plan, k)
     plan.kernel = replace(k, body=tuple(_flatten(plan, n) for n in k.body))

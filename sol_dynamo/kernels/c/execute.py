@@ -248,8 +248,11 @@ class NativeExecutable:
             if not name:
                 continue
             b = self.program.buffers[name]
-            if t.untyped_storage().data_ptr() in shared or tuple(t.stride()) != tuple(b.strides):
+            if t.untyped_storage().data_ptr() in shared or _lies_otherwise(t, b):
                 t = t.new_empty_strided(b.shape, b.strides).copy_(t)
+            elif tuple(t.stride()) != tuple(b.strides):  # in dimensions of size 1
+                place = t.untyped_storage(), t.storage_offset()
+                t = t.new_empty(0).set_(*place, b.shape, b.strides)
             values[name] = t
             if name in self._slots:
                 frame.pointers[self._slots[name]] = t.data_ptr()
@@ -268,6 +271,12 @@ class NativeExecutable:
         size = DTYPES[b.dtype][0]
         memory = frame.arena[start : start + (len(frame.arena) - start) // size * size].view(dtype)
         return memory.as_strided(b.shape, b.strides, memory.storage_offset() + b.offset)
+
+
+def _lies_otherwise(t: torch.Tensor, b: Buffer) -> bool:
+    """Whether a tensor's elements are not where a buffer's would be."""
+    strides = zip(t.shape, t.stride(), b.strides, strict=True)
+    return t.numel() > 0 and any(n != 1 and s != u for n, s, u in strides)
 
 
 def _filled(a: Any, given: dict[str, torch.Tensor]) -> Any:
