@@ -1,8 +1,8 @@
 """The torch.compile entry: `torch.compile(model, backend="sol")`.
 
-`compile_graph` is the whole pipeline, top to bottom. What it cannot take (training graphs so far,
-symbolic sizes, devices without a target) runs op by op on ATen, which is always right; an error of
-our own does so with one warning, or raises under SOL_STRICT=1.
+`compile_graph` is the whole pipeline, top to bottom. What it cannot take (symbolic sizes, devices
+without a target) runs op by op on ATen, which is always right; an error of our own does so with one
+warning, or raises under SOL_STRICT=1.
 """
 
 from __future__ import annotations
@@ -233,11 +233,11 @@ def compile_graph(
     if kind == "inference":
         return Runner(gm, c, weights, static)
     strides = fx_passes.traced_strides(gm)
-    results = compat.results_of_forward()
+    results, tokens = compat.results_of_forward(), compat.effect_tokens()
     if results is not None:
-        strides[results:] = [None] * (len(strides) - results)
+        strides[tokens + results :] = [None] * (len(strides) - tokens - results)
     runner = Runner(gm, c, weights - compat.inputs_with_gradients(), static, strides)
-    compat.report_output_strides(runner.output_strides or [])
+    compat.report_output_strides((runner.output_strides or [])[tokens:])
     return runner
 
 

@@ -71,6 +71,11 @@ def results_of_forward() -> int | None:
     return getattr(_forward_meta(), "num_forward", None)
 
 
+def effect_tokens() -> int:
+    """How many outputs, in front of all others, are tokens of side effects."""
+    return len(getattr(_forward_meta(), "tokens", None) or ())
+
+
 def report_output_strides(strides: Sequence[tuple[int, ...] | None]) -> None:
     """Tell AOTAutograd how the outputs of a forward graph lie, so that backward is compiled for
     saved activations as they are."""
