@@ -406,7 +406,7 @@ def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
         values = list(args)
         args.clear()
         for i, s in enumerate(strides):
-            if s is not None and tuple(values[i].stride()) != s:
+            if s is not None and values[i] is not None and tuple(values[i].stride()) != s:
                 values[i] = values[i].new_empty_strided(values[i].shape, s).copy_(values[i])
         return gm(*values)
 

@@ -98,6 +98,11 @@ def storage_users(storage: torch.UntypedStorage) -> int:
     return torch._C._storage_Use_Count(storage._cdata)
 
 
+def with_memory(t: torch.Tensor) -> torch.Tensor:
+    """A tensor as it is, but for the zeros of autograd that have no memory."""
+    return t.clone() if t._is_zerotensor() else t
+
+
 def tree_leaves(tree: Any) -> list[Any]:
     """What lies in nested containers."""
     from torch.utils._pytree import tree_leaves

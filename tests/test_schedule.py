@@ -13,6 +13,7 @@ from native import execute
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
+from sol_dynamo.backend import sol
 from sol_dynamo.fx_passes.layout import layout
 from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
@@ -123,6 +124,21 @@ def test_inline(f, nests):
 )
 def test_group(f, nests):
     assert fused(f, X, Y) == nests
+
+
+def test_a_reader_of_all_slices_waits_for_the_last():
+    """Whatever the order in which the slices' kernels find their groups."""
+
+    def f(x, y):
+        s = x.sum(1, keepdim=True)
+        late = (x * 2).prod(1, keepdim=True)
+        whole = torch.cat((late, torch.exp(s)), 1)
+        return [torch.where(whole > y, whole, 0)]
+
+    x, y = randn(5, 7), randn(5, 2)
+    torch._dynamo.reset()
+    (got,) = torch.compile(f, backend=sol)(x, y)
+    torch.testing.assert_close(got, f(x, y)[0])
 
 
 def test_epilogues_of_convolutions():

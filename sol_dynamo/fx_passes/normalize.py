@@ -3,7 +3,7 @@
 clone(x), alias(x), detach(x)     ==>  x                (layout comes later)
 x * 1, x / 1, view or expand      ==>  x                (where dtype and shape stay the same)
 t(x)                              ==>  permute(x, [1, 0])
-relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)
+relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)   (of floats: clamp promotes integers)
 
 x + 0 stays: it turns -0.0 into 0.0.
 """
@@ -77,7 +77,7 @@ def _canonical(n: fx.Node) -> tuple | None:
     if n.target is aten.t.default:
         rank = n.args[0].meta["val"].dim()
         return (aten.permute.default, n.args[0], [1, 0]) if rank == 2 else None
-    if n.target is aten.hardtanh.default:
+    if n.target is aten.hardtanh.default and n.meta["val"].is_floating_point():
         low = n.args[1] if len(n.args) > 1 else -1.0
         high = n.args[2] if len(n.args) > 2 else 1.0
         return aten.clamp.default, n.args[0], low, high

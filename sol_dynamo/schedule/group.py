@@ -69,7 +69,8 @@ def group(program: Program) -> Program:
             home[b] = place
             base = program.base(b).name
             if base != b:
-                home[base] = place
+                # its slices may be written in any order of groups: the base is there with the last
+                home[base] = max(home.get(base, place), place)
                 first_reader.pop(base, None)
     readers: dict[str, set[int]] = {}
     for n, one in enumerate(groups):

@@ -53,7 +53,8 @@ def merge_siblings(program: Program) -> Program:
             after = max((home.get(program.base(b).name, -1) for b in read(k)), default=-1)
             if after < place and _share(first, k):
                 kernels[place] = _merged(first, k)
-                home.update((program.base(b).name, place) for b in written(k))
+                for b in written(k):
+                    home[program.base(b).name] = max(home.get(program.base(b).name, place), place)
                 continue
         if key is not None:
             open_[key] = len(kernels)

@@ -16,7 +16,7 @@ from weakref import WeakSet, ref
 
 import torch
 
-from ...compat import storage_users
+from ...compat import storage_users, with_memory
 from ...ir import DTYPES, Buffer, Extern, Kernel, Load, Loops, Program, Ref, read, walk, written
 from ...lowering.graph import TORCH_DTYPE
 from ...schedule.memory import nbytes
@@ -247,7 +247,7 @@ class NativeExecutable:
         for name, t in zip(step.outs, results, strict=False):
             if not name:
                 continue
-            b = self.program.buffers[name]
+            b, t = self.program.buffers[name], with_memory(t)
             if t.untyped_storage().data_ptr() in shared or _lies_otherwise(t, b):
                 t = t.new_empty_strided(b.shape, b.strides).copy_(t)
             elif tuple(t.stride()) != tuple(b.strides):  # in dimensions of size 1
