@@ -16,9 +16,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .networks import images, network
+from sol_dynamo.backend import Backend
 
-BACKENDS = {"aot_eager": "aot_eager", "inductor": "inductor", "sol": None}
+from .networks import images, network
 
 
 def encoder() -> nn.Module:
@@ -76,11 +76,7 @@ def main() -> None:
             own = copy.deepcopy(model)
             run: Callable = own
             if peer != "eager":
-                backend = BACKENDS[peer]
-                if backend is None:
-                    from sol_dynamo.backend import Backend
-
-                    backend = Backend()
+                backend = Backend() if peer == "sol" else peer
                 run = torch.compile(own, backend=backend, dynamic=False)
             parameters = list(own.parameters())
             start = time.perf_counter()
