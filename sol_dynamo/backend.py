@@ -1,8 +1,9 @@
 """The torch.compile entry: `torch.compile(model, backend="sol")`.
 
-`compile_graph` is the whole pipeline, top to bottom. What it cannot take (symbolic sizes, devices
-without a target) runs op by op on ATen, which is always right; an error of our own does so with one
-warning, or raises under SOL_STRICT=1.
+`build` is the whole pipeline, top to bottom. Graphs whose sizes are symbols are built for the sizes
+that come again (`sizes.BySizes`). What can't be taken (ops that write, devices without a target)
+runs op by op on ATen, which is always right; an error of our own does so with one warning, or
+raises under SOL_STRICT=1.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import copy
 import logging
 import threading
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -23,11 +24,12 @@ from torch import fx
 
 from . import compat, fx_passes, spec
 from .config import Config, check_mode, config
-from .ir import Program, show
+from .ir import KernelError, Program, show
 from .lowering import lower
-from .lowering.graph import DTYPE
+from .lowering.graph import LEFT_TO_ATEN, foreign
 from .runtime.weights import WeightSets
 from .schedule import schedule
+from .sizes import BySizes, has_symbols
 from .target import Executable, Target, get_target
 
 log = logging.getLogger("sol_dynamo")
@@ -61,6 +63,9 @@ class Outcome:
 
 
 _dumped = count()
+
+
+SYMBOLS = "symbolic sizes: compiled for those that come a second time"
 
 
 class Unfit(Exception):
@@ -159,26 +164,31 @@ def compile_or_fall_back(
     on_aten = run_on_aten(gm, restride=kind == "backward")
     reason = unsupported(gm)
     if reason is not None:
-        log.info("a graph (%s) runs on ATen: %s", _summary(gm), reason)
+        log.info("a graph (%s) runs on ATen: %s", _summary(gm.graph.nodes), reason)
         return on_aten, Outcome(kind, ops, None, reason)
     try:
+        if has_symbols(gm):
+            outcome = Outcome(kind, ops, None, SYMBOLS)
+            return by_sizes(gm, c, kind, on_aten, outcome), outcome
         runner = compile_graph(gm, c, kind, example_inputs)
         return runner, Outcome(kind, ops, runner)
     except Exception as e:
         if c.strict:
             raise
-        reason = f"{type(e).__name__}: {e}"
-        message = (
-            f"sol_dynamo could not compile a graph ({_summary(gm)}) and leaves it to ATen: right, "
-            f"but no faster. Please report this: {reason}"
-        )
-        warnings.warn(message, stacklevel=2)
-        return on_aten, Outcome(kind, ops, None, reason)
+        warnings.warn(_apology(gm.graph.nodes, e), stacklevel=2)
+        return on_aten, Outcome(kind, ops, None, f"{type(e).__name__}: {e}")
 
 
-def _summary(gm: fx.GraphModule) -> str:
-    """A graph's size and the user's line that it begins with."""
-    calls = [n for n in gm.graph.nodes if n.op == "call_function"]
+def _apology(nodes: Iterable[fx.Node], e: Exception) -> str:
+    return (
+        f"sol_dynamo could not compile some of a graph ({_summary(nodes)}) and leaves it to ATen: "
+        f"right, but no faster. Please report this: {type(e).__name__}: {e}"
+    )
+
+
+def _summary(nodes: Iterable[fx.Node]) -> str:
+    """How many ops these are, and the user's line that they begin with."""
+    calls = [n for n in nodes if n.op == "call_function"]
     traces = (str(n.meta.get("stack_trace") or "") for n in calls)
     for trace in filter(None, traces):
         where, *code = [line.strip() for line in trace.split("  File ")[-1].splitlines()[:2]]
@@ -188,31 +198,68 @@ def _summary(gm: fx.GraphModule) -> str:
 
 def unsupported(gm: fx.GraphModule) -> str | None:
     """Why a graph is not for us, or None."""
-    devices = set()
     for n in gm.graph.nodes:
-        if n.op in ("get_attr", "call_module", "call_method"):
+        if n.op in ("call_module", "call_method"):
             return f"{n.op} {n.target}"
         if isinstance(n.target, compat.OpOverload) and n.target._schema.is_mutable:
             return f"{n.target} writes to its arguments"
+    devices = _devices(gm)
+    if not any(map(get_target, devices)):
+        return f"no target for {', '.join(devices) or 'a graph without tensors'}"
+    return None
+
+
+def _devices(gm: fx.GraphModule) -> list[str]:
+    """The types of device of a graph's tensors; those with most of them first."""
+    found: Counter[str] = Counter()
+    for n in gm.graph.nodes:
         values = n.meta.get("val")
-        if n.op == "placeholder" and not isinstance(values, torch.Tensor):
-            return f"input {n.name} is no tensor"
-        if n.op == "placeholder" and (values.is_neg() or values.is_conj()):
-            return f"input {n.name} is negated or conjugated where it is read"
         for v in values if isinstance(values, (tuple, list)) else (values,):
             if isinstance(v, torch.Tensor):
-                devices.add(v.device.type)
-                if v.dtype not in DTYPE or v.layout != torch.strided:
-                    return f"a tensor of {v.dtype}, {v.layout}"
-                if any(not isinstance(s, int) for s in v.shape):
-                    return "symbolic sizes"
-            elif n.op == "call_function" and v is not None:
-                return f"{n.target} gives {type(v).__name__}"
-    if len(devices) != 1:
-        return f"devices {sorted(devices)}"
-    if get_target(next(iter(devices))) is None:
-        return f"no target for {next(iter(devices))}"
-    return None
+                found[v.device.type] += 1
+    return [device for device, _ in found.most_common()]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which inputs of a graph belong to the model, and which of them may be hoisted: those that
+    neither the graph nor training writes to."""
+
+    static: frozenset[int] = frozenset()
+    weights: frozenset[int] = frozenset()
+
+
+def _roles(kind: str) -> Roles:
+    """As AOTAutograd knows them while it compiles."""
+    if kind == "backward":
+        return Roles()
+    static = frozenset(compat.static_input_indices())
+    written = compat.mutated_input_indices()
+    trained = compat.inputs_with_gradients() if kind == "forward" else set()
+    return Roles(static, static - written - trained)
+
+
+def by_sizes(
+    gm: fx.GraphModule, c: Config, kind: str, on_aten: Callable, outcome: Outcome
+) -> BySizes:
+    """A graph with symbolic sizes; `outcome` tells of the program that was compiled last."""
+    roles = _roles(kind)
+
+    def compiled(static: fx.GraphModule) -> Callable:
+        reason = unsupported(static)
+        if reason is not None:
+            log.info("for these sizes, too, the graph runs on ATen: %s", reason)
+            return on_aten
+        try:
+            outcome.runner = Runner(static, c, roles)
+        except Exception as e:
+            if c.strict:
+                raise
+            warnings.warn(_apology(static.graph.nodes, e), stacklevel=2)
+            return on_aten
+        return outcome.runner
+
+    return BySizes(gm, compiled, on_aten, c.sizes)
 
 
 def compile_graph(
@@ -227,16 +274,13 @@ def compile_graph(
         placeholders = [n for n in gm.graph.nodes if n.op == "placeholder"]
         for n, x in zip(placeholders, example_inputs, strict=True):
             n.meta["val"] = x
-        return Runner(gm, c, set(), set())
-    static = set(compat.static_input_indices())
-    weights = static - compat.mutated_input_indices()
-    if kind == "inference":
-        return Runner(gm, c, weights, static)
+    if kind != "forward":
+        return Runner(gm, c, _roles(kind))
     strides = fx_passes.traced_strides(gm)
     results, tokens = compat.results_of_forward(), compat.effect_tokens()
     if results is not None:
         strides[tokens + results :] = [None] * (len(strides) - tokens - results)
-    runner = Runner(gm, c, weights - compat.inputs_with_gradients(), static, strides)
+    runner = Runner(gm, c, _roles(kind), strides)
     compat.report_output_strides((runner.output_strides or [])[tokens:])
     return runner
 
@@ -257,17 +301,14 @@ def build(
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides)
-    given = _placeholders(gm, weights)
-    program = lower(hoisted.main, hoisted.sources)
-    _look("lower", program, c)
-    program = schedule(program, target.caps, target.walk, lambda name, p: _look(name, p, c))
+    given = [_placeholders(gm)[i] for i in weights]
+    program, sources = _program(hoisted, target, c)
     inputs = [i for kind, i in hoisted.sources if kind == "input"]
-    sources = target.emit(program)
     _dump_sources(sources, c)
     executable = target.build(sources, program)
 
     chosen = [j for kind, j in hoisted.sources if kind == "weight"]
-    traced = _placeholders(hoisted.main, range(len(inputs), len(inputs) + len(chosen)))
+    traced = _placeholders(hoisted.main)[len(inputs) :]
 
     def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
         made = hoisted.weights(*(_laid_out(t, v) for t, v in zip(values, given, strict=True)))
@@ -279,10 +320,29 @@ def build(
     return Compiled(program, sources, executable, sets), inputs
 
 
-def _placeholders(gm: fx.GraphModule, which: Iterable[int]) -> list[torch.Tensor]:
-    """The fake values of some of a graph's inputs."""
-    values = [n.meta["val"] for n in gm.graph.nodes if n.op == "placeholder"]
-    return [values[i] for i in which]
+def _program(
+    hoisted: fx_passes.Hoisted, target: Target, c: Config
+) -> tuple[Program, dict[str, str]]:
+    """A program and its source; the ops of kernels that the target can't take run on ATen, with a
+    warning (under SOL_STRICT=1 it is an error)."""
+    while True:
+        program = lower(hoisted.main, hoisted.sources, target.caps.device_type)
+        _look("lower", program, c)
+        try:
+            program = schedule(program, target.caps, target.walk, lambda name, p: _look(name, p, c))
+            return program, target.emit(program)
+        except KernelError as e:
+            blamed = [n for n in hoisted.main.graph.nodes if n.name in e.kernel.origin.nodes]
+            if c.strict or all(LEFT_TO_ATEN in n.meta for n in blamed):
+                raise
+            warnings.warn(_apology(blamed, e), stacklevel=2)
+            for n in blamed:
+                n.meta[LEFT_TO_ATEN] = f"not compiled: {e}"
+
+
+def _placeholders(gm: fx.GraphModule) -> list[Any]:
+    """The fake values of a graph's inputs."""
+    return [n.meta.get("val") for n in gm.graph.find_nodes(op="placeholder")]
 
 
 def _kind(t: torch.Tensor) -> tuple:
@@ -315,14 +375,17 @@ class Runner:
         self,
         gm: fx.GraphModule,
         c: Config,
-        weights: set[int],
-        static: set[int],
+        roles: Roles,
         output_strides: Sequence[tuple[int, ...] | None] | None = None,
     ):
-        """`weights` are to be hoisted, of the `static` inputs, which belong to the model;
-        `output_strides` as in `fx_passes.run`: those that were free are fixed from then on."""
+        """`output_strides` as in `fx_passes.run`: those that were free are fixed from then on."""
         self._boxed_call = True  # in the instance: torch wraps backward graphs and copies its dict
-        self._gm, self._config, self._weights, self._static = gm, c, weights, static
+        self._gm, self._config = gm, c
+        values = _placeholders(gm)
+        self._static = {i for i in roles.static if not foreign(values[i])}
+        self._weights = {i for i in roles.weights if not foreign(values[i])}
+        results: Any = gm.graph.output_node().args[0]
+        self._constants = [(k, r) for k, r in enumerate(results) if not isinstance(r, fx.Node)]
         self.output_strides = output_strides
         self._lock = threading.Lock()
         self._demotes = True
@@ -332,8 +395,8 @@ class Runner:
         weights = sorted(self._weights)
         made, inputs = build(self._gm, weights, self._config, self.output_strides)
         rest = sorted(self._static - self._weights)
-        traced = _placeholders(self._gm, rest)
-        self._unhoisted = list(zip(rest, map(_kind, traced), traced, strict=True))
+        values = _placeholders(self._gm)
+        self._unhoisted = [(i, _kind(values[i]), values[i]) for i in rest]
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
         self.output_strides = [
@@ -351,7 +414,10 @@ class Runner:
             self._demote(sets)
         inputs = [args[i] for i in wanted]
         args.clear()
-        return executable(inputs, prepared)
+        results = executable(inputs, prepared)
+        for k, value in self._constants:
+            results[k] = value
+        return results
 
     def _demote(self, sets: WeightSets) -> None:
         with self._lock:
@@ -368,13 +434,10 @@ class Runner:
 
 
 def _target(gm: fx.GraphModule) -> Target:
-    for n in gm.graph.nodes:
-        value = n.meta.get("val")
-        if isinstance(value, torch.Tensor):
-            target = get_target(value.device.type)
-            assert target is not None
+    for target in map(get_target, _devices(gm)):
+        if target is not None:
             return target
-    raise ValueError("a graph without tensors")
+    raise ValueError("a graph without tensors on a device that has a target")
 
 
 def _look(stage: str, program: Program, c: Config) -> None:

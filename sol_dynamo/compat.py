@@ -6,7 +6,8 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -110,6 +111,21 @@ def tree_leaves(tree: Any) -> list[Any]:
     return tree_leaves(tree)
 
 
+def needs_strides(target: Any) -> bool:
+    """Whether an op's meaning depends on how its arguments lie in memory: custom ops, higher-order
+    ops, as_strided, and what says so itself."""
+    if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
+        return True
+    tags = {torch.Tag.needs_exact_strides, torch.Tag.needs_fixed_stride_order}
+    return not tags.isdisjoint(target.tags) or "as_strided" in target.name()
+
+
+def reads_strides(target: Any) -> bool:
+    """Whether an op must get its arguments as they were traced: a view works with some strides and
+    not with others."""
+    return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
+
+
 def core_decompositions() -> dict[Any, Callable]:
     """ATen's own decompositions into core ops."""
     from torch._decomp import core_aten_decompositions
@@ -129,3 +145,20 @@ def fake_mode_of(graph: torch.fx.Graph) -> Any:
 
     values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
     return detect_fake_mode([v for v in values if isinstance(v, torch.Tensor)])
+
+
+def unbacked_fake_mode() -> Any:
+    """A fake-tensor mode in which sizes that are data become symbols."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+
+@contextmanager
+def plain_dispatch() -> Iterator[None]:
+    """Without the dispatch modes, autocast and gradients that a caller may have on."""
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with torch._C._DisableAutocast(), torch.no_grad(), _disable_current_modes():
+        yield

@@ -18,6 +18,7 @@ import torch
 from .affine import FloorDiv, Index, Size
 from .ir import (
     DTYPES,
+    FOREIGN,
     MONOIDS,
     Bind,
     Buffer,
@@ -30,8 +31,8 @@ from .ir import (
     Loops,
     Op,
     Program,
-    Ref,
     Store,
+    filled,
     show,
     walk,
 )
@@ -81,6 +82,7 @@ class Machine:
     def __init__(self, program: Program, wide: bool = False):
         self.program, self.wide = program, wide
         self.memory: dict[str, Array] = {}
+        self.foreign: dict[str, Any] = {}  # values that only calls outside touch
         self.sizes: dict[str, int] = {}
         self.chunk = 0  # of the depth-first band that runs
         self.place = ""  # what runs, for errors
@@ -151,8 +153,12 @@ class Machine:
         return np.array(self.elements(name))
 
     def set_inputs(self, inputs: Sequence[Array]) -> None:
-        for name, array in zip(self.program.inputs, map(np.asarray, inputs), strict=True):
+        for name, given in zip(self.program.inputs, inputs, strict=True):
             b = self.program.buffers[name]
+            if b.dtype == FOREIGN:
+                self.foreign[name] = given
+                continue
+            array = np.asarray(given)
             if len(b.shape) == array.ndim:
                 self.bind_sizes(b.shape, array.shape)
             if tuple(map(self.size, b.shape)) != array.shape:
@@ -180,24 +186,27 @@ class Machine:
 
     def call(self, k: Extern) -> None:
         with torch.no_grad():
-            result = k.op(*map(self.argument, k.args), **{n: self.argument(v) for n, v in k.kwargs})
+            args, kwargs = filled((k.args, dict(k.kwargs)), self.argument)
+            result = k.op(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else (result,)
         for name, t in zip(k.outs, results, strict=True):
-            if name and isinstance(t, torch.Tensor):
-                b = self.program.buffers[name]
+            if not name:
+                continue
+            b = self.program.buffers[name]
+            if b.dtype == FOREIGN:
+                self.foreign[name] = t
+            elif isinstance(t, torch.Tensor):
                 self.bind_sizes(b.shape, t.shape)
                 t = t.float() if t.dtype == torch.bfloat16 else t
                 self.elements(name)[...] = self.rounded(t.detach().numpy(), b.dtype)
 
-    def argument(self, a: Any) -> Any:
-        """An extern's argument, with tensors that view our memory (a copy for bf16)."""
-        if isinstance(a, Ref):
-            b = self.program.buffers[a.buffer]
-            t = torch.from_numpy(self.flat(b)).as_strided(*self.layout(b))
-            return t.to(torch.bfloat16) if b.dtype == "bf16" and not self.wide else t
-        if isinstance(a, (tuple, list)):
-            return type(a)(map(self.argument, a))
-        return self.size(a) if hasattr(a, "free_symbols") else a
+    def argument(self, name: str) -> Any:
+        """A buffer as a tensor that views our memory (a copy for bf16)."""
+        b = self.program.buffers[name]
+        if b.dtype == FOREIGN:
+            return self.foreign[name]
+        t = torch.from_numpy(self.flat(b)).as_strided(*self.layout(b))
+        return t.to(torch.bfloat16) if b.dtype == "bf16" and not self.wide else t
 
     # -- nests ---------------------------------------------------------------------------------
 

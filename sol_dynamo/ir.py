@@ -8,7 +8,8 @@ valid. The IR knows no device, no torch and no C.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from math import inf, prod
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ DTYPES = {
 # an output is, but by all accounts freed together with the others, as what backward needs is
 SCOPES = ("input", "weight", "output", "saved", "arena", "local", "extern")
 AXIS_KINDS = ("parallel", "reduce", "scan")
+# the dtype of a value that only calls outside touch: complex and sparse tensors, tensors of another
+# device or with sizes that are data, numbers, modules. Its shape is ()
+FOREIGN = "foreign"
 
 
 @dataclass(frozen=True)
@@ -262,6 +266,23 @@ class Kernel:
     note: str = ""  # why it is as it is, for the report
 
 
+class KernelError(Exception):
+    """A kernel that a step or a target can't take; the error that says why is its cause."""
+
+    def __init__(self, kernel: Kernel, cause: Exception):
+        super().__init__(f"{kernel.name}: {type(cause).__name__}: {cause}")
+        self.kernel = kernel
+
+
+@contextmanager
+def blamed(kernel: Kernel) -> Iterator[None]:
+    """Errors inside are errors about one kernel."""
+    try:
+        yield
+    except Exception as e:
+        raise KernelError(kernel, e) from e
+
+
 @dataclass(frozen=True)
 class Extern:
     """A call outside: `op` names it, `args` is its argument tree with buffer names as `Ref`."""
@@ -395,15 +416,23 @@ def read(kernel: Kernel | Extern) -> tuple[str, ...]:
     """Every buffer a step reads, in order of first use, once."""
     if isinstance(kernel, Extern):
         names: dict[str, None] = {}
-        stack: list[Any] = [kernel.args, kernel.kwargs]
-        while stack:
-            a = stack.pop()
-            if isinstance(a, Ref):
-                names[a.buffer] = None
-            elif isinstance(a, (tuple, list)):
-                stack.extend(reversed(a))
+        filled((kernel.args, kernel.kwargs), names.setdefault)
         return tuple(names)
     return tuple(dict.fromkeys(e.buffer for nest in kernel.body for e in loads(nest)))
+
+
+def filled(tree: Any, value: Callable[[str], Any]) -> Any:
+    """An extern's arguments with value(name) in place of each buffer."""
+    if isinstance(tree, Ref):
+        return value(tree.buffer)
+    if isinstance(tree, (tuple, list)):
+        parts = [filled(x, value) for x in tree]
+        return parts if isinstance(tree, list) else tuple(parts)
+    if isinstance(tree, dict):
+        return {k: filled(x, value) for k, x in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*(filled(x, value) for x in (tree.start, tree.stop, tree.step)))
+    return tree
 
 
 def _exact(value: Any) -> tuple[str, str]:

@@ -9,7 +9,7 @@ newcomer reads here all that a pass must keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .affine import FloorDiv, Index, Mod, Range
@@ -17,6 +17,7 @@ from .ir import (
     AXIS_KINDS,
     COMPARISONS,
     DTYPES,
+    FOREIGN,
     MONOIDS,
     OPS,
     SCOPES,
@@ -115,7 +116,9 @@ def buffers_exist(p: Program) -> Problems:
 
 def buffers_are_typed(p: Program) -> Problems:
     for b in p.buffers.values():
-        if b.dtype not in DTYPES:
+        if b.dtype == FOREIGN and (b.shape or b.scope not in ("input", "weight", "extern")):
+            yield Problem(f"{b.name} is foreign, but has sizes or is {b.scope} memory", (b,))
+        if b.dtype not in (*DTYPES, FOREIGN):
             yield Problem(f"{b.name} has dtype {b.dtype}; known: {', '.join(DTYPES)}", (b,))
         if b.scope not in SCOPES:
             yield Problem(f"{b.name} has scope {b.scope}; known: {', '.join(SCOPES)}", (b,))
@@ -362,13 +365,14 @@ def _multiples(x: Index, m: Index) -> set[int]:
     return {1} | {c // terms[a] for a, c in x.terms if a in terms and c // terms[a] > 1}
 
 
-def _nonnegative(x: Index, facts: Iterable[Index], ranges: Mapping[str, Range]) -> bool:
-    """Whether x >= 0 follows from the ranges and, at most, one mask."""
+def _nonnegative(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) -> bool:
+    """Whether x >= 0 follows from the ranges and a sum of multiples of masks."""
     x = x.simplify(ranges)
     if x.bounds(ranges)[0] >= 0:
         return True
-    for m in facts:
-        if any((x - m * k).simplify(ranges).bounds(ranges)[0] >= 0 for k in _multiples(x, m)):
+    for p, m in enumerate(facts):
+        others = (*facts[:p], *facts[p + 1 :])
+        if any(_nonnegative(x - m * k, others, ranges) for k in _multiples(x, m)):
             return True
     if len(x.terms) == 1 and isinstance(x.terms[0][0], FloorDiv):
         (atom, c), k = x.terms[0], x.const
@@ -459,6 +463,10 @@ def writes_match_scopes(p: Program) -> Problems:
             if p.base(e.buffer).scope != "weight":
                 yield Problem(f"a pack reads {e.buffer}, which is no weight", (nest,))
     for k in p.kernels:
+        touched = (*read(k), *written(k)) if isinstance(k, Kernel) else ()
+        for name in touched:
+            if p.buffers[name].dtype == FOREIGN:
+                yield Problem(f"{name} is foreign to kernels", (k,))
         forbidden = ("input", "weight", "local" if isinstance(k, Extern) else "extern")
         for name in written(k):
             if p.base(name).scope in forbidden:

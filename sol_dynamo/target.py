@@ -28,6 +28,11 @@ class Caps:
     l1_ways: int = 8  # which holds so many lines
     l2: int = 1 << 20
     cores: int = 1
+    units: int = 32  # units of a kernel: enough to balance cores, few enough to stay in cache
+    unit_flops: int = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
+    rows: int = 16  # independent results of a long reduction that need no cutting into parts
+    part_bytes: int = 1 << 17  # memory read for one part of a reduction: half of a small L2
+    images_first: bool = True  # large batches walk runs of kernels image by image, in cache
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
 
 

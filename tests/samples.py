@@ -1014,6 +1014,24 @@ row(
     check="exact",
     samples=moved([([1],), ([0, 2],), ([-1, 0, 1],)], s(t(), []), s(t(0, 3), [0]), s(t(5), [])),
 )
+row(
+    aten.roll.default,
+    check="exact",
+    samples=moved(
+        [([3], [1]), ([1, -2], [0, 2]), ([2, 3], [-1, -1]), ([0], [0])],
+        s(t(37), [5]), s(t(37), [-50]), s(t(0, 3), [1], [0]), s(t(5), [0]),
+        s(t(2, 8, 9, 16, at="channels_last"), [-3, 4], [2, 3]), s(t(9, 8, dtype=i64), [7], [0]),
+    ),
+)  # fmt: skip
+row(
+    aten.copy.default,
+    check="exact",
+    samples=[
+        s(t(3, 5), t(3, 5)), s(t(3, 5), t()), s(t(3, 5), t(5)), s(t(3, 5), t(3, 1, dtype=i64)),
+        s(t(3, 5, dtype=i64), t(5)), s(t(3, 5, dtype=b8), t(3, 5)), s(t(0, 5), t(5)), s(t(), t()),
+        s(t(3, 5, at="transposed"), t(3, 5)), s(t(3, 5, dtype=bf16), t(3, 5)),
+    ],
+)  # fmt: skip
 _statistics = lambda c: (t(c), t(c), t(c), t(c, v="positive"))  # noqa: E731
 row(
     aten._native_batch_norm_legit_functional.default,

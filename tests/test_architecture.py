@@ -49,7 +49,12 @@ LAYERS = (
     Layer("runtime", ("", "compat", "config"), "cache, compilers, weight sets: no IR, no target"),
     Layer("kernels", EMITTING, "writes source from scheduled IR and builds it with the runtime"),
     Layer("ve", (*EMITTING, "kernels"), "a table over the C emitter, and a device"),
-    Layer("backend", PIPELINE, "the pipeline: reaches kernels and ve by target's registry only"),
+    Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
+    Layer(
+        "backend",
+        (*PIPELINE, "sizes"),
+        "the pipeline: reaches kernels and ve by target's registry only",
+    ),
     Layer("report", (*PIPELINE, "backend"), "compiles in order to explain"),
     Layer("capture", (*PIPELINE, "backend"), "a second entry beside backend"),
     Layer(

@@ -25,6 +25,9 @@ from torch.func import grad, vmap
 import sol_dynamo
 from sol_dynamo import backend
 from sol_dynamo.backend import sol
+from sol_dynamo.kernels.c import target as c_target
+from sol_dynamo.report import report
+from sol_dynamo.schedule import tiling
 
 TOLERANCE = {  # beyond eager's own rounding; the contract itself is checked in other tests
     torch.float32: (3e-5, 1e-5), torch.complex64: (3e-5, 1e-5), torch.float64: (1e-10, 1e-10),
@@ -643,6 +646,46 @@ def test_buffers_written_in_forward():
         same(a.state_dict(), b.state_dict(), "buffer")
 
 
+def complex_part():
+    f = lambda x, y: torch.view_as_real(torch.view_as_complex(x) * y).relu() * 2  # noqa: E731
+    return f, (normal(4, 5, 2), normal(4, 5, dtype=torch.complex64))
+
+
+def view_of_what_is_written_next():
+    """The complex view's memory is not used again while it is needed."""
+
+    def f(x):
+        z = torch.view_as_complex(x.sin())
+        y = x.cos().cumsum(0).cumsum(1)
+        return y.exp(), torch.view_as_real(z * z)
+
+    return f, (normal(33, 7, 2),)
+
+
+def float8_part():
+    f = lambda x: x.relu().to(torch.float8_e4m3fn).to(torch.float32).sin()  # noqa: E731
+    return f, (normal(4, 5),)
+
+
+def sizes_that_are_data():
+    return lambda x: ((x * 2).sin()[x > 0] + 1, x.cos()), (normal(4, 5),)
+
+
+def branches():
+    f = lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x * 2,)).relu()  # noqa: E731
+    return f, (normal(4, 5),)
+
+
+def imaginary_part_of_a_conjugate():
+    return lambda x: x.imag.neg().sin(), (torch.conj(normal(4, 5, dtype=torch.complex64)),)
+
+
+FOREIGN = (
+    *(complex_part, view_of_what_is_written_next, float8_part, sizes_that_are_data),
+    *(branches, imaginary_part_of_a_conjugate),
+)
+
+
 @pytest.mark.parametrize("dynamic", [None, True])
 def test_many_shapes(dynamic):
     m = network().eval()
@@ -749,6 +792,74 @@ def test_an_error_of_the_compiler_leaves_the_graph_to_aten(monkeypatch):
     with pytest.warns(UserWarning, match=r"2 ops, from .*line.*x\.sin\(\).*broken on purpose"):
         y = torch.compile(f, backend=sol, options={"strict": False})(x)
     same(f(x), y)
+
+
+def test_a_kernel_that_cannot_be_compiled_leaves_its_ops_to_aten(monkeypatch):
+    """The other kernels of the graph are compiled."""
+
+    def f(x):
+        return x.sin().cumsum(1), (x * 2).relu()
+
+    walk = tiling.schedule_kernel
+
+    def broken(plan):
+        if any("cumsum" in op for op in plan.kernel.origin.ops):
+            raise ValueError("broken on purpose")
+        walk(plan)
+
+    monkeypatch.setattr(c_target, "schedule_kernel", broken)
+    x = normal(3, 4)
+    with pytest.raises(Exception, match="broken on purpose"):
+        torch.compile(f, backend=sol, options={"strict": True})(x)
+    torch._dynamo.reset()
+    with pytest.warns(UserWarning, match=r"from .*line.*cumsum.*broken on purpose"):
+        y = torch.compile(f, backend=sol, options={"strict": False})(x)
+    same(f(x), y)
+    left = [k.ops for k in report(sol.graphs[-1].compiled.program).aten_calls]
+    assert ("aten.cumsum.default",) in left and ("aten.relu.default",) not in left
+
+
+def test_sizes_that_come_again_are_compiled():
+    """Once is left to ATen, and so is what comes when enough programs were compiled."""
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda x: (x * 2).relu().sum(0) + x.shape[0],
+        backend=sol,
+        dynamic=True,
+        options={"sizes": 2},
+    )
+    rows = iter((4, 5, 4, 5, 6, 6, 4))
+    programs: list[Any] = []
+    for _ in range(7):
+        x = normal(next(rows), 3)
+        same((x * 2).relu().sum(0) + x.shape[0], compiled(x))
+        programs.append(sol.graphs[-1].runner)
+    assert programs[:2] == [None, None] and programs[3] is not programs[2] is not None
+    assert programs[4:] == programs[3:4] * 3
+
+
+@pytest.mark.parametrize("make", FOREIGN, ids=lambda f: f.__name__)
+def test_values_that_only_aten_holds(make):
+    """Complex and 8-bit tensors and data-dependent sizes are left to ATen op by op: what is
+    around them is compiled."""
+    torch._dynamo.reset()
+    f, args = make()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        same(f(*args), torch.compile(f, backend=sol)(*args))
+    kernels = report(sol.graphs[-1].compiled.program).kernels
+    assert {k.extern for k in kernels} == {True, False}
+
+
+def test_constants_of_a_graph_are_prepared_once():
+    def f(x):
+        return (x * torch.tensor([1.0, 2.0, 3.0]).exp()).relu()
+
+    torch._dynamo.reset()
+    compiled, x = torch.compile(f, backend=sol), normal(4, 3)
+    same(f(x), compiled(x))
+    assert [k.ops for k in report(sol.graphs[-1].compiled.program).kernels] == [
+        ("aten.mul.Tensor", "aten.relu.default")
+    ]
 
 
 def test_dump_has_a_folder_for_each_graph(tmp_path):

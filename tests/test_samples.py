@@ -207,17 +207,19 @@ def check(make: Callable, check: str, many: Sequence[Call]) -> None:
 
 
 def compare_all(make: Callable, check: str, many: Sequence[Call]) -> None:
-    run = make(graph(many))
+    gm = graph(many)
+    run = make(gm)
     failures = []
     for seed in SEEDS:
         inputs = [c.tensors(seed) for c in many]
         results = iter(run([x for tensors in inputs for x in tensors]))
+        traced = iter([n.meta["val"] for n in gm.graph.output_node().args[0]])
         for call, tensors in zip(many, inputs, strict=True):
             for k, eager in enumerate(call(*tensors)):
-                got = next(results)
+                got, fake = next(results), next(traced)  # a fake kernel may know other strides
                 try:
                     compare(call, check, got, k, tensors)
-                    ok = make is run_interpreter or strides(got, eager)
+                    ok = make is run_interpreter or strides(got, eager) or strides(got, fake)
                     assert ok, f"strides {got.stride()}, eager's are {eager.stride()}"
                 except AssertionError as e:
                     text = str(e).split("\nassert")[0]

@@ -92,7 +92,7 @@ def test_slices(f, kernels):
 
 def fused(f: Callable, *args: torch.Tensor) -> list[int]:
     """Nests of each kernel after fusion."""
-    return [len(k.body) for k in steps(fuse)(f, *args)]
+    return [len(k.body) for k in steps(lambda p: fuse(p, CAPS))(f, *args)]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_depth_first():
 
     def banded(images: int) -> Program:
         x = randn(images, 4, 6, 6)
-        program = depth_first(fuse(lowered(f, x, w, v, weights=(1, 2))), CAPS)
+        program = depth_first(fuse(lowered(f, x, w, v, weights=(1, 2)), CAPS), CAPS)
         check(program, "a test")
         return program
 
@@ -192,7 +192,7 @@ def test_inputs_that_are_scattered_are_packed():
 
     def packed(m: int, order: Callable) -> list[str]:
         x, w = randn(m, 32), order(randn(24, 32))
-        program = tile(fuse(lowered(f, x, w)), CAPS)
+        program = tile(fuse(lowered(f, x, w), CAPS), CAPS)
         return [k.note for k in program.kernels if isinstance(k, Kernel) and k.note]
 
     (note,) = packed(16, lambda w: w)
@@ -226,7 +226,7 @@ def test_memory_of_many():
             kept = [(a @ b) for a, b in zip(kept[::2], kept[1::2], strict=True)]
         return kept
 
-    program = plan_memory(tile(fuse(lowered(f, randn(16, 16))), CAPS))
+    program = plan_memory(tile(fuse(lowered(f, randn(16, 16)), CAPS), CAPS))
     check(program, "a test")  # arena-keeps-what-lives
     assert program.arena_bytes <= 10 * 16 * 16 * 4
 

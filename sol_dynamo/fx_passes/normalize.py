@@ -15,16 +15,14 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..compat import OpOverload
+from ..compat import needs_strides
 from .rewriter import Rewriter
 
 aten = torch.ops.aten
 
 
 def normalize(r: Rewriter) -> None:
-    for n in list(r.graph.nodes):
-        if n.op != "call_function":
-            continue
+    for n in r.nodes():
         same = _identity(n)
         if same is not None and r.spend():
             r.replace(n, same)
@@ -50,11 +48,10 @@ def _identity(n: fx.Node) -> Any:
 
 
 def _only_read(n: fx.Node) -> bool:
-    """A copy matters only to what is returned (it must not be an input itself) or written to."""
+    """A copy matters only to what is returned (it must not be an input itself), written to, or read
+    in the strides that the copy gave it."""
     return all(
-        u.op == "call_function"
-        and isinstance(u.target, OpOverload)
-        and not u.target._schema.is_mutable
+        u.op == "call_function" and not needs_strides(u.target) and not u.target._schema.is_mutable
         for u in n.users
     )
 

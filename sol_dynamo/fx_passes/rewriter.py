@@ -25,8 +25,15 @@ class Rewriter:
         self._constant: dict[fx.Node, bool] = {n: i in weights for i, n in enumerate(placeholders)}
 
     def nodes(self, *targets: Any) -> list[fx.Node]:
-        wanted = set(targets)
-        return [n for n in self.graph.nodes if n.op == "call_function" and n.target in wanted]
+        """Calls of these ops (without any: of all) from dense tensors to dense tensors; sizes that
+        are data can't be compared, so that no pass sees them."""
+        return [
+            n
+            for n in self.graph.nodes
+            if n.op == "call_function"
+            and (not targets or n.target in targets)
+            and all(_is_dense(a.meta.get("val")) for a in (n, *n.all_input_nodes))
+        ]
 
     def spend(self) -> bool:
         """Ask for one rewrite; False when the fuel is used up."""
@@ -74,6 +81,15 @@ class Rewriter:
     def finish(self) -> None:
         self.graph.eliminate_dead_code()
         self.gm.recompile()
+
+
+def _is_dense(value: Any) -> bool:
+    """A tensor, or several, with strides and with sizes that are numbers."""
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_dense, value))
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return False
+    return all(isinstance(n, int) for n in (*value.shape, *value.stride()))
 
 
 def is_pure(node: fx.Node) -> bool:

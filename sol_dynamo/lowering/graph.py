@@ -1,7 +1,8 @@
 """The walk over an FX graph that applies the rules, and what rules build programs with.
 
 A tensor value is a `Buffer` (its own memory or a view), a tuple for ops with several results, or
-None for a result that nobody uses. A rule that cannot handle its arguments returns `NotHandled`
+None for a result that nobody uses. What only ATen can hold is a buffer of the dtype `FOREIGN`, and
+no rule sees it. A rule that cannot handle its arguments returns `NotHandled`
 with the reason, which becomes the reason of the ATen call.
 """
 
@@ -11,15 +12,16 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
 
 from ..affine import Index
-from ..compat import OpOverload, fake_mode_of
+from ..compat import fake_mode_of, reads_strides
 from ..ir import (
     DTYPES,
+    FOREIGN,
     MONOIDS,
     Axis,
     Bind,
@@ -45,7 +47,33 @@ DTYPE = {
     torch.uint64: "u64", torch.uint32: "u32", torch.uint16: "u16", torch.uint8: "u8",
     torch.bool: "bool",
 }  # fmt: skip
+LEFT_TO_ATEN = "sol_left_to_aten"  # in a node's `meta`: why no rule is asked
 TORCH_DTYPE = {v: k for k, v in DTYPE.items()}
+
+
+def foreign(value: Any, device: str | None = None) -> str | None:
+    """Why a value is none that kernels for a type of device could read or write; None if it is."""
+    if not isinstance(value, torch.Tensor):
+        return f"a value of type {type(value).__name__}"
+    if value.layout != torch.strided or value.dtype not in DTYPE:
+        return f"a tensor of {value.dtype}, {value.layout}"
+    if device is not None and value.device.type != device:
+        return f"a tensor on {value.device}"
+    if any(not isinstance(n, int) for n in (*value.shape, *value.stride())):
+        return f"sizes that are data: {tuple(value.shape)}"
+    return "a tensor that is negated or conjugated where it is read" if value.is_neg() else None
+
+
+class Given(NamedTuple):
+    """A call that gives what it is: a constant of the graph, as an `Extern`."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
+
+    def __str__(self) -> str:
+        return f"constant {type(self.value).__name__}"
 
 
 class NotHandled:
@@ -73,7 +101,9 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
 class Lowering:
     """A program being built."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
+        """Kernels are for tensors of this type of device; without one, for all."""
+        self.device = device
         self.buffers: dict[str, Buffer] = {}
         self.steps: list[Kernel | Extern] = []
         self.inputs: list[str] = []
@@ -126,6 +156,12 @@ class Lowering:
         )
         self.buffers[name] = v
         return v
+
+    def buffer_of(self, name: str, value: Any, strides: Sequence[int], scope: str) -> Buffer:
+        """The memory of a value that is made elsewhere, or what stands for a foreign one."""
+        if foreign(value, self.device):
+            return self.buffer(name, FOREIGN, (), scope=scope)
+        return self.buffer(name, DTYPE[value.dtype], value.shape, strides, scope)
 
     # -- nests ---------------------------------------------------------------------------------
 
@@ -192,20 +228,21 @@ class Lowering:
         many = isinstance(value, (tuple, list))
         results = value if isinstance(value, (tuple, list)) else (value,)
         strict = reads_strides(node.target)
-        strides = [v.stride() if isinstance(v, torch.Tensor) else () for v in results]
+        strides = [() if foreign(v, self.device) else v.stride() for v in results]
         if not strict:
             strides = self._strides_of_call(node) or strides
         outs: list[Buffer | None] = []
         for k, v in enumerate(results):
-            if isinstance(v, torch.Tensor):
-                name = f"{node.name}_{k}" if many else node.name
-                outs.append(self.buffer(name, DTYPE[v.dtype], v.shape, strides[k], scope="extern"))
-            else:
-                outs.append(None)
+            name = f"{node.name}_{k}" if many else node.name
+            outs.append(None if v is None else self.buffer_of(name, v, strides[k], "extern"))
 
-        def ref(n: fx.Node) -> Ref:
+        def ref(n: fx.Node) -> Any:
             b = self.env[n]
-            if not strict or same_strides(b.shape, b.strides, n.meta["val"].stride()):
+            if b is None:
+                return None
+            if isinstance(b, tuple):  # all results of an op, for a call that takes a list
+                return tuple(None if x is None else Ref(x.name) for x in b)
+            if not strict or self._lies_as_traced(n):
                 return Ref(b.name)
             copy = self.buffer(f"{b.name}_strided", b.dtype, b.shape, dense(n.meta["val"]))
             return Ref(self.copy(b, copy).name)
@@ -225,15 +262,16 @@ class Lowering:
         )
         return tuple(outs) if many else outs[0]
 
+    def _lies_as_traced(self, n: fx.Node) -> bool:
+        b = self.env[n]
+        if not isinstance(b, Buffer) or b.dtype == FOREIGN:
+            return True
+        return same_strides(b.shape, b.strides, n.meta["val"].stride())
+
     def _strides_of_call(self, node: fx.Node) -> list[tuple[int, ...]] | None:
         """The strides of an ATen call's results, given its arguments as they lie in our memory;
         None where they lie as traced, or where that cannot be told."""
-        moved = {
-            n: b
-            for n in node.all_input_nodes
-            if isinstance(b := self.env[n], Buffer)
-            and not same_strides(b.shape, b.strides, n.meta["val"].stride())
-        }
+        moved = {n: self.env[n] for n in node.all_input_nodes if not self._lies_as_traced(n)}
         if not moved:
             return None
 
@@ -252,17 +290,22 @@ class Lowering:
             return None
         many = isinstance(result, (tuple, list))
         return [
-            tuple(v.stride()) if isinstance(v, torch.Tensor) else ()
+            () if foreign(v, self.device) else tuple(v.stride())
             for v in (result if many else (result,))
         ]
 
 
-def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) -> Program:
-    """The loop IR of a graph. sources[i] = ("input" | "weight", k) for each placeholder.
+def lower(
+    gm: fx.GraphModule,
+    sources: Sequence[tuple[str, int]] | None = None,
+    device: str | None = None,
+) -> Program:
+    """The loop IR of a graph, for a type of device. sources[i] = ("input" | "weight", k) for each
+    placeholder.
 
-    Errors: a graph with values that are not dense tensors of known dtypes raises `ValueError`.
+    Errors: a graph that calls modules or methods raises `ValueError`.
     """
-    low = Lowering()
+    low = Lowering(device)
     outputs: tuple[str | None, ...] = ()
     placeholders = 0
     for node in gm.graph.nodes:
@@ -270,12 +313,15 @@ def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) 
         if node.op == "placeholder":
             kind = sources[placeholders][0] if sources else "input"
             value = node.meta["val"]
-            b = low.buffer(node.name, DTYPE[value.dtype], value.shape, value.stride(), scope=kind)
+            strides = () if foreign(value, device) else value.stride()
+            b = low.buffer_of(node.name, value, strides, kind)
             low.inputs.append(b.name)
             low.env[node] = b
             placeholders += 1
         elif node.op == "call_function":
             low.env[node] = _apply(low, node)
+        elif node.op == "get_attr":
+            low.env[node] = _constant(low, node, gm)
         elif node.op == "output":
             outputs = _outputs(low, node)
         else:
@@ -283,18 +329,40 @@ def lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None = None) 
     return Program(low.buffers, tuple(low.steps), tuple(low.inputs), outputs)
 
 
+def _constant(low: Lowering, node: Any, gm: fx.GraphModule) -> Buffer:
+    """An attribute of the graph: a tensor, or a graph that a higher-order op runs."""
+    value: Any = gm
+    for name in node.target.split("."):
+        value = getattr(value, name)
+    strides = () if foreign(value, low.device) else value.stride()
+    b = low.buffer_of(node.name, value, strides, "extern")
+    low.steps.append(Extern(node.name, Given(value), (), (), (b.name,), reason="a constant"))
+    return b
+
+
+def _foreign_part(low: Lowering, node: Any) -> str | None:
+    """Why a rule can't take a node: a foreign value among its arguments or results."""
+    for n in node.all_input_nodes:
+        b = low.env[n]
+        if isinstance(b, Buffer) and b.dtype == FOREIGN:
+            return foreign(n.meta.get("val"), low.device) or "a value that only ATen handles"
+    values = node.meta.get("val")
+    for v in values if isinstance(values, (tuple, list)) else (values,):
+        if v is not None and (reason := foreign(v, low.device)):
+            return reason
+    return None
+
+
 def _apply(low: Lowering, node: Any) -> Any:
-    if node.target is operator.getitem:
+    if node.target is operator.getitem and isinstance(low.env[node.args[0]], tuple):
         return low.env[node.args[0]][node.args[1]]
     if not node.users and not node.is_impure():
         return None
     f = RULES.get(node.target)
     if f is None:
         return low.extern(node, "no lowering rule")
-    values = node.meta["val"]
-    for v in values if isinstance(values, (tuple, list)) else (values,):
-        if isinstance(v, torch.Tensor) and (v.dtype not in DTYPE or v.is_sparse):
-            return low.extern(node, f"dtype {v.dtype}")
+    if reason := node.meta.get(LEFT_TO_ATEN) or _foreign_part(low, node):
+        return low.extern(node, reason)
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: low.env[n])
     steps, buffers = len(low.steps), len(low.buffers)
     result = f(low, node, *args, **kwargs)
@@ -319,6 +387,9 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
         b = low.env[n]
         if b is None:
             names.append(None)
+            continue
+        if b.dtype == FOREIGN:
+            names.append(b.name)
             continue
         wanted = strides[k] if strides else tuple(n.meta["val"].stride())
         if wanted is None and (base := _kept(low, b)) is not None:
@@ -352,16 +423,6 @@ def _kept(low: Lowering, b: Buffer) -> Buffer | None:
     if prod(base.shape) > 2 * prod(b.shape):
         return None
     return replace(base, scope="saved") if base.scope == "arena" else base
-
-
-def reads_strides(target: Any) -> bool:
-    """Whether an op's result may depend on how its arguments lie in memory, so that it must get
-    them as they were traced: views, custom ops and higher-order ops, and what says so itself."""
-    if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
-        return True
-    tags = {torch.Tag.needs_exact_strides, torch.Tag.needs_fixed_stride_order}
-    aliases = any(r.alias_info is not None for r in target._schema.returns)
-    return aliases or not tags.isdisjoint(target.tags) or "as_strided" in target.name()
 
 
 def origin(node: fx.Node | None) -> Origin:

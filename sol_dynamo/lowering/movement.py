@@ -168,6 +168,38 @@ def flip(low: Lowering, node: fx.Node, x: Buffer, dims: Sequence[int]) -> Any:
     )
 
 
+@rule(aten.roll.default)
+def roll(
+    low: Lowering, node: fx.Node, x: Buffer, shifts: Sequence[int], dims: Sequence[int] = ()
+) -> Any:
+    """y[..., i] = x[..., (i - shift) mod n]; without dimensions, of all elements in a row."""
+    if not dims:
+        if len(x.shape) != 1:
+            return NotHandled("roll of all dimensions as one")
+        dims = [0]
+    back = [0] * len(x.shape)
+    for s, d in zip(shifts, dims, strict=True):
+        back[d] -= s
+    return low.pointwise(
+        low.output(node),
+        lambda *i: low.load(
+            x,
+            [
+                (k + b % n) % n if n and b % n else k
+                for k, b, n in zip(i, back, x.shape, strict=True)
+            ],
+        ),
+    )
+
+
+@rule(aten.copy.default)
+def copy(
+    low: Lowering, node: fx.Node, over: Buffer, source: Buffer, non_blocking: bool = False
+) -> Any:
+    """What is written over a tensor, in its shape and dtype."""
+    return low.pointwise(low.output(node), lambda *i: low.broadcast(source, i))
+
+
 @rule(aten.lift_fresh_copy.default)
 def lift(low: Lowering, node: fx.Node, x: Buffer) -> Any:
     return low.copy(x, low.output(node))

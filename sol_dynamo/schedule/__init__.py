@@ -23,7 +23,7 @@ Step = Callable[[Program, Caps, Walk], Program]
 STEPS: tuple[tuple[str, Step], ...] = (
     # before fusion: copies must still be kernels
     ("place_slices", lambda p, caps, walk: place_slices(p)),
-    ("fuse", lambda p, caps, walk: fuse(p)),
+    ("fuse", lambda p, caps, walk: fuse(p, caps)),
     # before tiling: it sets the extents that tiles are made for
     ("depth_first", lambda p, caps, walk: depth_first(p, caps)),
     ("tile", tile),

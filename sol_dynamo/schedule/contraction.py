@@ -29,7 +29,7 @@ from ..ir import (
 )
 from ..target import Caps
 from .nests import expr_symbols, map_leaves, product_factors
-from .plan import MAX_UNITS, UNIT_FLOPS, Plan, even, lanes, vector_axis
+from .plan import Plan, even, lanes, vector_axis
 
 LONG_SUM = 256  # terms from which a contraction sums in parts: eager's kernels do so too
 PART = 128
@@ -194,7 +194,7 @@ def blocking(plan: Plan, r: Roles, nest: Loops) -> Blocking:
 
     blocks, weight_bytes = -(-n // block), depth * n * size
     work = 2 * depth * n * prod(a.extent for a in (*r.m, *r.batch))
-    units = max(1, min(MAX_UNITS, work // UNIT_FLOPS))
+    units = max(1, min(caps.units, work // caps.unit_flops))
     rows = r.m[-2].extent if len(r.m) > 1 else -(-columns // points)
     per = max(1, -(-units // prod(a.extent for a in r.outer)))  # units wanted of each outer point
     heavy = weight_bytes > caps.l2 // 2

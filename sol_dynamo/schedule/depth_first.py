@@ -22,7 +22,7 @@ MIN_INTENSITY = 8  # flops for each weight byte: below it the weights' traffic w
 
 def depth_first(program: Program, caps: Caps) -> Program:
     """Cut the batch axis of runs of kernels to one image; needs two images for every core."""
-    runs = _runs(program, caps)
+    runs = _runs(program, caps) if caps.images_first else []
     if not runs:
         return program
     run_of = {p: run for run, (first, last, _) in enumerate(runs) for p in range(first, last)}

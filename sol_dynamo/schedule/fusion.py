@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir import Extern, Kernel, Program, loads, read, written
+from ..target import Caps
 from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
@@ -17,7 +18,7 @@ from .reductions import merge_siblings, split_reductions
 SWEEPS = 4  # two readers may have become one: a * sigmoid(a)
 
 
-def fuse(program: Program) -> Program:
+def fuse(program: Program, caps: Caps) -> Program:
     """One nest a kernel ==> as many as belong together."""
     for k in program.kernels:
         if isinstance(k, Kernel) and len(k.body) != 1:
@@ -29,7 +30,7 @@ def fuse(program: Program) -> Program:
         program = inline(program)
         if len(program.kernels) == before:
             break
-    program = split_reductions(merge_siblings(program))
+    program = split_reductions(merge_siblings(program), caps)
     program = group(program)
     return drop_unused(program)
 

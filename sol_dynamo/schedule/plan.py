@@ -12,9 +12,6 @@ from ..affine import Index
 from ..ir import DTYPES, Axis, Buffer, Kernel, Load, Loops, expressions, walk
 from ..target import Caps
 
-MAX_UNITS = 32  # units of a kernel: enough to balance threads, few enough to stay in cache
-UNIT_FLOPS = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
-
 
 @dataclass
 class Plan:

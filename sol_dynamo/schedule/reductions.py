@@ -29,12 +29,11 @@ from ..ir import (
     read,
     written,
 )
+from ..target import Caps
 from .inline import merge_origins
 from .nests import bytes_read, dimensions, is_contraction, scans, substitute
 
 POINTS = 1 << 18  # below it, a sweep is too short to cut
-PART_BYTES = 1 << 17  # of memory read for one part: half of a small L2
-ROWS = 16  # results that already are as many independent rows
 PARTIAL = 8  # partial results take at most this share of the memory that is read
 MONOIDS = ("sum", "prod", "max", "min", "any", "all")
 
@@ -104,16 +103,16 @@ def _merged(a: Kernel, b: Kernel) -> Kernel:
     return replace(a, body=(nest,), origin=merge_origins(a.origin, b.origin))
 
 
-def split_reductions(program: Program) -> Program:
+def split_reductions(program: Program, caps: Caps) -> Program:
     """Cut long sweeps into parts with results of their own, which a second nest combines."""
     buffers = dict(program.buffers)
     kernels: list[Kernel | Extern] = []
     for k in program.kernels:
-        kernels += [k] if isinstance(k, Extern) else _split(program, buffers, k)
+        kernels += [k] if isinstance(k, Extern) else _split(buffers, k, caps)
     return replace(program, buffers=buffers, kernels=tuple(kernels))
 
 
-def _split(program: Program, buffers: dict[str, Buffer], k: Kernel) -> list[Kernel]:
+def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     (nest,) = k.body
     points = prod(a.extent for a in nest.axes)
     if points < POINTS or not _is_plain(k):
@@ -123,9 +122,9 @@ def _split(program: Program, buffers: dict[str, Buffer], k: Kernel) -> list[Kern
     results = prod(a.extent for a in nest.axes if a.kind == "parallel")
     address = out.address(nest.stores[0].index)
     beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
-    if results // max([1, *beside]) >= ROWS:
+    if results // max([1, *beside]) >= caps.rows:
         return [k]
-    nest, moved, parts = _cut(nest, size)
+    nest, moved, parts = _cut(nest, size, caps.part_bytes)
     bytes_of_one = max(DTYPES[s.reduce.acc_dtype][0] for s in nest.stores if s.reduce)
     if parts < 2 or parts * results * bytes_of_one * len(nest.stores) * PARTIAL > size:
         return [k]
@@ -153,20 +152,20 @@ def _split(program: Program, buffers: dict[str, Buffer], k: Kernel) -> list[Kern
     return [first, *second]
 
 
-def _cut(nest: Loops, size: int) -> tuple[Loops, list[Axis], int]:
-    """The nest with its outer reduce axes parallel, as many as make parts of at most PART_BYTES;
+def _cut(nest: Loops, size: int, most_bytes: int) -> tuple[Loops, list[Axis], int]:
+    """The nest with its outer reduce axes parallel, as many as make parts of at most `most_bytes`;
     those axes, and the number of parts."""
     moved: list[Axis] = []
     left = [a for a in nest.axes if a.kind == "reduce"]
     part = size
-    while len(left) > 1 and part > PART_BYTES:
+    while len(left) > 1 and part > most_bytes:
         axis = replace(left.pop(0), kind="parallel")
         part //= max(axis.extent, 1)
         moved.append(axis)
     axes = [next((m for m in moved if m.symbol == a.symbol), a) for a in nest.axes]
-    if part > PART_BYTES and left:
+    if part > most_bytes and left:
         last = left[0]
-        most = max(last.extent * PART_BYTES // part, 1)
+        most = max(last.extent * most_bytes // part, 1)
         piece = max(d for d in range(1, most + 1) if last.extent % d == 0)
         if piece * 4 > most and piece < last.extent:
             outer = Axis(f"{last.symbol}_part", last.extent // piece)

@@ -10,14 +10,26 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from ..ir import Extern, Kernel, Load, Loops, Op, Program, Schedule, expressions, loads, walk
+from ..ir import (
+    Extern,
+    Kernel,
+    Load,
+    Loops,
+    Op,
+    Program,
+    Schedule,
+    blamed,
+    expressions,
+    loads,
+    walk,
+)
 from ..target import Caps
 from .contraction import schedule_contraction
 from .nests import is_contraction
 from .normal_form import normalize
-from .plan import MAX_UNITS, UNIT_FLOPS, Plan, Walk, even, lanes, scan_axis, vector_axis
+from .plan import Plan, Walk, even, lanes, scan_axis, vector_axis
 
-UNROLLED_TAPS = 25  # windows up to 5x5 are written out
+UNROLLED_TAPS = 9  # windows up to 3x3 are written out, of larger ones the rows
 POINTS = 1 << 14  # points of a pointwise unit
 
 
@@ -32,8 +44,9 @@ def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
     for k in program.kernels:
         if isinstance(k, Kernel):
             plan = Plan(k, buffers, packs, caps, copies, packed)
-            normalize(plan)
-            walk(plan)
+            with blamed(k):
+                normalize(plan)
+                walk(plan)
             k = plan.kernel
         kernels.append(k)
     for n, copy in enumerate(copies):
@@ -76,7 +89,7 @@ def schedule_pointwise(plan: Plan) -> None:
     """Units of some points; vectors along the output's contiguous axis."""
     (nest,) = plan.kernel.body
     v = vector_axis(plan, nest)
-    order, tiles, parallel = _outer_loops(nest, v, POINTS)
+    order, tiles, parallel = _outer_loops(nest, v, POINTS, plan.caps)
     if v is None:
         plan.kernel = replace(plan.kernel, schedules=(Schedule(tuple(order), tiles, parallel),))
         return
@@ -99,7 +112,7 @@ def schedule_scan(plan: Plan) -> None:
     side = Loops(tuple(a for a in nest.axes if a.kind == "parallel"), nest.stores)
     v = vector_axis(plan, side)
     depth = max(prod(a.extent for a in nest.axes if a.kind != "parallel"), 1)
-    order, tiles, parallel = _outer_loops(side, v, max(POINTS // depth, 1))
+    order, tiles, parallel = _outer_loops(side, v, max(POINTS // depth, 1), plan.caps)
     inside = [f"{scan.symbol}.0", *(f"{a.symbol}.0" for a in nest.reduce_axes)]
     vector: tuple[str, int] | None = None
     unroll = frozenset[str]()
@@ -119,12 +132,14 @@ def _light(nest: Loops) -> bool:
     return sum(isinstance(e, Op) for e in walk(*expressions(nest))) <= 16
 
 
-def _outer_loops(nest: Loops, vector: str | None, points: int) -> tuple[list[str], dict, int]:
-    """Loops outside the vector axis, cut into at most MAX_UNITS units of at least `points`."""
+def _outer_loops(
+    nest: Loops, vector: str | None, points: int, caps: Caps
+) -> tuple[list[str], dict, int]:
+    """Loops outside the vector axis, cut into at most `caps.units` units of at least `points`."""
     axes = [a for a in nest.axes if a.symbol != vector]
     inner = nest.axis(vector).extent if vector else 1
     total = prod(a.extent for a in axes) * inner
-    units = max(1, min(MAX_UNITS, total // points))
+    units = max(1, min(caps.units, total // points))
     order: list[str] = []
     tiles: dict[str, tuple[int, ...]] = {}
     parallel = 0
@@ -154,7 +169,7 @@ def _outer_loops(nest: Loops, vector: str | None, points: int) -> tuple[list[str
 
 def schedule_window(plan: Plan) -> None:
     """Depthwise convolutions, pooling, sums over outer axes: vectors along the channels, a register
-    tile of neighbouring pixels, small windows written out."""
+    tile of neighbouring pixels, small windows (of large ones: their rows) written out."""
     reduction, root = plan.kernel.body
     v = vector_axis(plan, root)
     assert v is not None
@@ -162,20 +177,22 @@ def schedule_window(plan: Plan) -> None:
     taps = prod(a.extent for a in reduction.reduce_axes)
     spatial = [a for a in root.axes if a.symbol != v]
     masks = {s for e in loads(reduction) for m in e.mask for s in m.symbols}
-    small = taps <= UNROLLED_TAPS
+    written = _written_out(reduction)
     overlap = _shared_axes(reduction, [a.symbol for a in spatial])
     tiles: dict[str, tuple[int, ...]] = {}
     order: list[str] = []
     unroll: set[str] = set()
     peel: set[str] = set()
     inner: list[str] = []
-    column = spatial[-1] if spatial and (spatial[-1].symbol in overlap and small) else None
+    column = spatial[-1] if spatial and (spatial[-1].symbol in overlap and written) else None
     row = spatial[-2] if column and len(spatial) > 1 and spatial[-2].symbol in overlap else None
     if column:
         stride = overlap[column.symbol]
         tc = 4 if column.extent >= 56 or column.extent % 7 else 7
         if stride > 1 or taps > 9:
             tc = min(tc, 4) if column.extent % 7 else 7
+        if stride == 1 and taps > 9:
+            tc = plan.caps.max_accumulators // 2
         tiles[column.symbol] = (even(column.extent, tc),)
         unroll.add(f"{column.symbol}.1")
         inner.append(f"{column.symbol}.1")
@@ -186,7 +203,7 @@ def schedule_window(plan: Plan) -> None:
             unroll.add(f"{row.symbol}.1")
             inner.insert(0, f"{row.symbol}.1")
     work = prod(a.extent for a in root.axes) * taps
-    units = max(1, min(MAX_UNITS, work // (UNIT_FLOPS // 16)))
+    units = max(1, min(plan.caps.units, work // (plan.caps.unit_flops // 16)))
     parallel, fixed = 0, {column.symbol} if column else set()
     for a in spatial:
         if a.symbol in fixed:
@@ -218,7 +235,7 @@ def schedule_window(plan: Plan) -> None:
     body = [f"{x.rsplit('.', 1)[0]}.0" for x in (*inner, point) if x.rsplit(".", 1)[0] in names]
     first = Schedule(
         (*reduce_loops, *body),
-        unroll=frozenset((*body, *(reduce_loops if small else ()))),
+        unroll=frozenset((*body, *written)),
         vector=(f"{v}.0", width),
         at=(root.name, loop),
     )
@@ -232,6 +249,18 @@ def schedule_window(plan: Plan) -> None:
         outline=host if column and host and order.index(host) >= parallel else None,
     )
     plan.kernel = replace(plan.kernel, schedules=(first, second))
+
+
+def _written_out(reduction: Loops) -> list[str]:
+    """The reduce loops, innermost ones first to be chosen, that are few enough steps to unroll."""
+    written: list[str] = []
+    steps = 1
+    for a in reversed(reduction.reduce_axes):
+        steps *= a.extent
+        if steps > UNROLLED_TAPS:
+            break
+        written.append(f"{a.symbol}.0")
+    return written
 
 
 def _shared_axes(nest: Loops, axes: list[str]) -> dict[str, int]:
@@ -256,7 +285,9 @@ def schedule_rows(plan: Plan) -> None:
     schedules = []
     row_points = max(prod(a.extent for a in n.axes if a.symbol not in shared) for n in body)
     frame = Loops(tuple(rows), root.stores)
-    order, tiles, parallel = _outer_loops(frame, None, max(1, POINTS // 4 // max(row_points, 1)))
+    order, tiles, parallel = _outer_loops(
+        frame, None, max(1, POINTS // 4 // max(row_points, 1)), plan.caps
+    )
     if not rows:
         order, tiles, parallel = [], {}, 0
     host = order[-1] if order else None

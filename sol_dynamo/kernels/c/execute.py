@@ -16,10 +16,9 @@ from weakref import WeakSet, ref
 
 import torch
 
-from ...compat import storage_users, with_memory
-from ...ir import DTYPES, Buffer, Extern, Kernel, Load, Loops, Program, Ref, read, walk, written
+from ...ir import DTYPES, Extern, Kernel, Load, Program, read, walk, written
 from ...lowering.graph import TORCH_DTYPE
-from ...schedule.memory import nbytes
+from ..host import Blocks, call, packed, runs
 from .program import addresses, indirect_sites
 
 _forked = False
@@ -57,40 +56,7 @@ class IndirectIndexError(IndexError, RuntimeError):
     """Eager raises the one or the other for an index out of range, depending on the op."""
 
 
-class Blocks:
-    """Memory for what a call returns as saved, used again as soon as nobody holds any of it.
-
-    Fresh memory costs a page fault for every 4 KiB, which is more than writing it.
-    """
-
-    def __init__(self, buffers: list[Buffer]):
-        self._places: list[tuple[str, int, Buffer, torch.dtype]] = []
-        self._size = 0
-        for b in buffers:
-            dtype = TORCH_DTYPE[b.dtype]
-            self._places.append((b.name, self._size // dtype.itemsize, b, dtype))
-            self._size += -(-nbytes(b) // 64) * 64
-        self._known: list[tuple[torch.UntypedStorage, int]] = []  # with the users that it has free
-
-    def take(self) -> list[tuple[str, torch.Tensor]]:
-        """A tensor for each buffer; no two calls may run this at once."""
-        if not self._places:
-            return []
-        free = [s for s, users in self._known if storage_users(s) == users]
-        if free:
-            storage = free[0]
-            gone = {id(s) for s in free[1:]}
-            self._known = [k for k in self._known if id(k[0]) not in gone]
-        else:
-            storage = torch.empty(self._size, dtype=torch.uint8, device="cpu").untyped_storage()
-            self._known.append((storage, storage_users(storage)))
-        return [
-            (name, torch.empty(0, dtype=d, device="cpu").set_(storage, at, b.shape, b.strides))
-            for name, at, b, d in self._places
-        ]
-
-
-class Prepared(list[torch.Tensor]):
+class Prepared(list[Any]):
     """A list that can be referred to weakly."""
 
 
@@ -133,28 +99,32 @@ class NativeExecutable:
         self._input_slots = [
             (self._slots[n], i) for i, n in enumerate(self._inputs) if n in touched
         ]
-        self._weight_slots = [self._slots[n] for n in (*self._raw, *self._packed)]
+        self._weight_slots = [
+            (self._slots[n], i)
+            for i, n in enumerate((*self._raw, *self._packed))
+            if n in self._slots
+        ]
         own = {n: b for n, b in buffers.items() if b.scope == "output" and b.base is None}
         self._made = [
             (n, self._slots[n], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for n, b in own.items()
         ]
         saved = [b for b in buffers.values() if b.scope == "saved" and b.base is None]
-        self._blocks = Blocks(saved)
+        self._blocks = Blocks(saved, "cpu")
         made = [n for n, *_ in self._made] + [b.name for b in saved]
         self._written = made
         self._results = [
             None if o is None else (made.index(o) if o in made else o) for o in program.outputs
         ]
         self._named = any(isinstance(r, str) for r in self._results)
-        self._plan = _runs(program)
+        self._plan = runs(program)
         self.forget_frames()
         _all.add(self)
         self.times: ctypes.Array | None = None  # set it to have the steps timed
 
-    def prepare(self, weights: list[torch.Tensor]) -> list[torch.Tensor]:
+    def prepare(self, weights: list[Any]) -> list[Any]:
         """The weights as they are, then the packed ones."""
         values = dict(zip(self._raw, weights, strict=True))
-        packs = [_packed(self.program, p, values) for p in self.program.packs]
+        packs = [packed(self.program, p, values) for p in self.program.packs]
         return Prepared((*weights, *packs))
 
     def forget_frames(self) -> None:
@@ -178,13 +148,13 @@ class NativeExecutable:
         )
         return Frame(pointers, threads, arena, scratch, state)
 
-    def __call__(self, inputs: list[torch.Tensor], weights: list[torch.Tensor]) -> list[Any]:
+    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
         threads = 1 if _forked or self._parallel is None else torch.get_num_threads()
         frame = self._frame(threads)
         pointers = frame.pointers
         if frame.weights() is not weights:
-            for slot, w in zip(self._weight_slots, weights, strict=True):
-                pointers[slot] = w.data_ptr()
+            for slot, i in self._weight_slots:
+                pointers[slot] = weights[i].data_ptr()
             frame.weights = ref(weights)
         for slot, i in self._input_slots:
             pointers[slot] = inputs[i].data_ptr()
@@ -198,7 +168,7 @@ class NativeExecutable:
         for name, y in saved:
             pointers[self._slots[name]] = y.data_ptr()
             outputs.append(y)
-        values: dict[str, torch.Tensor] = {}
+        values: dict[str, Any] = {}
         if self._named or len(self._plan) > 1 or isinstance(self._plan[0], Extern):
             values = dict(zip(self._inputs, inputs, strict=True))
             values |= zip((*self._raw, *self._packed), weights, strict=True)
@@ -237,31 +207,17 @@ class NativeExecutable:
 
     # -- ATen calls in the middle ----------------------------------------------------------------
 
-    def _call(self, step: Extern, frame: Frame, values: dict[str, torch.Tensor]) -> None:
+    def _call(self, step: Extern, frame: Frame, values: dict[str, Any]) -> None:
         given = {b: self._tensor(b, frame, values) for b in read(step)}
-        args = [_filled(a, given) for a in step.args]
-        kwargs = {k: _filled(v, given) for k, v in step.kwargs}
-        result = step.op(*args, **kwargs)
-        results = result if isinstance(result, (tuple, list)) else (result,)
-        shared = {a.untyped_storage().data_ptr() for a in given.values() if a is not None}
-        for name, t in zip(step.outs, results, strict=False):
-            if not name:
-                continue
-            b, t = self.program.buffers[name], with_memory(t)
-            if t.untyped_storage().data_ptr() in shared or _lies_otherwise(t, b):
-                t = t.new_empty_strided(b.shape, b.strides).copy_(t)
-            elif tuple(t.stride()) != tuple(b.strides):  # in dimensions of size 1
-                place = t.untyped_storage(), t.storage_offset()
-                t = t.new_empty(0).set_(*place, b.shape, b.strides)
+        for name, t in call(self.program, step, given, frame.arena).items():
             values[name] = t
             if name in self._slots:
                 frame.pointers[self._slots[name]] = t.data_ptr()
 
-    def _tensor(self, name: str, frame: Frame, values: dict[str, torch.Tensor]) -> torch.Tensor:
-        """A buffer as a tensor over its memory."""
+    def _tensor(self, name: str, frame: Frame, values: dict[str, Any]) -> Any:
+        """A buffer as a tensor over its memory, or the foreign value that it stands for."""
         b = self.program.buffers[name]
         base = self.program.base(name)
-        dtype = TORCH_DTYPE[b.dtype]
         if base.name in values:
             t = values[base.name]
             if b.base is None:
@@ -269,66 +225,11 @@ class NativeExecutable:
             return t.as_strided(b.shape, b.strides, t.storage_offset() + b.offset)
         start = self.program.arena[base.name] + (aligned(frame.arena) - frame.arena.data_ptr())
         size = DTYPES[b.dtype][0]
-        memory = frame.arena[start : start + (len(frame.arena) - start) // size * size].view(dtype)
+        memory = frame.arena[start : start + (len(frame.arena) - start) // size * size]
+        memory = memory.view(TORCH_DTYPE[b.dtype])
         return memory.as_strided(b.shape, b.strides, memory.storage_offset() + b.offset)
-
-
-def _lies_otherwise(t: torch.Tensor, b: Buffer) -> bool:
-    """Whether a tensor's elements are not where a buffer's would be."""
-    strides = zip(t.shape, t.stride(), b.strides, strict=True)
-    return t.numel() > 0 and any(n != 1 and s != u for n, s, u in strides)
-
-
-def _filled(a: Any, given: dict[str, torch.Tensor]) -> Any:
-    """An argument with tensors in place of buffers. (A function in `_call` that calls itself would
-    be a cycle, and keep all tensors of a call until the next garbage collection.)"""
-    if isinstance(a, Ref):
-        return given[a.buffer]
-    return type(a)(_filled(x, given) for x in a) if isinstance(a, (tuple, list)) else a
 
 
 def aligned(t: torch.Tensor) -> int:
     """The first address of a byte tensor on a cache line."""
     return (t.data_ptr() + 63) & ~63
-
-
-def _runs(program: Program) -> list:
-    """(first step, last step) of each native run, and the externs between them."""
-    bands = {d.first: d for d in program.depth_first}
-    plan: list = []
-    native = kernel = 0
-    start = 0
-    while kernel < len(program.kernels):
-        k = program.kernels[kernel]
-        if isinstance(k, Extern):
-            if native > start:
-                plan.append((start, native))
-            plan.append(k)
-            start = native
-            kernel += 1
-            continue
-        band = bands.get(kernel)
-        kernel = band.last if band else kernel + 1
-        native += 1
-    if native > start or not plan:
-        plan.append((start, native))
-    return plan
-
-
-def _packed(program: Program, pack: Loops, values: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Evaluate a weight-only copy: an affine load is a strided view of the weight's memory."""
-    store = pack.stores[0]
-    load = store.values[0]
-    assert isinstance(load, Load), store
-    source: Buffer = program.buffers[load.buffer]
-    base = program.base(load.buffer)
-    address = source.address(load.index)
-    sizes = [a.extent for a in pack.axes]
-    steps = [address.coefficient(a.symbol) for a in pack.axes]
-    w = values[base.name].detach()
-    have = 1 + sum((n - 1) * s for n, s in zip(base.shape, base.strides, strict=True))
-    need = address.const + 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
-    flat = w.as_strided((have,), (1,), w.storage_offset())
-    if need > have:  # the padded end of the last block: any value, no lane of it is stored
-        flat = torch.cat([flat, flat.new_zeros(need - have)])
-    return flat.as_strided(sizes, steps, flat.storage_offset() + address.const).contiguous()

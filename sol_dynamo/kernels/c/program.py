@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...ir import Bind, Kernel, Program
+from ...ir import FOREIGN, Bind, Kernel, Program, blamed
 from .addresses import page_name, storage
 from .nest import Code, emit_kernel
 from .scope import identifier
@@ -62,7 +62,8 @@ def emit_program(program: Program) -> Layout:
     texts: dict[str, str] = {}
     for k, kernel in enumerate(kernels):
         name = f"k{k}_{identifier(kernel.name)}"
-        code = emit_kernel(kernel, program, name, memory, sites)
+        with blamed(kernel):
+            code = emit_kernel(kernel, program, name, memory, sites)
         codes.append(code)
         for name, text in code.tiles.items():
             texts.setdefault(name, text)
@@ -99,7 +100,7 @@ def addresses(program: Program) -> tuple[dict[str, str], dict[str, int]]:
     memory: dict[str, str] = {}
     slots: dict[str, int] = {}
     for b in program.buffers.values():
-        if b.base is not None or b.scope == "local":
+        if b.base is not None or b.scope == "local" or b.dtype == FOREIGN:
             continue
         moved = program.chunked.get(b.name, 0)
         step = f" + c->chunk * {moved}L" if moved else ""

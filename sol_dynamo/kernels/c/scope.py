@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ...affine import FloorDiv, Index, Range
-from .values import LANE, EmitError
+from .values import LANE
 
 
 @dataclass
@@ -105,10 +105,12 @@ class Scope:
                 if self.outlining and atom not in self.function.inside:
                     text = self._argument(Index.of(atom))
             else:
-                op = "/" if isinstance(atom, FloorDiv) else "%"
-                if atom.numerator.bounds(self.ranges)[0] < 0:
-                    raise EmitError(f"division of what may be negative: {atom}")
-                text = f"(({self.integer(atom.numerator)}) {op} {atom.divisor})"
+                whole, d = isinstance(atom, FloorDiv), atom.divisor
+                # C rounds towards zero: a negative numerator is moved up by multiples of d
+                up = max(0, -(atom.numerator.bounds(self.ranges)[0] // d))
+                text = f"(({self.integer(atom.numerator + up * d)}) {'/' if whole else '%'} {d})"
+                if whole and up:
+                    text = f"({text} - {up})"
             parts.append(text if c == 1 else f"{text} * {c}")
         if index.const or not parts:
             parts.append(str(index.const))

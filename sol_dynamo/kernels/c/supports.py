@@ -10,11 +10,13 @@ from typing import Any
 from ...affine import FloorDiv, Index, Mod
 from ...ir import (
     DTYPES,
+    FOREIGN,
     MONOIDS,
     OPS,
     Const,
     Iota,
     Kernel,
+    KernelError,
     Load,
     Loops,
     Op,
@@ -34,14 +36,17 @@ FLOAT_MONOIDS = ("welford", "softmax", "attention")
 def check_supported(program: Program) -> None:
     """Raise `EmitError` for the first thing in a program that would not become right C."""
     for text, where in _refused(program):
-        raise EmitError(f"{text}\n{show(where)}" if where is not None else text)
+        error = EmitError(f"{text}\n{show(where)}" if where is not None else text)
+        if isinstance(where, Kernel):
+            raise KernelError(where, error) from error
+        raise error
 
 
 def _refused(p: Program) -> Iterator[tuple[str, Any]]:
     if p.symbols:
         yield f"symbolic sizes ({', '.join(p.symbols)}) are not emitted", None
     for b in p.buffers.values():
-        if b.dtype not in DTYPES:
+        if b.dtype not in (*DTYPES, FOREIGN):
             yield f"dtype {b.dtype} of {b.name}", b
         if not all(isinstance(n, int) for n in (*b.shape, *b.strides, b.offset)):
             yield f"{b.name} has symbolic sizes", b

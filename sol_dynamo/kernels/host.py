@@ -1,0 +1,156 @@
+"""What the executables of all targets share: ATen calls between native runs, weights packed once,
+and memory for what is saved for backward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..compat import storage_users, with_memory
+from ..ir import FOREIGN, Buffer, Extern, Load, Loops, Program, filled
+from ..lowering.graph import TORCH_DTYPE
+from ..schedule.memory import nbytes
+
+
+def runs(program: Program) -> list:
+    """(first step, last step) of each native run, and the externs between them."""
+    bands = {d.first: d for d in program.depth_first}
+    plan: list = []
+    native = kernel = 0
+    start = 0
+    while kernel < len(program.kernels):
+        k = program.kernels[kernel]
+        if isinstance(k, Extern):
+            if native > start:
+                plan.append((start, native))
+            plan.append(k)
+            start = native
+            kernel += 1
+            continue
+        band = bands.get(kernel)
+        kernel = band.last if band else kernel + 1
+        native += 1
+    if native > start or not plan:
+        plan.append((start, native))
+    return plan
+
+
+# -- ATen calls ----------------------------------------------------------------------------------
+
+
+def call(
+    program: Program, step: Extern, given: Mapping[str, Any], reused: torch.Tensor
+) -> dict[str, Any]:
+    """Run an extern on values by buffer name; gives its results by buffer name.
+
+    They lie as the program says, in memory of their own: a copy where ATen gave a view. A foreign
+    value may view others, but not `reused`, the memory of the call, which later kernels write.
+    """
+    args, kwargs = filled((step.args, dict(step.kwargs)), given.__getitem__)
+    result = step.op(*args, **kwargs)
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    taken = {p for a in given.values() for p in _storages(a)}
+    made: dict[str, Any] = {}
+    for name, value in zip(step.outs, results, strict=False):
+        if not name:
+            continue
+        b = program.buffers[name]
+        if b.dtype == FOREIGN:
+            made[name] = _kept(value, reused)
+        else:
+            made[name] = _placed(with_memory(value), b, taken)
+    return made
+
+
+def _storages(value: Any) -> tuple[int, ...]:
+    """Addresses of the memory that a value lies in."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        return ()
+    return (value.untyped_storage().data_ptr(),)
+
+
+def _kept(value: Any, reused: torch.Tensor) -> Any:
+    """A foreign value that outlives what `reused` holds now."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    own = value.layout == torch.strided and set(_storages(value)).isdisjoint(_storages(reused))
+    return value if own else value.clone()
+
+
+def _placed(t: torch.Tensor, b: Buffer, taken: set[int]) -> torch.Tensor:
+    """A tensor that lies as a buffer says, in memory that is none of those taken."""
+    if not taken.isdisjoint(_storages(t)) or _lies_otherwise(t, b):
+        return t.new_empty_strided(b.shape, b.strides).copy_(t)
+    if tuple(t.stride()) != tuple(b.strides):  # in dimensions of size 1
+        place = t.untyped_storage(), t.storage_offset()
+        return t.new_empty(0).set_(*place, b.shape, b.strides)
+    return t
+
+
+def _lies_otherwise(t: torch.Tensor, b: Buffer) -> bool:
+    """Whether a tensor's elements are not where a buffer's would be."""
+    strides = zip(t.shape, t.stride(), b.strides, strict=True)
+    return t.numel() > 0 and any(n != 1 and s != u for n, s, u in strides)
+
+
+# -- weights and saved activations ---------------------------------------------------------------
+
+
+def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Evaluate a weight-only copy: an affine load is a strided view of the weight's memory."""
+    store = pack.stores[0]
+    load = store.values[0]
+    assert isinstance(load, Load), store
+    source: Buffer = program.buffers[load.buffer]
+    base = program.base(load.buffer)
+    address = source.address(load.index)
+    sizes = [a.extent for a in pack.axes]
+    steps = [address.coefficient(a.symbol) for a in pack.axes]
+    w = values[base.name].detach()
+    have = 1 + sum((n - 1) * s for n, s in zip(base.shape, base.strides, strict=True))
+    need = address.const + 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
+    flat = w.as_strided((have,), (1,), w.storage_offset())
+    if need > have:  # the padded end of the last block: any value, no lane of it is stored
+        flat = torch.cat([flat, flat.new_zeros(need - have)])
+    return flat.as_strided(sizes, steps, flat.storage_offset() + address.const).contiguous()
+
+
+class Blocks:
+    """Memory for what a call returns as saved, used again as soon as nobody holds any of it.
+
+    Fresh memory costs a page fault for every 4 KiB, which is more than writing it.
+    """
+
+    def __init__(self, buffers: list[Buffer], device: str):
+        self._device = device
+        self._places: list[tuple[str, int, Buffer, torch.dtype]] = []
+        self._size = 0
+        for b in buffers:
+            dtype = TORCH_DTYPE[b.dtype]
+            self._places.append((b.name, self._size // dtype.itemsize, b, dtype))
+            self._size += -(-nbytes(b) // 64) * 64
+        self._known: list[tuple[torch.UntypedStorage, int]] = []  # with the users that it has free
+
+    def take(self) -> list[tuple[str, torch.Tensor]]:
+        """A tensor for each buffer; no two calls may run this at once."""
+        if not self._places:
+            return []
+        free = [s for s, users in self._known if storage_users(s) == users]
+        if free:
+            storage = free[0]
+            gone = {id(s) for s in free[1:]}
+            self._known = [k for k in self._known if id(k[0]) not in gone]
+        else:
+            storage = torch.empty(
+                self._size, dtype=torch.uint8, device=self._device
+            ).untyped_storage()
+            self._known.append((storage, storage_users(storage)))
+        return [
+            (
+                name,
+                torch.empty(0, dtype=d, device=self._device).set_(storage, at, b.shape, b.strides),
+            )
+            for name, at, b, d in self._places
+        ]
