@@ -23,7 +23,8 @@ class Caps:
     fma_pipes: int = 2
     load_ports: int = 2
     fmas_in_flight: int = 8  # independent FMAs that keep the pipes busy
-    max_accumulators: int = 28  # accumulators that fit beside operands without spilling
+    vector_registers: int = 32
+    max_accumulators: int = 28  # as many saturate the pipes; more gain nothing
     l1_way: int = 4 << 10  # addresses this far apart fall on the same set,
     l1_ways: int = 8  # which holds so many lines
     l2: int = 1 << 20

@@ -62,7 +62,7 @@ SCHEDULES = pytest.mark.parametrize(
 ULPS = 8  # sums associate differently, and so do the rescalings of online softmax
 SIZES = (1, 2, 3, 5, 7, 8, 9, 13, 16, 17, 24, 33)
 # an AVX2 machine that never changes, so that the text does not depend on the one at hand
-FAKE = Caps("cpu", vector_bytes=32, max_accumulators=12, cores=4)
+FAKE = Caps("cpu", vector_bytes=32, vector_registers=16, max_accumulators=12, cores=4)
 
 
 @EACH

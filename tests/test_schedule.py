@@ -29,7 +29,7 @@ from sol_dynamo.schedule.tiling import tile
 from sol_dynamo.spec import check
 from sol_dynamo.target import Caps, get_target
 
-CAPS = Caps("cpu", vector_bytes=32, max_accumulators=12, cores=2)
+CAPS = Caps("cpu", vector_bytes=32, vector_registers=16, max_accumulators=12, cores=2)
 
 
 def randn(*shape: int) -> torch.Tensor:
@@ -180,6 +180,7 @@ def test_tile_size(n, m):
         width = caps.vector_bytes // 4
         vectors, points = tile_size(n, m, width, caps, m, 8)
         assert 1 <= points <= m and vectors * points <= caps.max_accumulators
+        assert vectors * points + vectors + 1 <= caps.vector_registers
         assert vectors == 1 or (vectors - 1) * width < n
         assert tile_size(n, m, width, caps, min(m, 3), 1) <= (1, 3)
 

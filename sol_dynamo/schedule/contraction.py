@@ -154,13 +154,15 @@ def tile_size(n: int, m: int, width: int, caps: Caps, points: int, vectors: int)
     most so many points and vectors.
 
     A step of k issues vectors * points FMAs on the FMA pipes, and vectors + points loads on the
-    load ports; the pipes' latency must be covered. Ties go to the larger tile, which loads less.
+    load ports; the pipes' latency must be covered, and a point's value and the vectors that it
+    multiplies have registers, too. Ties go to the larger tile, which loads less.
     """
     best, choice = None, (1, 1)
     for nv in (1, 2, 3, 4, 6, 8):
         if nv > 1 and ((nv - 1) * width >= n or nv > vectors):
             continue
-        for count in range(1, min(m, caps.max_accumulators // nv, points) + 1):
+        fit = min(caps.max_accumulators, caps.vector_registers - nv - 1) // nv
+        for count in range(1, min(m, fit, points) + 1):
             if even(m, count) != count:
                 continue
             cost = 0.0

@@ -9,7 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...affine import Index
-from ...ir import Buffer, Const, Expr, Kernel, Load, Op, Program, Store, loads, show, subst, walk
+from ...ir import (
+    DTYPES,
+    Buffer,
+    Const,
+    Expr,
+    Kernel,
+    Load,
+    Op,
+    Program,
+    Store,
+    loads,
+    show,
+    subst,
+    walk,
+)
 from . import half
 from .addresses import Addresses, storage, stored_literal
 from .bounds import Bounds, Box, tested
@@ -35,6 +49,7 @@ class Memory:
             for b in {b for n in kernel.body for s in n.stores for b in s.buffers}
             if program.buffers[b].scope == "local"
         }
+        self._operands = tile_operands(kernel)
 
     def open(self, j: int, box: Box) -> None:
         """Nest j is about to compute a box of its points: its local buffers hold these now."""
@@ -196,10 +211,22 @@ class Memory:
         dtype = storage(buffer.dtype)
         if contiguous_lanes(address) and not by_lane:
             first = self._guarded(buffer, address.subst({LANE: 0}), load)
-            return self._loaded(f"*(const {dtype}x{lanes}u *){first}", buffer.dtype, lanes)
+            text = f"*(const {dtype}x{lanes}u *){first}"
+            if self.addresses.streaming and load.buffer in self._operands:
+                return self._in_a_register(Value(text, buffer.dtype, lanes))
+            return self._loaded(text, buffer.dtype, lanes)
         each = [self._lane(buffer, address, load, n) for n in range(lanes)]
         vector = f"({dtype}x{lanes}){{{', '.join(each)}}}"
         return self._loaded(vector, buffer.dtype, lanes)
+
+    def _in_a_register(self, v: Value) -> Value:
+        """A vector that the compiler is not to read from memory again for each of its uses."""
+        size = DTYPES[v.dtype][0] * v.lanes
+        if v.dtype not in ("f32", "f64") or size not in (16, 32, 64):
+            return self._loaded(v.text, v.dtype, v.lanes)
+        kept = self.expr.name(v, "x", "")
+        self.expr.write(f"SOL_KEEP({size}, {kept.text});")
+        return kept
 
     def _register_load(self, load: Load, lanes: int) -> Value:
         place, n, _ = self.register(load.buffer, load.index, lanes)
@@ -270,6 +297,22 @@ def lane_of(v: Value, n: int) -> Value:
         return v
     text = f"{v.text}[{n}]"
     return Value(f"({text} & 1)" if v.dtype == "bool" else text, v.dtype)
+
+
+def tile_operands(kernel: Kernel) -> frozenset[str]:
+    """The buffers whose vectors a register tile uses at several points: those of a sum's loads that
+    move along the vector's axis and not along another axis that is written out."""
+    found: set[str] = set()
+    for nest, s in zip(kernel.body, kernel.schedules, strict=True):
+        axes = {loop.rsplit(".", 1)[0] for loop in s.unroll}
+        if s.vector is None or any(nest.axis(a).kind != "parallel" for a in axes):
+            continue
+        vector = s.vector[0].rsplit(".", 1)[0]
+        for e in loads(nest) if nest.reduce_axes else ():
+            symbols = {symbol for i in e.index for symbol in i.symbols}
+            if vector in symbols and not axes <= symbols:
+                found.add(e.buffer)
+    return frozenset(found)
 
 
 def walked_serially(kernel: Kernel, name: str) -> bool:

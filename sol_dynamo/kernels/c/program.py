@@ -33,6 +33,25 @@ typedef struct {
 #define SOL_SCRATCH(T, offset) ((T *)(c->scratch + offset))
 /* gcc would carry overlapping loads over iterations and spill */
 #define SOL_OPAQUE(p) __asm__("" : "+r"(p))
+/* a vector that several FMAs use: gcc would read it from memory for each of them */
+#define SOL_KEEP(bytes, x) SOL_KEEP_##bytes(x)
+#if defined __AVX512F__
+#define SOL_KEEP_64(x) __asm__("" : "+v"(x))
+#define SOL_KEEP_32(x) __asm__("" : "+v"(x))
+#define SOL_KEEP_16(x) __asm__("" : "+v"(x))
+#elif defined __AVX__
+#define SOL_KEEP_64(x)
+#define SOL_KEEP_32(x) __asm__("" : "+x"(x))
+#define SOL_KEEP_16(x) __asm__("" : "+x"(x))
+#else
+#define SOL_KEEP_64(x)
+#define SOL_KEEP_32(x)
+#ifdef __aarch64__
+#define SOL_KEEP_16(x) __asm__("" : "+w"(x))
+#else
+#define SOL_KEEP_16(x)
+#endif
+#endif
 static inline void sol_fail(sol_error *e, long site, long value) {  /* the first failure is kept */
   long none = 0;
   if (__atomic_compare_exchange_n(&e->site, &none, site, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))

@@ -24,7 +24,8 @@ class CpuTarget:
         self._caps = Caps(
             "cpu",
             vector_bytes=wide,
-            max_accumulators=28 if wide == 64 or arm else 12,  # of 32 or 16 registers
+            vector_registers=32 if wide == 64 or arm else 16,
+            max_accumulators=28 if wide == 64 or arm else 12,
             l2=l2,
             cores=toolchain.cores(),
         )

@@ -134,10 +134,10 @@ class Expressions:
                 return v
         return None
 
-    def name(self, v: Value, prefix: str = "t") -> Value:
+    def name(self, v: Value, prefix: str = "t", qualifier: str = "const ") -> Value:
         """Give a value a C name."""
         name = self.names.fresh(prefix)
-        self.write(f"const {c_type(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
+        self.write(f"{qualifier}{c_type(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
         return v._replace(text=name)
 
     def _emit(self, e: Expr, lanes: int) -> Value:

@@ -1,4 +1,4 @@
-void tile_cc4fc4357f05b89b(const long n0, const long n1, const long n2, const long n3, f32 *p0, f32 *p1, f32 *p2, f32 *p3, f32 *p4, f32 *p5) {
+void tile_ffa76d14247f7ee5(const long n0, const long n1, const long n2, const long n3, f32 *p0, f32 *p1, f32 *p2, f32 *p3, f32 *p4, f32 *p5) {
   f32x8 a0 = (f32x8){0} + 0x0.0p+0f;
   f32x8 a1 = (f32x8){0} + 0x0.0p+0f;
   f32x8 a2 = (f32x8){0} + 0x0.0p+0f;
@@ -20,13 +20,16 @@ void tile_cc4fc4357f05b89b(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x0 = *(q0 + -50);
-    const f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    SOL_KEEP(32, x1);
     const f32x8 t0 = (x0 - (f32x8){0}) * x1;
     a3 = a3 + t0;
-    const f32x8 x2 = *(const f32x8u *)(q1 + 8);
+    f32x8 x2 = *(const f32x8u *)(q1 + 8);
+    SOL_KEEP(32, x2);
     const f32x8 t1 = (x0 - (f32x8){0}) * x2;
     a4 = a4 + t1;
-    const f32x8 x3 = *(const f32x8u *)(q1 + 16);
+    f32x8 x3 = *(const f32x8u *)(q1 + 16);
+    SOL_KEEP(32, x3);
     const f32x8 t2 = (x0 - (f32x8){0}) * x3;
     a5 = a5 + t2;
     const f32 x4 = *(q0 + -45);
@@ -52,13 +55,16 @@ void tile_cc4fc4357f05b89b(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x6 = *(q2 + -50);
-    const f32x8 x7 = *(const f32x8u *)(q3 + 120);
+    f32x8 x7 = *(const f32x8u *)(q3 + 120);
+    SOL_KEEP(32, x7);
     const f32x8 t9 = (x6 - (f32x8){0}) * x7;
     a0 = a0 + t9;
-    const f32x8 x8 = *(const f32x8u *)(q3 + 128);
+    f32x8 x8 = *(const f32x8u *)(q3 + 128);
+    SOL_KEEP(32, x8);
     const f32x8 t10 = (x6 - (f32x8){0}) * x8;
     a1 = a1 + t10;
-    const f32x8 x9 = *(const f32x8u *)(q3 + 136);
+    f32x8 x9 = *(const f32x8u *)(q3 + 136);
+    SOL_KEEP(32, x9);
     const f32x8 t11 = (x6 - (f32x8){0}) * x9;
     a2 = a2 + t11;
     const f32 x10 = *(q2 + -45);
@@ -91,13 +97,16 @@ void tile_cc4fc4357f05b89b(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x13 = *(q4 + -45);
-    const f32x8 x14 = *(const f32x8u *)(q5 + 240);
+    f32x8 x14 = *(const f32x8u *)(q5 + 240);
+    SOL_KEEP(32, x14);
     const f32x8 t21 = (x13 - (f32x8){0}) * x14;
     a0 = a0 + t21;
-    const f32x8 x15 = *(const f32x8u *)(q5 + 248);
+    f32x8 x15 = *(const f32x8u *)(q5 + 248);
+    SOL_KEEP(32, x15);
     const f32x8 t22 = (x13 - (f32x8){0}) * x15;
     a1 = a1 + t22;
-    const f32x8 x16 = *(const f32x8u *)(q5 + 256);
+    f32x8 x16 = *(const f32x8u *)(q5 + 256);
+    SOL_KEEP(32, x16);
     const f32x8 t23 = (x13 - (f32x8){0}) * x16;
     a2 = a2 + t23;
     const f32 x17 = *(q4 + -40);
@@ -205,7 +214,7 @@ void tile_cc4fc4357f05b89b(const long n0, const long n1, const long n2, const lo
   *(f32x8u *)(p5 + 88) = t80;
 }
 
-void tile_506180c5fb61ec9c(const long n0, const long n1, const long n2, const long n3, f32 *p0, f32 *p1, f32 *p2, f32 *p3, f32 *p4, f32 *p5) {
+void tile_88f273e16a8b6724(const long n0, const long n1, const long n2, const long n3, f32 *p0, f32 *p1, f32 *p2, f32 *p3, f32 *p4, f32 *p5) {
   f32x8 a0 = (f32x8){0} + 0x0.0p+0f;
   f32x8 a1 = (f32x8){0} + 0x0.0p+0f;
   f32x8 a2 = (f32x8){0} + 0x0.0p+0f;
@@ -228,13 +237,16 @@ void tile_506180c5fb61ec9c(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x0 = *(q0 + -35);
-    const f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    SOL_KEEP(32, x1);
     const f32x8 t0 = (x0 - (f32x8){0}) * x1;
     a0 = a0 + t0;
-    const f32x8 x2 = *(const f32x8u *)(q1 + 8);
+    f32x8 x2 = *(const f32x8u *)(q1 + 8);
+    SOL_KEEP(32, x2);
     const f32x8 t1 = (x0 - (f32x8){0}) * x2;
     a1 = a1 + t1;
-    const f32x8 x3 = *(const f32x8u *)(q1 + 16);
+    f32x8 x3 = *(const f32x8u *)(q1 + 16);
+    SOL_KEEP(32, x3);
     const f32x8 t2 = (x0 - (f32x8){0}) * x3;
     a2 = a2 + t2;
     const f32 x4 = *(q0 + -30);
@@ -343,7 +355,7 @@ void tile_506180c5fb61ec9c(const long n0, const long n1, const long n2, const lo
   *(f32x8u *)(p5 + 184) = t59;
 }
 
-void tile_a0633289ad361061(const long n0, const long n1, const long n2, const long n3, f32 *p0, f32 *p1, f32 *p2, f32 *p3, f32 *p4, f32 *p5) {
+void tile_b1e1742b113e2de3(const long n0, const long n1, const long n2, const long n3, f32 *p0, f32 *p1, f32 *p2, f32 *p3, f32 *p4, f32 *p5) {
   f32x8 a0 = (f32x8){0} + 0x0.0p+0f;
   f32x8 a1 = (f32x8){0} + 0x0.0p+0f;
   f32x8 a2 = (f32x8){0} + 0x0.0p+0f;
@@ -359,13 +371,16 @@ void tile_a0633289ad361061(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x0 = *(q0 + -15);
-    const f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    SOL_KEEP(32, x1);
     const f32x8 t0 = (x0 - (f32x8){0}) * x1;
     a0 = a0 + t0;
-    const f32x8 x2 = *(const f32x8u *)(q1 + 8);
+    f32x8 x2 = *(const f32x8u *)(q1 + 8);
+    SOL_KEEP(32, x2);
     const f32x8 t1 = (x0 - (f32x8){0}) * x2;
     a1 = a1 + t1;
-    const f32x8 x3 = *(const f32x8u *)(q1 + 16);
+    f32x8 x3 = *(const f32x8u *)(q1 + 16);
+    SOL_KEEP(32, x3);
     const f32x8 t2 = (x0 - (f32x8){0}) * x3;
     a2 = a2 + t2;
     const f32 x4 = *(q0 + -10);
@@ -384,13 +399,16 @@ void tile_a0633289ad361061(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x5 = *(q2 + -10);
-    const f32x8 x6 = *(const f32x8u *)(q3 + 120);
+    f32x8 x6 = *(const f32x8u *)(q3 + 120);
+    SOL_KEEP(32, x6);
     const f32x8 t6 = (x5 - (f32x8){0}) * x6;
     a0 = a0 + t6;
-    const f32x8 x7 = *(const f32x8u *)(q3 + 128);
+    f32x8 x7 = *(const f32x8u *)(q3 + 128);
+    SOL_KEEP(32, x7);
     const f32x8 t7 = (x5 - (f32x8){0}) * x7;
     a1 = a1 + t7;
-    const f32x8 x8 = *(const f32x8u *)(q3 + 136);
+    f32x8 x8 = *(const f32x8u *)(q3 + 136);
+    SOL_KEEP(32, x8);
     const f32x8 t8 = (x5 - (f32x8){0}) * x8;
     a2 = a2 + t8;
     const f32 x9 = *(q2 + -5);
@@ -409,13 +427,16 @@ void tile_a0633289ad361061(const long n0, const long n1, const long n2, const lo
   #pragma GCC unroll 1
   for (long n = n3; n > 0; n--) {
     const f32 x10 = *(q4 + -5);
-    const f32x8 x11 = *(const f32x8u *)(q5 + 240);
+    f32x8 x11 = *(const f32x8u *)(q5 + 240);
+    SOL_KEEP(32, x11);
     const f32x8 t12 = (x10 - (f32x8){0}) * x11;
     a0 = a0 + t12;
-    const f32x8 x12 = *(const f32x8u *)(q5 + 248);
+    f32x8 x12 = *(const f32x8u *)(q5 + 248);
+    SOL_KEEP(32, x12);
     const f32x8 t13 = (x10 - (f32x8){0}) * x12;
     a1 = a1 + t13;
-    const f32x8 x13 = *(const f32x8u *)(q5 + 256);
+    f32x8 x13 = *(const f32x8u *)(q5 + 256);
+    SOL_KEEP(32, x13);
     const f32x8 t14 = (x10 - (f32x8){0}) * x13;
     a2 = a2 + t14;
     q4 += 1; SOL_OPAQUE(q4);
@@ -470,8 +491,8 @@ void tile_a0633289ad361061(const long n0, const long n1, const long n2, const lo
 void k0_out(const sol_call *c, long u) {
   const long n0_0 = u;
   for (long h1_0 = 0; h1_0 < 9; h1_0++) {
-  tile_cc4fc4357f05b89b(3, (h1_0 * -1 + 1), (h1_0 * -1 + 9), 5, ((f32 *)((char *)c->ptr[0])) + (h1_0 * 50 + n0_0 * 450), ((f32 *)((char *)c->ptr[6])) + 0, ((f32 *)((char *)c->ptr[3])) + 0, ((f32 *)((char *)c->ptr[4])) + 0, ((f32 *)((char *)c->ptr[1])) + (h1_0 * 240 + n0_0 * 2160), ((f32 *)((char *)c->ptr[5])) + (h1_0 * 240 + n0_0 * 2160));
-  tile_506180c5fb61ec9c(3, (h1_0 * -1 + 1), (h1_0 * -1 + 9), 5, ((f32 *)((char *)c->ptr[0])) + (h1_0 * 50 + n0_0 * 450), ((f32 *)((char *)c->ptr[6])) + 0, ((f32 *)((char *)c->ptr[3])) + 0, ((f32 *)((char *)c->ptr[4])) + 0, ((f32 *)((char *)c->ptr[1])) + (h1_0 * 240 + n0_0 * 2160), ((f32 *)((char *)c->ptr[5])) + (h1_0 * 240 + n0_0 * 2160));
-  tile_a0633289ad361061(3, (h1_0 * -1 + 1), (h1_0 * -1 + 9), 5, ((f32 *)((char *)c->ptr[0])) + (h1_0 * 50 + n0_0 * 450), ((f32 *)((char *)c->ptr[6])) + 0, ((f32 *)((char *)c->ptr[3])) + 0, ((f32 *)((char *)c->ptr[4])) + 0, ((f32 *)((char *)c->ptr[1])) + (h1_0 * 240 + n0_0 * 2160), ((f32 *)((char *)c->ptr[5])) + (h1_0 * 240 + n0_0 * 2160));
+  tile_ffa76d14247f7ee5(3, (h1_0 * -1 + 1), (h1_0 * -1 + 9), 5, ((f32 *)((char *)c->ptr[0])) + (h1_0 * 50 + n0_0 * 450), ((f32 *)((char *)c->ptr[6])) + 0, ((f32 *)((char *)c->ptr[3])) + 0, ((f32 *)((char *)c->ptr[4])) + 0, ((f32 *)((char *)c->ptr[1])) + (h1_0 * 240 + n0_0 * 2160), ((f32 *)((char *)c->ptr[5])) + (h1_0 * 240 + n0_0 * 2160));
+  tile_88f273e16a8b6724(3, (h1_0 * -1 + 1), (h1_0 * -1 + 9), 5, ((f32 *)((char *)c->ptr[0])) + (h1_0 * 50 + n0_0 * 450), ((f32 *)((char *)c->ptr[6])) + 0, ((f32 *)((char *)c->ptr[3])) + 0, ((f32 *)((char *)c->ptr[4])) + 0, ((f32 *)((char *)c->ptr[1])) + (h1_0 * 240 + n0_0 * 2160), ((f32 *)((char *)c->ptr[5])) + (h1_0 * 240 + n0_0 * 2160));
+  tile_b1e1742b113e2de3(3, (h1_0 * -1 + 1), (h1_0 * -1 + 9), 5, ((f32 *)((char *)c->ptr[0])) + (h1_0 * 50 + n0_0 * 450), ((f32 *)((char *)c->ptr[6])) + 0, ((f32 *)((char *)c->ptr[3])) + 0, ((f32 *)((char *)c->ptr[4])) + 0, ((f32 *)((char *)c->ptr[1])) + (h1_0 * 240 + n0_0 * 2160), ((f32 *)((char *)c->ptr[5])) + (h1_0 * 240 + n0_0 * 2160));
   }
 }

@@ -24,7 +24,8 @@ void k0_inverted_residual(const sol_call *c, long u) {
   #pragma GCC unroll 1
   for (long n = 8; n > 0; n--) {
     const f32 x0 = *(q0 + -80);
-    const f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    f32x8 x1 = *(const f32x8u *)(q1 + 0);
+    SOL_KEEP(32, x1);
     const f32x8 t0 = (x0 - (f32x8){0}) * x1;
     a0 = a0 + t0;
     const f32 x3 = *(q0 + -72);
@@ -82,7 +83,8 @@ void k0_inverted_residual(const sol_call *c, long u) {
   #pragma GCC unroll 1
   for (long kw0_0 = 0; kw0_0 < 3; kw0_0++) {
     const f32x8 x11 = *(const f32x8u *)((kw0_0 + w0_1 * 5 - 1) >= 0 ? (((f32 *)SOL_SCRATCH(f32, 0)) + (kw0_0 * 24 + m0_1 * 8 + w0_1 * 120 + (((h0_0 + kh0_0 + 2)) % 3) * 240 - 24)) : sol_page_c9c8a0ad);
-    const f32x8 x12 = *(const f32x8u *)(q2 + 0);
+    f32x8 x12 = *(const f32x8u *)(q2 + 0);
+    SOL_KEEP(32, x12);
     const f32x8 t15 = x11 * x12;
     a5 = a5 + t15;
     const f32x8 x14 = *(const f32x8u *)(q3 + 0);
@@ -135,7 +137,8 @@ void k0_inverted_residual(const sol_call *c, long u) {
   #pragma GCC unroll 1
   for (long n = 24; n > 0; n--) {
     const f32 x22 = *(q4 + 0);
-    const f32x8 x23 = *(const f32x8u *)(q5 + 0);
+    f32x8 x23 = *(const f32x8u *)(q5 + 0);
+    SOL_KEEP(32, x23);
     const f32x8 t30 = (x22 - (f32x8){0}) * x23;
     a10 = a10 + t30;
     const f32 x25 = *(q4 + 24);
