@@ -19,6 +19,7 @@ from torch import fx
 from ..config import Config
 from ..target import Caps
 from .batch_norm import batch_norm
+from .convolution_backward import convolution_backward
 from .fold_scale import fold_scale
 from .hoist import Hoisted, hoist
 from .layout import layout
@@ -37,6 +38,7 @@ class Pass:
 
 PASSES = (
     Pass("normalize", normalize),  # first: the others match one form of each op only
+    Pass("convolution_backward", convolution_backward),
     Pass("batch_norm", batch_norm),
     Pass("fold_scale", fold_scale),  # after batch_norm, which makes the scales
     Pass("share_cat", share_cat),

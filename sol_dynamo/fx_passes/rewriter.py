@@ -84,9 +84,10 @@ class Rewriter:
 
 
 def _is_dense(value: Any) -> bool:
-    """A tensor, or several, with strides and with sizes that are numbers."""
+    """A tensor, or several (and None for those not asked for), with strides and with sizes that are
+    numbers."""
     if isinstance(value, (tuple, list)):
-        return all(map(_is_dense, value))
+        return all(v is None or _is_dense(v) for v in value)
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
         return False
     return all(isinstance(n, int) for n in (*value.shape, *value.stride()))

@@ -303,7 +303,7 @@ def packs(plan: Plan, r: Roles) -> bool:
     """Weights always, once; inputs that are scattered along N, at each call, where that pays."""
     scope = plan.buffers[r.b.buffer].scope
     step = plan.address(r.b.buffer, r.b.index).coefficient(r.n.symbol)
-    scattered = step != 1 or (len(r.k) == 1 and _apart(plan, r.b, r.k[0]))
+    scattered = step != 1 or _apart(plan, r.b, r.deep[-1] if r.deep else r.k[-1])
     scattered = scattered and prod(a.extent for a in r.m) >= PACKED_POINTS
     along = {a.symbol for a in (*r.batch, *r.k, r.n)}
     if not {s for i in (*r.b.index, *r.b.mask) for s in i.symbols} <= along:

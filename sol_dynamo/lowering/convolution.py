@@ -1,0 +1,185 @@
+"""Convolutions as plain loop nests with reduce axes.
+
+Nothing here says how they are tiled: scheduling classifies the axes by who uses them. Padding is a
+mask on the load; the bias is where the sum starts; groups are an axis that everything has. A
+transposed convolution (and so the gradient of a convolution's input) is one dense convolution for
+each residue of the output's position by the stride: no tap is multiplied by zeros between inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import gcd
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..affine import Index
+from ..ir import Axis, Buffer, Op, Reduce
+from .graph import Lowering, NotHandled, rule
+
+aten = torch.ops.aten
+SPATIAL = ("d", "h", "w")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Of one convolution, for each spatial dimension; weights are (out, in / groups, taps...), of
+    transposed ones (in, out / groups, taps...)."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return SPATIAL[3 - len(self.stride) :]
+
+
+@rule(aten.convolution.default)
+def convolution(
+    low: Lowering,
+    node: fx.Node,
+    x: Buffer,
+    w: Buffer,
+    bias: Buffer | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Any:
+    """y[n,o,p] = bias[o] + sum over i, k of x[n,i,p*s+k*d-pad] * w[o,i,k], in groups; transposed:
+    y[n,o,p] = bias[o] + sum over i, q, k with q*s+k*d-pad = p of x[n,i,q] * w[i,o,k]."""
+    spatial = len(x.shape) - 2
+    if x.dtype not in ("f32", "f64") or x.dtype != w.dtype:
+        return NotHandled(f"convolution of {x.dtype} by {w.dtype}")
+    if len(w.shape) != len(x.shape) or not 1 <= spatial <= len(SPATIAL):
+        return NotHandled(f"convolution of {list(x.shape)} by {list(w.shape)}")
+    g = Geometry(*(_spread(v, spatial) for v in (stride, padding, dilation)), groups)
+    out = low.output(node)
+    if transposed:
+        _transposed(low, out, x, w, bias, g)
+    else:
+        _convolution(low, out, x, w, bias, g)
+    return out
+
+
+def _spread(values: list[int], n: int) -> tuple[int, ...]:
+    return tuple(values) if len(values) == n else (values[0],) * n
+
+
+def _convolution(
+    low: Lowering, out: Buffer, x: Buffer, w: Buffer, bias: Buffer | None, g: Geometry
+) -> None:
+    position, mask, taps = [], [], []
+    for d, a in enumerate(g.names):
+        size = w.shape[2 + d]
+        taps.append(Axis(f"k{a}", size, "reduce"))
+        p = Index.of(a) * g.stride[d] + Index.of(f"k{a}") * g.dilation[d] - g.padding[d]
+        position.append(p)
+        last = (out.shape[2 + d] - 1) * g.stride[d] + (size - 1) * g.dilation[d] - g.padding[d]
+        if g.padding[d]:
+            mask.append(p)
+        if last >= x.shape[2 + d]:
+            mask.append(x.shape[2 + d] - 1 - p)
+    weight = [Index.of(a.symbol) for a in taps]
+    _contract(low, out, (x, position, mask), (w, weight), bias, taps, g)
+
+
+def _transposed(
+    low: Lowering, out: Buffer, x: Buffer, w: Buffer, bias: Buffer | None, g: Geometry
+) -> None:
+    """Outputs at p = s*t + r read the taps k with r + pad - k*d = 0 mod s, at q = t + (r + pad -
+    k*d) / s: for each r of every dimension, a convolution of stride 1 to every s-th output.
+
+    With c = gcd(d, s) these are k = first + j*(s/c), so that q = t + shift - j*(d/c).
+    """
+    phases = product(*(range(min(s, n)) for s, n in zip(g.stride, out.shape[2:], strict=True)))
+    for phase in phases:
+        shape, offset = list(out.shape), 0
+        position, mask, taps, weight = [], [], [], []
+        for d, (a, r) in enumerate(zip(g.names, phase, strict=True)):
+            s, step, size = g.stride[d], out.strides[2 + d], w.shape[2 + d]
+            shape[2 + d] = -(-(out.shape[2 + d] - r) // s)
+            offset += r * step
+            c = gcd(g.dilation[d], s)
+            first = next(
+                (k for k in range(size) if (r + g.padding[d] - k * g.dilation[d]) % s == 0), size
+            )
+            count = -(-(size - first) // (s // c))
+            tap = Index.of(f"k{a}")
+            taps.append(Axis(f"k{a}", count, "reduce"))
+            weight.append(tap * (s // c) + first)
+            shift, back = (r + g.padding[d] - first * g.dilation[d]) // s, g.dilation[d] // c
+            q = Index.of(a) + shift - tap * back
+            position.append(q)
+            if shift - (count - 1) * back < 0:
+                mask.append(q)
+            if shape[2 + d] - 1 + shift >= x.shape[2 + d]:
+                mask.append(x.shape[2 + d] - 1 - q)
+        part = out
+        if any(n > 1 for n in g.stride):
+            strides = [
+                *out.strides[:2],
+                *(n * s for n, s in zip(out.strides[2:], g.stride, strict=True)),
+            ]
+            part = low.view(out, shape, strides, offset)
+        _contract(low, part, (x, position, mask), (w, weight), bias, taps, g, transposed=True)
+
+
+def _contract(
+    low: Lowering,
+    out: Buffer,
+    left: tuple[Buffer, Sequence[Index], Sequence[Index]],
+    right: tuple[Buffer, Sequence[Index]],
+    bias: Buffer | None,
+    taps: Sequence[Axis],
+    g: Geometry,
+    transposed: bool = False,
+) -> None:
+    """out[n,o,p] = bias[o] + sum over i, k of x[n,i,position] * w[o,i,weight], in groups.
+
+    A depthwise convolution has no sum over channels, and its groups are its channels. With several
+    channels a group, the channels of all three are two dimensions: the group, and those in it.
+    """
+    (x, position, mask), (w, weight) = left, right
+    groups, outs, ins = g.groups, out.shape[1] // g.groups, x.shape[1] // g.groups
+    n, group, o, i = map(Index.of, ("n", "g", "o", "i"))
+    channels, reduces = [Axis("o", out.shape[1])], [*taps]
+    of_x, of_w, of_out = [i], [i, o] if transposed else [o, i], [o]
+    if groups > 1 and ins == 1:
+        of_x = [o // outs]
+        of_w = [o // outs, o % outs] if transposed else [o, Index()]
+    else:
+        reduces.insert(0, Axis("i", ins, "reduce"))
+    if groups > 1 and ins != 1:
+        channels = [Axis("g", groups), Axis("o", outs)]
+        of_x, of_w, of_out = [group, *of_x], [group, *of_w], [group, *of_out]
+        out, x = _by_group(low, out, 1, groups), _by_group(low, x, 1, groups)
+        w = _by_group(low, w, 0, groups)
+        bias = None if bias is None else _by_group(low, bias, 0, groups)
+    spatial = [Axis(a, s) for a, s in zip(g.names, out.shape[-len(g.names) :], strict=True)]
+    a = low.load(x, [n, *of_x, *position], mask, 0.0)
+    b = low.load(w, [*of_w, *weight])
+    start = None if bias is None else (low.load(bias, of_out),)
+    low.compute(
+        out,
+        [Axis("n", out.shape[0]), *channels, *spatial, *reduces],
+        [n, *of_out, *(Index.of(a.symbol) for a in spatial)],
+        Op("mul", (a, b), out.dtype),
+        Reduce("sum", out.dtype, start),
+    )
+
+
+def _by_group(low: Lowering, b: Buffer, dim: int, groups: int) -> Buffer:
+    """A view whose dimension `dim` is two: the group, and the position in it."""
+    inner, step = b.shape[dim] // groups, b.strides[dim]
+    shape = (*b.shape[:dim], groups, inner, *b.shape[dim + 1 :])
+    strides = (*b.strides[:dim], inner * step, step, *b.strides[dim + 1 :])
+    return low.view(b, shape, strides, name=f"{b.name}_groups")
