@@ -50,6 +50,8 @@ def network(name: str, seed: int = 0) -> nn.Module:
             m.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
             nn.init.uniform_(m.weight, 0.5, 1.5)
             nn.init.normal_(m.bias, 0, 0.1)
+        if isinstance(m, nn.Linear) and not m.weight.any():  # as vision transformers' heads begin
+            nn.init.normal_(m.weight, 0, 0.02)
     return (MainOutput(model) if segmentation else model).eval()
 
 

@@ -1030,6 +1030,18 @@ row(
     samples=moved([([1],), ([0, 2],), ([-1, 0, 1],)], s(t(), []), s(t(0, 3), [0]), s(t(5), [])),
 )
 row(
+    aten.as_strided.default,
+    check="exact",
+    view=False,
+    samples=[
+        s(t(3, 5), [3, 1, 5], [5, 7, 1]), s(t(4, 6), [2, 3], [1, 8]), s(t(4, 6), [3, 4], [6, 1], 2),
+        s(t(24), [3, 5, 4], [5, 2, 1]), s(t(2, 3, 4, 5, at="channels_last"), [4, 6], [7, 13], 3),
+        s(t(5, 4, at="transposed"), [20], [1]), s(t(4, 6), [2, 3], [0, 0]), s(t(), [2, 2], [0, 0]),
+        s(t(5, 4, at="gaps"), [3], [1]), s(t(3, 5, dtype=i64), [2, 2], [3, 2]),
+        s(t(3, 4), [0, 3], [1, 1]), s(t(7, dtype=b8), [3], [2]),
+    ],
+)  # fmt: skip
+row(
     aten.roll.default,
     check="exact",
     samples=moved(

@@ -48,8 +48,7 @@ def _users(n: fx.Node, k: int) -> list[fx.Node]:
 
 
 def _fits(n: fx.Node) -> bool:
-    """Whether a transposed convolution says the same: batched, with elements, and of a dtype that is
-    compiled."""
+    """Whether a transposed convolution says the same: batched, not empty, of a compiled dtype."""
     dy, x = n.args[0].meta["val"], n.args[1].meta["val"]
     batched = dy.dim() == x.dim() == n.args[2].meta["val"].dim()
     return batched and dy.dtype in _COMPILED and 0 not in (*dy.shape, *x.shape)

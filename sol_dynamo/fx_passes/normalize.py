@@ -2,6 +2,7 @@
 
 clone(x), alias(x), detach(x)     ==>  x                (layout comes later)
 x * 1, x / 1, view or expand      ==>  x                (where dtype and shape stay the same)
+as_strided(x)                     ==>  x                (where shape and elements stay the same)
 t(x)                              ==>  permute(x, [1, 0])
 relu6(x), hardtanh(x, a, b)       ==>  clamp(x, a, b)   (of floats: clamp promotes integers)
 
@@ -44,6 +45,8 @@ def _identity(n: fx.Node) -> Any:
         return n.args[0]
     if n.target in (aten.expand.default, aten.view.default) and _same_shape(n):
         return n.args[0]
+    if n.target is aten.as_strided.default and _same_shape(n) and _lies_alike(n):
+        return n.args[0]
     return None
 
 
@@ -68,6 +71,14 @@ def _same_shape(n: fx.Node) -> bool:
         return False
     a = n.args[0]
     return isinstance(a, fx.Node) and tuple(a.meta["val"].shape) == tuple(n.meta["val"].shape)
+
+
+def _lies_alike(n: fx.Node) -> bool:
+    """Whether a value of the same shape is the same elements: strides of size 1 do not matter."""
+    a, v = n.args[0].meta["val"], n.meta["val"]
+    strides = zip(a.shape, a.stride(), v.stride(), strict=True)
+    same = all(size == 1 or s == t for size, s, t in strides)
+    return same and a.storage_offset() == v.storage_offset()
 
 
 def _canonical(n: fx.Node) -> tuple | None:

@@ -15,7 +15,7 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import Buffer, Const, Expr, Iota, Op
-from .graph import TORCH_DTYPE, Lowering, NotHandled, cast, rule
+from .graph import TORCH_DTYPE, Lowering, NotHandled, cast, dense, rule
 
 aten = torch.ops.aten
 
@@ -74,6 +74,36 @@ def unflatten(flat: Index, shape: Sequence[int], ranges) -> list[Index]:
         step //= max(n, 1)
         index.append(((flat // step) % n).simplify(ranges) if n > 1 else Index())
     return index
+
+
+@rule(aten.as_strided.default)
+def as_strided(
+    low: Lowering,
+    node: Any,
+    x: Buffer,
+    size: Sequence[int],
+    stride: Sequence[int],
+    offset: int | None = None,
+) -> Any:
+    """y[i] = the element that stands at offset + i * stride in memory, where x lies as traced."""
+    traced = node.args[0].meta["val"]
+    lies = tuple(traced.stride())
+    reach = 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if lies != dense(traced) or traced.storage_offset() or 0 in traced.shape:
+        return NotHandled("as_strided of a tensor with gaps")
+    if 0 in size or (offset or 0) + reach > prod(x.shape):
+        return NotHandled("as_strided beyond its tensor")
+    order = sorted(range(len(lies)), key=lambda d: (-lies[d], d))
+
+    def value(*i: Index) -> Expr:
+        flat = Index.of(offset or 0)
+        for symbol, s in zip(i, stride, strict=True):
+            flat = flat + symbol * s
+        ranges = {f"i{d}": (0, n - 1) for d, n in enumerate(size)}
+        found = unflatten(flat, [x.shape[d] for d in order], ranges)
+        return low.load(x, [found[order.index(d)] for d in range(len(order))])
+
+    return low.pointwise(low.output(node), value)
 
 
 @rule(aten.clone.default)
