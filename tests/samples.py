@@ -1038,6 +1038,17 @@ row(
     samples=moved([([1],), ([0, 2],), ([-1, 0, 1],)], s(t(), []), s(t(0, 3), [0]), s(t(5), [])),
 )
 row(
+    aten.linalg_vector_norm.default,
+    samples=[
+        *(s(t(3, 5, 8), p, [1]) for p in (0, 1, 2, 3, 0.5, -1.5, inf, -inf)),
+        s(t(7, 33), 2, [-1], True), s(t(7, 33), 2, None), s(t(7, 33)), s(t(5, 3, 4), 2, [0, 2]),
+        s(t(3, LONG), 2, [1]), s(t(3, 9, at="transposed"), 2, [0]), s(t(3, 9, v="special"), 1, [1]),
+        s(t(3, 9, v="nan"), inf, [1]), s(t(0, 4), 2, [0]), s(t(4, 0), 2, [0]), s(t(), 2),
+        s(t(3, 9, dtype=f64), 2, [1]), s(t(3, 9, dtype=bf16), 2, [1]), s(t(3, 9, dtype=f16), 1, [1]),
+        s(t(3, 9), 2, [1], dtype=f64),
+    ],
+)  # fmt: skip
+row(
     aten.as_strided.default,
     check="exact",
     view=False,

@@ -157,6 +157,40 @@ def product(low, node, x, dim=None, keepdim=False, *, dtype=None) -> Any:
     return out
 
 
+@rule(aten.linalg_vector_norm.default)
+def vector_norm(low, node, x, ord=2, dim=None, keepdim=False, *, dtype=None) -> Any:
+    """(sum of |x|^p)^(1/p); the greatest or least |x| for p = +-inf, the number of x != 0 for 0."""
+    out = low.output(node)
+    dims = _dims(dim, len(x.shape))
+    length = _length(x, dims)
+    if x.dtype not in _FLOAT or out.dtype not in _FLOAT or (not length and (ord < 1 or ord == inf)):
+        return NotHandled(f"norm {ord} of {x.dtype}{list(x.shape)}")
+    acc = accumulator(out.dtype, length)
+    total = low.buffer(f"{node.name}_sum", acc, out.shape, out.strides)
+
+    def term(v: Expr, _: Index) -> Expr:
+        v = cast(v, acc)
+        if ord == 0:
+            return cast(Op("ne", (v, Const(0.0, acc)), "bool"), acc)
+        if ord == 2:
+            return Op("mul", (v, v), acc)
+        size = Op("abs", (v,), acc)
+        return size if ord in (1, inf, -inf) else Op("pow", (size, Const(float(ord), acc)), acc)
+
+    monoid = "max" if ord == inf else "min" if ord == -inf else "sum"
+    reduce_into(low, total, x, dims, keepdim, monoid, term, acc)
+
+    def root(*i: Index) -> Expr:
+        v = low.load(total, i)
+        if ord in (0, 1, inf, -inf):
+            return v
+        if ord == 2:
+            return Op("sqrt", (v,), acc)
+        return Op("pow", (v, Const(1 / ord, acc)), acc)
+
+    return low.pointwise(out, root)
+
+
 @rule(aten.any.default, aten.any.dim, aten.all.default, aten.all.dim)
 def any_all(low, node, x, dim=None, keepdim=False) -> Any:
     name = "any" if node.target in (aten.any.default, aten.any.dim) else "all"
