@@ -245,6 +245,9 @@ class Schedule:
     peel: frozenset[str] = frozenset()  # loops whose border iterations are code of their own
     outline: str | None = None  # the loop whose body is a function, shared where the text is equal
     partial: str | None = None  # a reduce loop: each iteration sums apart, then adds to the total
+    # the last of some reduce loops outside of loops over outputs: each of their iterations adds to
+    # sums that are in memory meanwhile
+    carry: str | None = None
     ahead: str | None = None  # a loop over blocks of weights: the next one is fetched meanwhile
 
 

@@ -587,8 +587,9 @@ def loop_options_name_loops(p: Program) -> Problems:
         reduces = {x for a in nest.reduce_axes for x in _levels(a.symbol, s)}
         if s.ahead is not None and s.ahead not in s.order:
             yield Problem(f"weights fetched ahead of {s.ahead}, no loop of {nest.name}", (k,))
-        if s.partial is not None and s.partial not in reduces & set(s.order):
-            yield Problem(f"partial sums of {s.partial}, no reduce loop of {nest.name}", (k,))
+        for option, name in (("partial", s.partial), ("carried", s.carry)):
+            if name is not None and name not in reduces & set(s.order):
+                yield Problem(f"{option} sums of {name}, no reduce loop of {nest.name}", (k,))
 
 
 def nests_are_attached(p: Program) -> Problems:

@@ -771,6 +771,36 @@ row(
         conv(t(1, 3, 5, 5, dtype=bf16), t(4, 3, 3, 3, dtype=bf16), t(4, dtype=bf16)),
     ],
 )
+
+
+def dw(x: tuple[int, ...], w: tuple[int, ...], at: str = "dense", **changes: Any) -> S:
+    """The gradient of a convolution's weights, from dy, x and w."""
+    n, dtype = len(x) - 2, changes.pop("dtype", f32)
+    a = dict(stride=[1] * n, padding=[0] * n, dilation=[1] * n, transposed=False)
+    a = {**a, "output_padding": [0] * n, "groups": 1, **changes}
+    y = aten.convolution(torch.empty(x), torch.empty(w), None, *a.values())
+    inputs = (t(*shape, dtype=dtype, at=at) for shape in (y.shape, x, w))
+    return s(*inputs, None, *a.values(), [False, True, False], outs=(1,))
+
+
+row(
+    aten.convolution_backward.default,
+    samples=[
+        dw((2, 17, 9, 7), (5, 17, 3, 3), padding=[1, 1]),
+        dw((3, 40, 23, 21), (70, 40, 3, 3), padding=[1, 1]),  # more than a cache holds
+        dw((3, 40, 23, 21), (70, 40, 3, 3), padding=[1, 1], at="channels_last"),
+        dw((2, 96, 31, 30), (24, 96, 3, 2), stride=[2, 1], padding=[0, 1], at="channels_last"),
+        dw((2, 96, 31, 30), (96, 32, 3, 3), groups=3, padding=[1, 1], at="channels_last"),
+        dw((2, 33, 40, 31), (40, 33, 2, 3), dilation=[3, 2], padding=[2, 1], at="channels_last"),
+        dw((9, 80, 9, 9), (80, 80, 9, 9), padding=[4, 4], at="channels_last"),  # taps beyond
+        dw((5, 20, 999), (24, 20, 5), padding=[2], stride=[2]),
+        dw((1, 20, 5, 9, 8), (18, 20, 2, 3, 2), padding=[1, 0, 1]),
+        dw((2, 24, 15, 16), (24, 20, 3, 3), transposed=True, stride=[2, 2], at="channels_last"),
+        dw((2, 17, 9, 7), (5, 17, 1, 1)), dw((2, 3, 9, 7), (5, 3, 3, 3)),
+        dw((2, 6, 9, 7), (6, 1, 3, 3), groups=6), dw((0, 17, 9, 7), (5, 17, 3, 3)),
+        dw((2, 17, 9, 7), (5, 17, 3, 3), dtype=f64), dw((2, 17, 9, 7), (5, 17, 3, 3), dtype=bf16),
+    ],
+)  # fmt: skip
 row(
     aten.mm.default,
     samples=[
@@ -1044,7 +1074,8 @@ row(
         s(t(7, 33), 2, [-1], True), s(t(7, 33), 2, None), s(t(7, 33)), s(t(5, 3, 4), 2, [0, 2]),
         s(t(3, LONG), 2, [1]), s(t(3, 9, at="transposed"), 2, [0]), s(t(3, 9, v="special"), 1, [1]),
         s(t(3, 9, v="nan"), inf, [1]), s(t(0, 4), 2, [0]), s(t(4, 0), 2, [0]), s(t(), 2),
-        s(t(3, 9, dtype=f64), 2, [1]), s(t(3, 9, dtype=bf16), 2, [1]), s(t(3, 9, dtype=f16), 1, [1]),
+        s(t(3, 9, dtype=f64), 2, [1]), s(t(3, 9, dtype=bf16), 2, [1]),
+        s(t(3, 9, dtype=f16), 1, [1]),
         s(t(3, 9), 2, [1], dtype=f64),
     ],
 )  # fmt: skip

@@ -202,6 +202,49 @@ def test_inputs_that_are_scattered_are_packed():
     assert not packed(2, lambda w: w)  # too few uses to pay
 
 
+def weight_gradient(padding: int, stride: int) -> Callable:
+    def f(dy, x, w):
+        a = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False])
+        return [torch.ops.aten.convolution_backward(dy, x, w, None, *a)[1]]
+
+    return f
+
+
+@pytest.mark.parametrize("l2", [1 << 12, 1 << 15])
+@pytest.mark.parametrize("padding, stride, taps", [(1, 1, 3), (3, 1, 5), (1, 2, 3), (0, 1, 2)])
+def test_sums_in_memory(l2, padding, stride, taps):
+    """The weights' gradient is summed in chunks that fit in cache, whatever the border."""
+    f, x, w = weight_gradient(padding, stride), randn(3, 17, 11, 10), randn(26, 17, taps, taps)
+    y = functional.conv2d(x, w, None, stride, padding)
+    args = [randn(*y.shape), x, w]
+    program = schedule(lowered(f, *args), replace(CAPS, l2=l2))
+    (kernel,) = [k for k in same(program, f, args) if any(s.carry for s in k.schedules)]
+    assert kernel.schedules[0].tile
+    (got,) = execute(program, [a.numpy() for a in args])
+    (exact,) = f(*(a.double() for a in args))
+    np.testing.assert_allclose(got, exact.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_products_over_much_memory():
+    """x.t() @ y: rows of both operands are copied next to each other, a chunk at a time."""
+
+    def f(x, y):
+        return [x.t() @ y]
+
+    x, y = randn(1200, 50), randn(1200, 34)
+    program = schedule(lowered(f, x, y), replace(CAPS, l2=1 << 16))
+    (kernel,) = same(program, f, (x, y))
+    assert len(kernel.body) == 4 and any(s.carry for s in kernel.schedules)
+    np.testing.assert_allclose(
+        execute(program, [x.numpy(), y.numpy()])[0],
+        f(x.double(), y.double())[0],
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    few = schedule(lowered(f, x[:100], y[:100]), replace(CAPS, l2=1 << 12))
+    assert not any(s.carry for k in same(few, f, (x[:100], y[:100])) for s in k.schedules)
+
+
 # -- memory ----------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ convolutions stay whole: ATen runs those.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -38,7 +39,8 @@ def convolution_backward(r: Rewriter) -> None:
             for u in of_bias:
                 r.replace(u, new)
         wanted = [bool(_users(n, k)) for k in range(3)]
-        if wanted != list(n.args[10]) and any(wanted):
+        mask: Any = n.args[10]
+        if wanted != list(mask) and any(wanted):
             r.replace(n, r.call(n, n.target, *n.args[:10], wanted))
 
 
@@ -56,7 +58,8 @@ def _fits(n: fx.Node) -> bool:
 
 def _transposed(n: fx.Node) -> tuple:
     """The arguments of the convolution that gives the gradient of the input."""
-    dy, x, w, _, stride, padding, dilation, transposed, _, groups = n.args[:10]
+    args: Any = n.args
+    dy, x, w, _, stride, padding, dilation, transposed, _, groups = args[:10]
     spatial = x.meta["val"].dim() - 2
     stride, padding, dilation = (
         list(v) if len(v) == spatial else list(v) * spatial for v in (stride, padding, dilation)

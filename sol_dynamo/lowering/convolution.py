@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from .graph import Lowering, NotHandled, rule
 
 aten = torch.ops.aten
 SPATIAL = ("d", "h", "w")
+FEW = 16  # channels below which, as without taps, ATen's weight gradient is the faster one
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def convolution(
         return NotHandled(f"convolution of {x.dtype} by {w.dtype}")
     if len(w.shape) != len(x.shape) or not 1 <= spatial <= len(SPATIAL):
         return NotHandled(f"convolution of {list(x.shape)} by {list(w.shape)}")
-    g = Geometry(*(_spread(v, spatial) for v in (stride, padding, dilation)), groups)
+    g = geometry(spatial, stride, padding, dilation, groups)
     out = low.output(node)
     if transposed:
         _transposed(low, out, x, w, bias, g)
@@ -70,8 +71,77 @@ def convolution(
     return out
 
 
-def _spread(values: list[int], n: int) -> tuple[int, ...]:
-    return tuple(values) if len(values) == n else (values[0],) * n
+@rule(aten.convolution_backward.default)
+def weight_gradient(
+    low: Lowering,
+    node: fx.Node,
+    dy: Buffer,
+    x: Buffer,
+    w: Buffer,
+    bias_sizes: list[int] | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    wanted: list[bool],
+) -> Any:
+    """dw[o,i,k] = sum over n, p of dy[n,o,p] * x[n,i,p*s+k*d-pad], in groups; the other gradients
+    are ops of their own (`fx_passes.convolution_backward`). Of a transposed convolution dy and x
+    change places."""
+    spatial = len(x.shape) - 2
+    if list(wanted) != [False, True, False]:
+        return NotHandled("gradients of a convolution together")
+    if x.dtype not in ("f32", "f64") or not x.dtype == dy.dtype == w.dtype:
+        return NotHandled(f"weight gradient of {dy.dtype} by {x.dtype}")
+    if len(w.shape) != len(x.shape) or not 1 <= spatial <= len(SPATIAL) or 0 in w.shape:
+        return NotHandled(f"weight gradient of {list(x.shape)} by {list(w.shape)}")
+    if groups > 1 and (w.shape[1] == 1 or w.shape[0] == groups):
+        return NotHandled("weight gradient of a depthwise convolution")
+    if prod(w.shape[2:]) == 1 or w.shape[1] < FEW:
+        return NotHandled("weight gradient that takes each element up few times")
+    g = geometry(spatial, stride, padding, dilation, groups)
+    if transposed:
+        dy, x = x, dy
+    out = low.output(node, 1)
+    axes, index = [Axis("o", w.shape[0] // groups), Axis("i", w.shape[1])], ["o", "i"]
+    into, of_dy, of_x = out, ["n", "o"], ["n", "i"]
+    if groups > 1:
+        into, dy, x = (
+            _by_group(low, out, 0, groups),
+            *(_by_group(low, b, 1, groups) for b in (dy, x)),
+        )
+        axes.insert(0, Axis("g", groups))
+        index, of_dy, of_x = ["g", *index], ["n", "g", "o"], ["n", "g", "i"]
+    where, position, mask = [], [], []
+    for d, a in enumerate(g.names):
+        taps, points, size = w.shape[2 + d], dy.shape[d - spatial], x.shape[d - spatial]
+        axes.append(Axis(f"k{a}", taps))
+        index.append(f"k{a}")
+        where.append(Axis(a, points, "reduce"))
+        p = Index.of(a) * g.stride[d] + Index.of(f"k{a}") * g.dilation[d] - g.padding[d]
+        position.append(p)
+        if g.padding[d]:
+            mask.append(p)
+        if (points - 1) * g.stride[d] + (taps - 1) * g.dilation[d] - g.padding[d] >= size:
+            mask.append(size - 1 - p)
+    axes += [Axis("n", dy.shape[0], "reduce"), *where]
+    left = low.load(dy, [*of_dy, *(point.symbol for point in where)])
+    right = low.load(x, [*map(Index.of, of_x), *position], mask, 0.0)
+    low.compute(into, axes, index, Op("mul", (left, right), out.dtype), Reduce("sum", out.dtype))
+    return None, out, None
+
+
+def geometry(
+    spatial: int, stride: list[int], padding: list[int], dilation: list[int], groups: int
+) -> Geometry:
+    """One number stands for all dimensions."""
+
+    def spread(values: list[int]) -> tuple[int, ...]:
+        return tuple(values) if len(values) == spatial else (values[0],) * spatial
+
+    return Geometry(spread(stride), spread(padding), spread(dilation), groups)
 
 
 def _convolution(

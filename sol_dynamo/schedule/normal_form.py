@@ -38,6 +38,7 @@ def normalize(plan: Plan) -> None:
     k = replace(k, body=tuple(_split_reduce_axes(_flatten(plan, n)) for n in k.body))
     k = _unify(plan, k)
     k = _collapse(plan, k)
+    k = replace(k, body=tuple(_collapse_reduce(plan, n) for n in k.body))
     plan.kernel = replace(k, body=tuple(_flatten(plan, n) for n in k.body))
 
 
@@ -153,6 +154,38 @@ def _collapse(plan: Plan, k: Kernel) -> Kernel:
             axes[n - 1 : n + 1] = [fused]
         n -= 1
     return k
+
+
+def _collapse_reduce(plan: Plan, nest: Loops) -> Loops:
+    """Fuse reduce axes that are neighbours in every address, and in the order of the sum."""
+    n = len(nest.axes) - 1
+    while n > 0:
+        outer, inner = nest.axes[n - 1 : n + 1]
+        pair = {outer.symbol, inner.symbol}
+        if outer.kind == inner.kind == "reduce" and not nest.binds:
+            plain = all(_moves_as_one(plan, e, outer, inner) for e in walk(*expressions(nest)))
+            if plain and not any(m.symbols & pair for s in nest.stores for m in s.mask):
+                fused = Axis(f"{outer.symbol}{inner.symbol}", outer.extent * inner.extent, "reduce")
+                f = Index.of(fused.symbol)
+                values = {outer.symbol: f // inner.extent, inner.symbol: f % inner.extent}
+                nest = substitute(nest, values, (*nest.axes[: n - 1], fused, *nest.axes[n + 1 :]))
+        n -= 1
+    return nest
+
+
+def _moves_as_one(plan: Plan, e: Expr, outer: Axis, inner: Axis) -> bool:
+    """Whether two axes enter an expression's addresses only, there as neighbours."""
+    pair = {outer.symbol, inner.symbol}
+    if isinstance(e, Load):
+        address = plan.address(e.buffer, e.index)
+        local = plan.buffers[e.buffer].scope == "local" and any(i.symbols & pair for i in e.index)
+        masked = any(m.symbols & pair for m in e.mask)
+        return (
+            not local
+            and not masked
+            and _proportional(address, outer.symbol, inner.symbol, inner.extent)
+        )
+    return isinstance(e, Op) or not hasattr(e, "index") or not e.index.symbols & pair
 
 
 def _locals(plan: Plan, k: Kernel) -> set[str]:

@@ -24,6 +24,7 @@ from ..ir import (
     walk,
 )
 from ..target import Caps
+from .carried import schedule_carried
 from .contraction import schedule_contraction
 from .nests import is_contraction
 from .normal_form import normalize
@@ -77,7 +78,7 @@ def schedule_kernel(plan: Plan) -> None:
     elif len(nests) == 1:
         schedule_pointwise(plan)
     elif len(nests) == 2 and is_contraction(nests[0]):
-        if not schedule_contraction(plan):
+        if not schedule_carried(plan) and not schedule_contraction(plan):
             schedule_rows(plan)
     elif len(nests) == 2 and vector_axis(plan, nests[-1]) in {a.symbol for a in nests[0].axes}:
         schedule_window(plan)

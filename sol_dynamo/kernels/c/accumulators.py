@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...affine import Index
-from ...ir import Kernel, Store, show
+from ...ir import Kernel, Load, Store, show
 from . import reduce
 from .bounds import Box
 from .memory import Memory, Point
@@ -50,6 +50,7 @@ class Accumulators:
         self._scans: dict[int, dict[Slot, Accumulator]] = {}
         self._empty: set[int] = set()  # reduce nests without points
         self._parts: set[int] = set()  # nests within a part of a long sum
+        self._carried: dict[int, Index] = {}  # by nest: 0 where its sums in memory begin
 
     def is_empty(self, k: int) -> bool:
         """Whether the open reduction of nest k is over no points."""
@@ -72,18 +73,22 @@ class Accumulators:
         return k not in self._scans and position == self._first(k, "scan")
 
     def _first(self, k: int, kind: str) -> int | None:
-        """The position of the first loop over axes of a kind."""
-        nest, order = self.kernel.body[k], self.kernel.schedules[k].order
-        kinds = (nest.axis(loop.rsplit(".", 1)[0]).kind for loop in order)
-        return next((p for p, found in enumerate(kinds) if found == kind), None)
+        """The position of the first loop over axes of a kind, behind those that are carried."""
+        nest, schedule = self.kernel.body[k], self.kernel.schedules[k]
+        start = schedule.order.index(schedule.carry) + 1 if schedule.carry else 0
+        kinds = (nest.axis(loop.rsplit(".", 1)[0]).kind for loop in schedule.order[start:])
+        return next((p for p, found in enumerate(kinds, start) if found == kind), None)
 
     @contextmanager
     def reduction(self, k: int, box: Box) -> Iterator[None]:
         """The loops of a reduction, between its accumulators' declarations and its results."""
         self._sums[k] = {}
         mark, born = len(self.scope.lines), len(self.scope.bound)
-        if any(box[a.symbol][1] == 0 for a in self.kernel.body[k].reduce_axes):
+        reduces = self.kernel.body[k].reduce_axes
+        if any(box[a.symbol][1] == 0 for a in reduces):
             self._empty.add(k)
+        if self.kernel.schedules[k].carry:
+            self._carried[k] = sum((box[a.symbol][0] for a in reduces), Index())
         yield
         self._empty.discard(k)
         accumulators = self._sums.pop(k)
@@ -189,7 +194,7 @@ class Accumulators:
         values: list[Value] = []
         declared: list[str] = []
         start = None
-        if k not in self._parts and not split:
+        if k not in self._parts and k not in self._carried and not split:
             # what computes the start stands before the loops, too
             with self.scope.writing_to(declared), self.memory.addresses.outside():
                 start = self._start(store, point, lanes)
@@ -231,6 +236,8 @@ class Accumulators:
                 start = self._start(store, point, 1) if k not in self._parts else None
                 if start is not None:
                     result = reduce.merged(self.expr, _monoid(store), start, result)
+            if k in self._carried:
+                result = self._carry(k, store, index, point, result, lanes)
             if k in self._scans:
                 result = self._scanned(k, store, point, result, lanes)
             if index is None and not store.mask:
@@ -241,6 +248,26 @@ class Accumulators:
                 raise EmitError(f"a masked reduction to registers\n{show(self.kernel)}")
             masks = [m.subst(point).simplify(self.scope.ranges) for m in store.mask]
             self.memory.guarded_store(store, index, result, masks, lanes)
+
+    def _carry(
+        self,
+        k: int,
+        store: Store,
+        index: Point | None,
+        point: dict[str, Index],
+        part: list[Value],
+        lanes: int,
+    ) -> list[Value]:
+        """A part of a sum added to what memory holds of it; the first part, to where it starts."""
+        if index is None:
+            raise EmitError(f"sums carried in registers\n{show(self.kernel)}")
+        (name,), (dtype,) = store.buffers, reduce.dtypes(store)
+        zero = reduce.splat_text(reduce.identity(_monoid(store), 0, dtype, False), dtype, lanes)
+        start = self._start(store, point, lanes) or [Value(zero, dtype, lanes)]
+        so_far = self.memory.evaluate(Load(name, index, dtype), {}, lanes)
+        chosen = f"{self.scope.integer(self._carried[k])} == 0 ? {start[0].text} : {so_far.text}"
+        total = self.expr.name(Value(chosen, dtype, lanes), "s")
+        return [Value(self.expr.combine(_monoid(store), total, part[0]), dtype, lanes)]
 
 
 def _monoid(store: Store) -> str:

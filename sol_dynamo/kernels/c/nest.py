@@ -194,7 +194,7 @@ class _Walk:
             for p in range(0, extent, step):
                 self._body(k, position, {**box, axis: (first + p, min(step, extent - p))})
             return
-        if reduces and step == 1:
+        if reduces and step == 1 and not self._is_carried(k, position):
             if extent <= MAX_TAPS and self.bounds.has_dead_taps(k, axis, box):
                 for p in range(extent):
                     with self.expr.block():
@@ -205,6 +205,11 @@ class _Walk:
             self._serial(
                 Loop(k, position, name, axis, first + point, count, step, length, clip, start), box
             )
+
+    def _is_carried(self, k: int, position: int) -> bool:
+        """Whether sums are in memory between the iterations of a loop: all of these run."""
+        schedule = self.kernel.schedules[k]
+        return schedule.carry is not None and position <= schedule.order.index(schedule.carry)
 
     def _vectors(self, k: int, position: int, axis: str, width: int, box: Box) -> None:
         """The vectors that cover what remains of an axis."""

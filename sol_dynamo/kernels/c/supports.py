@@ -160,6 +160,8 @@ def _schedule(k: Kernel, nest: Loops, s: Schedule) -> Iterator[str]:
         last = max(n for n, kind in enumerate(loops) if kind == "scan")
         if loops.index("reduce") < last:
             yield f"{nest.name} scans inside a reduction"
+    if s.carry and not all(x.reduce and x.reduce.monoid == "sum" for x in nest.stores):
+        yield f"{nest.name} carries what is no sum"
     if s.at is not None and s.at[0] not in {n.name for n in k.body}:
         yield f"{nest.name} is computed at {s.at[0]}, no nest of its kernel"
     if s.fold and len(s.fold) > 1:
