@@ -863,6 +863,99 @@ for _op, _backward, _calls in (
         ],
     )
 
+# -- resampling ----------------------------------------------------------------------------------
+
+
+def resampled(name: str, exact: bool, *calls: tuple[Any, ...]) -> None:
+    """Rows of a resampling and of its backward: of each call the input and the rest."""
+    forward, backward = getattr(aten, name).default, getattr(aten, f"{name}_backward").default
+    back = []
+    for x, size, *rest in calls:
+        if x.dtype not in (f16, bf16) and 0 not in x.shape:  # eager's backward takes no such thing
+            # where taps share a point, eager adds products and we multiply by the sum of weights:
+            # the same but for infinities
+            values = "nan" if x.values == "nonfinite" else x.values
+            dy = T((*x.shape[:2], *size), x.dtype, values, x.layout)
+            back.append(s(dy, size, list(x.shape), *rest))
+    row(forward, check="exact" if exact else "rms", samples=[s(*c) for c in calls])
+    row(backward, samples=back)
+
+
+def sizes(*calls: tuple[Any, ...], linear: bool) -> list[tuple[Any, ...]]:
+    """Calls (input, size, *scales) with align_corners both ways where the op takes it."""
+    if not linear:
+        return list(calls)
+    return [(x, size, align, *scales) for align in (False, True) for x, size, *scales in calls]
+
+
+for _name, _linear in (
+    ("upsample_nearest1d", False),
+    ("_upsample_nearest_exact1d", False),
+    ("upsample_linear1d", True),
+):
+    resampled(
+        _name,
+        not _linear,
+        *sizes(
+            (t(2, 3, 13), [26], 2.0),
+            (t(2, 3, 13), [29]),
+            (t(2, 3, 13), [22], 1.7),
+            (t(2, 3, 13), [7], 0.6),
+            (t(2, 3, 13), [13]),
+            (t(2, 3, 13), [1]),
+            (t(2, 3, 1), [5]),
+            (t(2, 3, 9, at="strided"), [40]),
+            (t(2, 3, 9, v="nan"), [17]),
+            (t(2, 3, 9, dtype=f64), [25]),
+            (t(2, 3, 9, dtype=bf16), [25]),
+            linear=_linear,
+        ),
+    )
+for _name, _linear in (
+    ("upsample_nearest2d", False),
+    ("_upsample_nearest_exact2d", False),
+    ("upsample_bilinear2d", True),
+    ("upsample_bicubic2d", True),
+):
+    resampled(
+        _name,
+        not _linear,
+        *sizes(
+            (t(2, 3, 5, 7), [10, 14], 2.0, 2.0),
+            (t(2, 3, 9, 11), [18, 7]),
+            (t(2, 3, 9, 11), [15, 18], 1.7, 1.7),
+            (t(2, 3, 9, 11), [5, 6], 0.6, 0.6),
+            (t(2, 19, 5, 6, at="channels_last"), [15, 12]),
+            (t(2, 19, 10, 6, at="channels_last"), [20, 11], 2.05, 1.9),
+            (t(2, 3, 5, 6), [5, 6]),
+            (t(2, 3, 5, 6), [1, 9]),
+            (t(2, 3, 6, 5, at="transposed"), [13, 8]),
+            *([(t(0, 3, 5, 6), [7, 7])] if _linear else []),  # torch's fake kernels fail
+            (t(1, 2, 5, 6, v="nonfinite"), [10, 12]),
+            (t(1, 2, 5, 6, dtype=f64), [11, 7]),
+            (t(1, 2, 5, 6, dtype=f16), [11, 7]),
+            linear=_linear,
+        ),
+    )
+for _name, _linear in (
+    ("upsample_nearest3d", False),
+    ("_upsample_nearest_exact3d", False),
+    ("upsample_trilinear3d", True),
+):
+    resampled(
+        _name,
+        not _linear,
+        *sizes(
+            (t(2, 3, 3, 5, 4), [6, 10, 8], 2.0, 2.0, 2.0),
+            (t(2, 3, 5, 6, 4), [9, 3, 4]),
+            (t(1, 3, 5, 6, 4), [8, 10, 6], 1.7, 1.7, 1.7),
+            (t(1, 17, 3, 4, 5, at="channels_last"), [6, 7, 5]),
+            *([(t(0, 3, 3, 5, 4), [6, 10, 8])] if _linear else []),
+            (t(1, 2, 3, 5, 4, dtype=f64), [5, 6, 7]),
+            linear=_linear,
+        ),
+    )
+
 # -- contractions --------------------------------------------------------------------------------
 
 
