@@ -15,6 +15,7 @@ from fractions import Fraction
 from math import floor, nan
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from ..affine import Index
@@ -358,8 +359,8 @@ def nearest_positions(
     op = aten._upsample_nearest_exact2d if exact else aten.upsample_nearest2d
     layout = torch.channels_last if channels_last else torch.contiguous_format
     with plain_dispatch():
-        x = torch.arange(n, dtype=TORCH_DTYPE[dtype], device="cpu")
-        x = x.view(1, 1, n, 1).repeat(1, 2, 1, 1).contiguous(memory_format=layout)
+        x = torch.from_numpy(np.arange(n)).to(TORCH_DTYPE[dtype]).view(1, 1, n, 1)
+        x = x.repeat(1, 2, 1, 1).contiguous(memory_format=layout)
         return tuple(op(x, [size, 1], scale, None)[0, 0, :, 0].long().tolist())
 
 
