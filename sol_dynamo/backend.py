@@ -25,7 +25,7 @@ from torch import fx
 from . import compat, fx_passes, spec
 from .config import Config, check_mode, config
 from .ir import KernelError, Program, show
-from .lowering import lower
+from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, foreign
 from .runtime.weights import WeightSets
 from .schedule import schedule
@@ -107,7 +107,8 @@ class Backend:
             return self._compiler(c, reached, decompose)
 
         try:
-            return compiler(decompositions())(gm, example_inputs)
+            with compat.undecomposed(RULES):
+                return compiler(decompositions())(gm, example_inputs)
         except Exception as e:
             if reached:
                 raise
@@ -148,8 +149,6 @@ sol = Backend()
 def decompositions() -> dict[Any, Callable]:
     """ATen's core decompositions, less the ops that have a rule of their own and attention, which
     in parts is several times slower than ATen's kernel and has other strides."""
-    from .lowering import RULES
-
     kept = {*RULES, torch.ops.aten._native_batch_norm_legit_no_training.default}
     kept |= {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
     kept |= {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default}

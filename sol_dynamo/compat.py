@@ -6,7 +6,8 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -131,6 +132,33 @@ def core_decompositions() -> dict[Any, Callable]:
     from torch._decomp import core_aten_decompositions
 
     return dict(core_aten_decompositions())
+
+
+_undecomposed = threading.RLock()
+
+
+@contextmanager
+def undecomposed(ops: Iterable[Any]) -> Iterator[None]:
+    """Trace these ops as they are: torch has Python kernels for some (resampling) that decompose
+    them before any table of decompositions is asked. Meanwhile those are gone, for all overloads;
+    another thread that traces then gets the same op by way of C++."""
+    from torch._C import DispatchKey
+
+    taken: list[tuple[Any, Any, Any]] = []
+    with _undecomposed:
+        for packet in {op.overloadpacket for op in ops if isinstance(op, OpOverload)}:
+            for overload in (getattr(packet, name) for name in packet.overloads()):
+                for key in (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd):
+                    kernel = overload.py_kernels.pop(key, None)
+                    if kernel is not None:
+                        overload._dispatch_cache.clear()
+                        taken.append((overload, key, kernel))
+        try:
+            yield
+        finally:
+            for overload, key, kernel in taken:
+                overload.py_kernels[key] = kernel
+                overload._dispatch_cache.clear()
 
 
 def min_cut_partition() -> Callable:

@@ -371,6 +371,8 @@ def _nonnegative(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) 
     if x.bounds(ranges)[0] >= 0:
         return True
     for p, m in enumerate(facts):
+        if m.symbols.isdisjoint(x.symbols):  # nothing of x that it could cancel
+            continue
         others = (*facts[:p], *facts[p + 1 :])
         if any(_nonnegative(x - m * k, others, ranges) for k in _multiples(x, m)):
             return True

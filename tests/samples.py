@@ -95,6 +95,20 @@ class T:
 
 
 @dataclass(frozen=True)
+class Made(T):
+    """A result of an op, for what is called with other ops' results only: the k-th of
+    op(x, *args)."""
+
+    op: Any = None
+    x: T = T(())
+    args: tuple[Any, ...] = ()
+    k: int = 0
+
+    def make(self, g: torch.Generator) -> torch.Tensor:
+        return self.op(self.x.make(g), *self.args)[self.k]
+
+
+@dataclass(frozen=True)
 class S:
     """One call. `outs`: which of several results are used (None: all). `xfail`: why the compiled
     program fails today, though the interpreter runs the lowered one rightly."""
@@ -651,68 +665,296 @@ row(
         *(s(t(3, 9, dtype=d), 1, False) for d in (f16, bf16)),
     ],
 )
+# -- pooling -------------------------------------------------------------------------------------
+
+
+def both(*calls: tuple[Any, ...]) -> list[S]:
+    """Samples whose first result is used, and the same whose results are both used."""
+    return [s(x, *rest, outs=outs) for outs in ((0,), (0, 1)) for x, *rest in calls]
+
+
+def shape_of(op: Any, x: T, *args: Any) -> tuple[int, ...]:
+    value = op(torch.empty(x.shape, dtype=x.dtype, device="meta"), *args)
+    return tuple((value[0] if isinstance(value, tuple) else value).shape)
+
+
+def max_backward(op: Any, x: T, *args: Any, v: str = "normal", at: str = "dense") -> S:
+    """A call of the backward of a max pooling, with positions that the pooling itself gives."""
+    place = Made(shape_of(op, x, *args), i64, op=op, x=x, args=args, k=1)
+    full = () if op in (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default) else (
+        *args, *([], [0], [1], False)[len(args) - 1 :]
+    )  # fmt: skip
+    return s(T(place.shape, x.dtype, v, at), x, *full, place)
+
+
+_MAX2 = (
+    (t(2, 3, 9, 7), [2, 2]),
+    (t(2, 3, 9, 7), [3, 2], [2, 1]),
+    (t(2, 3, 9, 7, at="channels_last"), [3], [2], [1]),
+    (t(2, 3, 9, 7, v="ties"), [3, 3], [1, 1], [0, 0], [2, 1]),
+    (t(2, 3, 9, 8), [3, 3], [2, 2], [0], [1], True),
+    (t(2, 3, 9, 8), [3, 3], [2, 2], [1], [1], True),
+    (t(2, 3, 13, 11), [3, 2], [2, 3], [1, 0], [3, 2]),
+    (t(2, 3, 13, 11), [2, 2], [3, 4]),
+    (t(2, 17, 7, 9, at="channels_last"), [3, 3], [1, 1], [1, 1]),
+    (t(3, 9, 7), [2, 2]),
+    (t(1, 3, 6, 7, v="low"), [2, 2]),
+    (t(0, 3, 9, 7), [2, 2]),
+    (t(2, 3, 6, 5, at="transposed"), [2, 2]),
+    (t(2, 3, 6, 5, dtype=f64), [2, 2]),
+)
 row(
     aten.max_pool2d_with_indices.default,
     check="equal",
     samples=[
-        *(
-            s(x, *rest, outs=outs)
-            for outs in ((0,), (0, 1))
-            for x, *rest in (
-                (t(2, 3, 9, 7), [2, 2]),
-                (t(2, 3, 9, 7), [3, 2], [2, 1]),
-                (t(2, 3, 9, 7, at="channels_last"), [3], [2], [1]),
-                (t(2, 3, 9, 7, v="ties"), [3, 3], [1, 1], [0, 0], [2, 1]),
-                (t(2, 3, 9, 8), [3, 3], [2, 2], [0], [1], True),
-                (t(2, 3, 9, 8), [3, 3], [2, 2], [1], [1], True),
-                (t(3, 9, 7), [2, 2]),
-                (t(1, 3, 6, 7, v="low"), [2, 2]),
-                (t(0, 3, 9, 7), [2, 2]),
-                (t(2, 3, 6, 5, at="transposed"), [2, 2]),
-                (t(2, 3, 6, 5, dtype=f64), [2, 2]),
-                (t(2, 3, 6, 5, dtype=i64), [2, 2]),
-            )
-        ),
+        *both(*_MAX2, (t(2, 3, 6, 5, dtype=i64), [2, 2])),
         s(t(1, 3, 9, 7, v="nonfinite"), [2, 2], outs=(0,)),
+        s(t(1, 3, 9, 7, v="nan"), [3, 3], [1], [1]),
         s(t(2, 3, 9, 7), [2, 2], outs=(1,)),
         s(t(2, 3, 6, 5, dtype=bf16), [2, 2]),
     ],
 )
 row(
-    aten.avg_pool2d.default,
+    aten.max_pool2d_with_indices_backward.default,
     samples=[
-        s(t(2, 3, 9, 7), [2, 2]),
-        s(t(2, 3, 9, 7), [3, 2], [2, 1]),
-        s(t(2, 3, 9, 7, at="channels_last"), [3], [2], [1]),
-        s(t(2, 3, 9, 7), [3, 3], [2, 2], [1, 1], False, False),
-        s(t(2, 3, 9, 8), [3, 3], [2, 2], [0, 0], True),
-        s(t(2, 3, 9, 9), [3, 3], [2, 2], [0, 0], True),
-        s(t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], True, True),
-        s(t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], False, True, 4),
-        s(t(3, 9, 7), [2, 2]),
-        s(t(0, 3, 9, 7), [2, 2]),
-        s(t(1, 3, 9, 7, v="nonfinite"), [2, 2]),
-        s(t(2, 3, 6, 5, dtype=f64), [2, 2]),
-        s(t(1, 2, 40, 41), [40, 41]),
-        s(t(2, 3, 6, 5, dtype=f16), [2, 2]),
+        *(max_backward(aten.max_pool2d_with_indices.default, *c) for c in _MAX2),
+        max_backward(aten.max_pool2d_with_indices.default, t(1, 3, 9, 7), [3], [2], [1], v="nan"),
+        max_backward(
+            aten.max_pool2d_with_indices.default, t(2, 5, 9, 7), [2], [2], at="channels_last"
+        ),
+        max_backward(aten.max_pool2d_with_indices.default, t(2, 3, 6, 5, dtype=bf16), [2, 2]),
+    ],
+)
+_MAX3 = (
+    (t(2, 3, 5, 9, 7), [2, 2, 2]),
+    (t(2, 3, 7, 6, 9), [3, 2, 3], [2, 1, 3], [1, 1, 0], [1, 2, 1]),
+    (t(2, 5, 5, 6, 7, at="channels_last"), [3], [2], [1]),
+    (t(1, 3, 5, 8, 6, v="ties"), [3], [2], [1], [1], True),
+    (t(3, 5, 4, 6), [2]),
+    (t(0, 3, 5, 4, 6), [2]),
+    (t(1, 2, 4, 5, 6, v="low"), [2]),
+    (t(1, 2, 4, 5, 6, dtype=f64), [2]),
+)
+row(
+    aten.max_pool3d_with_indices.default,
+    check="equal",
+    samples=[
+        *both(*_MAX3),
+        s(t(1, 2, 4, 5, 6, v="nan"), [3], [1], [1]),
+        s(t(1, 2, 4, 5, 6, dtype=f16), [2]),
     ],
 )
 row(
-    aten._adaptive_avg_pool2d.default,
+    aten.max_pool3d_with_indices_backward.default,
     samples=[
-        s(t(2, 3, 8, 6), [1, 1]),
-        s(t(2, 3, 8, 6), [4, 3]),
-        s(t(2, 3, 7, 5), [3, 2]),
-        s(t(2, 3, 3, 2), [6, 4]),
-        s(t(2, 3, 8, 6, at="channels_last"), [2, 2]),
-        s(t(3, 8, 6), [2, 2]),
-        s(t(0, 3, 8, 6), [2, 2]),
-        s(t(2, 3, 8, 6), [0, 2]),
-        s(t(1, 3, 6, 6, v="nonfinite"), [3, 3]),
-        s(t(2, 3, 8, 6, dtype=f64), [1, 1]),
-        s(t(2, 3, 8, 6, dtype=bf16), [1, 1]),
+        *(max_backward(aten.max_pool3d_with_indices.default, *c) for c in _MAX3),
+        max_backward(aten.max_pool3d_with_indices.default, t(1, 2, 4, 5, 6), [2], v="nan"),
+        max_backward(aten.max_pool3d_with_indices.default, t(1, 2, 4, 5, 6, dtype=f16), [2]),
     ],
 )
+_ADAPTIVE2 = (
+    (t(2, 3, 8, 6), [1, 1]),
+    (t(2, 3, 8, 6), [4, 3]),
+    (t(2, 3, 7, 5), [3, 2]),
+    (t(2, 3, 13, 10), [5, 4]),
+    (t(2, 3, 3, 2), [6, 4]),
+    (t(2, 3, 5, 7), [7, 3]),
+    (t(2, 19, 8, 7, at="channels_last"), [2, 3]),
+    (t(2, 3, 9, 7, v="ties"), [4, 4]),
+    (t(1, 3, 6, 7, v="low"), [4, 3]),
+    (t(3, 8, 6), [2, 4]),
+    (t(0, 3, 8, 6), [2, 2]),
+    (t(2, 3, 5, 7, dtype=f64), [3, 3]),
+)
+_ADAPTIVE3 = (
+    (t(2, 3, 4, 6, 8), [2, 3, 4]),
+    (t(2, 3, 5, 7, 6), [3, 4, 7]),
+    (t(2, 5, 3, 7, 5, at="channels_last"), [2, 2, 2]),
+    (t(3, 4, 5, 6), [2, 3, 4]),
+    (t(0, 3, 4, 5, 6), [2, 2, 2]),
+    (t(1, 2, 5, 4, 6, dtype=f64), [2, 3, 4]),
+)
+for _op, _backward, _calls in (
+    (aten.adaptive_max_pool2d.default, aten.adaptive_max_pool2d_backward.default, _ADAPTIVE2),
+    (aten.adaptive_max_pool3d.default, aten.adaptive_max_pool3d_backward.default, _ADAPTIVE3),
+):
+    _shape, _size = _calls[1][0].shape, _calls[1][1]
+    row(
+        _op,
+        check="equal",
+        samples=[
+            *both(*_calls),
+            s(T(_shape, f32, "nan"), _size),
+            s(T(_shape, bf16), _size),
+            s(T(_shape), [0] * len(_size)),
+        ],
+    )
+    row(
+        _backward,
+        samples=[
+            *(max_backward(_op, *c) for c in _calls),
+            max_backward(_op, T(_shape), _size, v="nan"),
+            max_backward(_op, T(_shape, bf16), _size),
+        ],
+    )
+_AVG2 = (
+    (t(2, 3, 9, 7), [2, 2]),
+    (t(2, 3, 9, 7), [3, 2], [2, 1]),
+    (t(2, 3, 9, 7, at="channels_last"), [3], [2], [1]),
+    (t(2, 3, 9, 7), [3, 3], [2, 2], [1, 1], False, False),
+    (t(2, 3, 9, 8), [3, 3], [2, 2], [0, 0], True),
+    (t(2, 3, 9, 9), [3, 3], [2, 2], [0, 0], True),
+    (t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], True, True),
+    (t(2, 3, 10, 8), [4, 3], [3, 2], [2, 1], True, False),
+    (t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], False, True, 4),
+    (t(2, 3, 9, 8), [3, 3], [2, 2], [1, 1], True, False, -3),
+    (t(2, 3, 11, 9), [2, 3], [4, 5]),
+    (t(2, 19, 9, 7, at="channels_last"), [3, 3], [1, 1], [1, 1], False, False),
+    (t(3, 9, 7), [2, 2]),
+    (t(0, 3, 9, 7), [2, 2]),
+    (t(1, 3, 9, 7, v="nonfinite"), [2, 2]),
+    (t(2, 3, 6, 5, dtype=f64), [3, 2], [1], [1], False, False),
+    (t(1, 2, 40, 41), [40, 41]),
+    (t(2, 3, 6, 5, dtype=f16), [2, 2]),
+)
+_AVG3 = (
+    (t(2, 3, 5, 9, 7), [2, 2, 2]),
+    (t(2, 3, 7, 6, 9), [3, 2, 3], [2, 1, 3], [1, 1, 0], True, False),
+    (t(2, 5, 5, 6, 7, at="channels_last"), [3], [2], [1]),
+    (t(1, 3, 5, 8, 6), [3], [2], [1], True, True),
+    (t(1, 3, 5, 8, 6), [3], [2], [1], True, True, 7),
+    (t(3, 5, 4, 6), [2]),
+    (t(0, 3, 5, 4, 6), [2]),
+    (t(1, 2, 4, 5, 6, dtype=f64), [2]),
+)
+
+
+def avg_backward(op: Any, x: T, *args: Any) -> S:
+    full = (*args, *([], [0], False, True, None)[len(args) - 1 :])
+    return s(T(shape_of(op, x, *args), x.dtype, x.values), replace(x, values="normal"), *full)
+
+
+for _op, _backward, _calls in (
+    (aten.avg_pool2d.default, aten.avg_pool2d_backward.default, _AVG2),
+    (aten.avg_pool3d.default, aten.avg_pool3d_backward.default, _AVG3),
+):
+    row(_op, samples=[s(*c) for c in _calls])
+    row(_backward, samples=[avg_backward(_op, *c) for c in _calls])
+for _op, _backward, _calls in (
+    (aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d_backward.default, _ADAPTIVE2),
+    (aten._adaptive_avg_pool3d.default, aten._adaptive_avg_pool3d_backward.default, _ADAPTIVE3),
+):
+    _shape, _size = _calls[1][0].shape, _calls[1][1]
+    row(
+        _op,
+        samples=[
+            *(s(*c) for c in _calls if c[0].values != "low"),
+            s(T(_shape, f32, "nonfinite"), _size),
+            s(T(_shape, bf16), _size),
+            s(T(_shape), [0] * len(_size)),
+        ],
+    )
+    row(
+        _backward,
+        samples=[
+            *(s(T(shape_of(_op, *c), c[0].dtype), c[0]) for c in _calls),
+            s(T((*_shape[:2], *_size), f32, "nonfinite"), T(_shape)),
+            s(T((*_shape[:2], *_size), bf16), T(_shape, bf16)),
+        ],
+    )
+
+# -- resampling ----------------------------------------------------------------------------------
+
+
+def resampled(name: str, exact: bool, *calls: tuple[Any, ...]) -> None:
+    """Rows of a resampling and of its backward: of each call the input and the rest."""
+    forward, backward = getattr(aten, name).default, getattr(aten, f"{name}_backward").default
+    back = []
+    for x, size, *rest in calls:
+        if x.dtype not in (f16, bf16) and 0 not in x.shape:  # eager's backward takes no such thing
+            # where taps share a point, eager adds products and we multiply by the sum of weights:
+            # the same but for infinities
+            values = "nan" if x.values == "nonfinite" else x.values
+            dy = T((*x.shape[:2], *size), x.dtype, values, x.layout)
+            back.append(s(dy, size, list(x.shape), *rest))
+    row(forward, check="exact" if exact else "rms", samples=[s(*c) for c in calls])
+    row(backward, samples=back)
+
+
+def sizes(*calls: tuple[Any, ...], linear: bool) -> list[tuple[Any, ...]]:
+    """Calls (input, size, *scales) with align_corners both ways where the op takes it."""
+    if not linear:
+        return list(calls)
+    return [(x, size, align, *scales) for align in (False, True) for x, size, *scales in calls]
+
+
+for _name, _linear in (
+    ("upsample_nearest1d", False),
+    ("_upsample_nearest_exact1d", False),
+    ("upsample_linear1d", True),
+):
+    resampled(
+        _name,
+        not _linear,
+        *sizes(
+            (t(2, 3, 13), [26], 2.0),
+            (t(2, 3, 13), [29]),
+            (t(2, 3, 13), [22], 1.7),
+            (t(2, 3, 13), [7], 0.6),
+            (t(2, 3, 13), [13]),
+            (t(2, 3, 13), [1]),
+            (t(2, 3, 1), [5]),
+            (t(2, 3, 9, at="strided"), [40]),
+            (t(2, 3, 9, v="nan"), [17]),
+            (t(2, 3, 9, dtype=f64), [25]),
+            (t(2, 3, 9, dtype=bf16), [25]),
+            linear=_linear,
+        ),
+    )
+for _name, _linear in (
+    ("upsample_nearest2d", False),
+    ("_upsample_nearest_exact2d", False),
+    ("upsample_bilinear2d", True),
+    ("upsample_bicubic2d", True),
+):
+    resampled(
+        _name,
+        not _linear,
+        *sizes(
+            (t(2, 3, 5, 7), [10, 14], 2.0, 2.0),
+            (t(2, 3, 9, 11), [18, 7]),
+            (t(2, 3, 9, 11), [15, 18], 1.7, 1.7),
+            (t(2, 3, 9, 11), [5, 6], 0.6, 0.6),
+            (t(2, 19, 5, 6, at="channels_last"), [15, 12]),
+            (t(2, 19, 10, 6, at="channels_last"), [20, 11], 2.05, 1.9),
+            (t(2, 3, 5, 6), [5, 6]),
+            (t(2, 3, 5, 6), [1, 9]),
+            (t(2, 3, 6, 5, at="transposed"), [13, 8]),
+            *([(t(0, 3, 5, 6), [7, 7])] if _linear else []),  # torch's fake kernels fail
+            (t(1, 2, 5, 6, v="nonfinite"), [10, 12]),
+            (t(1, 2, 5, 6, dtype=f64), [11, 7]),
+            (t(1, 2, 5, 6, dtype=f16), [11, 7]),
+            linear=_linear,
+        ),
+    )
+for _name, _linear in (
+    ("upsample_nearest3d", False),
+    ("_upsample_nearest_exact3d", False),
+    ("upsample_trilinear3d", True),
+):
+    resampled(
+        _name,
+        not _linear,
+        *sizes(
+            (t(2, 3, 3, 5, 4), [6, 10, 8], 2.0, 2.0, 2.0),
+            (t(2, 3, 5, 6, 4), [9, 3, 4]),
+            (t(1, 3, 5, 6, 4), [8, 10, 6], 1.7, 1.7, 1.7),
+            (t(1, 17, 3, 4, 5, at="channels_last"), [6, 7, 5]),
+            *([(t(0, 3, 3, 5, 4), [6, 10, 8])] if _linear else []),
+            (t(1, 2, 3, 5, 4, dtype=f64), [5, 6, 7]),
+            linear=_linear,
+        ),
+    )
 
 # -- contractions --------------------------------------------------------------------------------
 

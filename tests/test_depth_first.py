@@ -56,3 +56,14 @@ def test_a_weight_with_a_row_for_each_image():
 
     net = Net()
     check(net, net, *tensors((images(), 3, 6, 6)))
+
+
+def test_what_counts_its_images_sees_all_of_them():
+    """A value that depends on the number of the image, between two convolutions."""
+
+    def f(x, v, w):
+        y = functional.conv2d(x, v)
+        y = torch.select_scatter(y, torch.ones_like(y[0]), 0, 3)
+        return functional.conv2d(y, w)
+
+    check(f, f, *tensors((images(), 3, 6, 6), (4, 3, 3, 3), (5, 4, 3, 3)))

@@ -20,8 +20,14 @@ from .rewriter import Rewriter
 aten = torch.ops.aten
 _ANCHORS = frozenset((
     aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default,
-    aten._adaptive_avg_pool2d.default, aten.max_pool3d_with_indices.default,
-    aten.convolution_backward.default,
+    aten._adaptive_avg_pool2d.default, aten.adaptive_max_pool2d.default,
+    aten.max_pool3d_with_indices.default, aten.avg_pool3d.default,
+    aten._adaptive_avg_pool3d.default, aten.adaptive_max_pool3d.default,
+    aten.convolution_backward.default, aten.max_pool2d_with_indices_backward.default,
+    aten.max_pool3d_with_indices_backward.default, aten.avg_pool2d_backward.default,
+    aten.avg_pool3d_backward.default, aten._adaptive_avg_pool2d_backward.default,
+    aten._adaptive_avg_pool3d_backward.default, aten.adaptive_max_pool2d_backward.default,
+    aten.adaptive_max_pool3d_backward.default,
 ))  # fmt: skip
 
 

@@ -17,5 +17,7 @@ from . import (  # noqa: F401  (they add the rules)
     indexing,
     movement,
     pointwise,
+    pooling,
     reduction,
+    upsampling,
 )

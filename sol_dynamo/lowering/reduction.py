@@ -1,4 +1,4 @@
-"""Reductions, pooling, softmax and norms: nests with reduce axes, several nests where one needs
+"""Reductions, softmax and norms: nests with reduce axes, several nests where one needs
 another's result. Scheduling puts such nests into one kernel.
 
 Sums longer than `WIDE` accumulate in float64, as eager's cascade would keep them accurate.
@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import DTYPES, Axis, Buffer, Const, Expr, Iota, Op, Reduce
+from ..ir import Axis, Buffer, Const, Expr, Iota, Op, Reduce
 from .graph import Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
@@ -499,105 +499,6 @@ def softmax(low, node, x, dim, half_to_float) -> Any:
             "div", (low.load(powers, i), cast(low.broadcast(total, i), x.dtype)), x.dtype
         ),
     )
-
-
-def _window(x: Buffer, out: Buffer, kernel, stride, padding, dilation):
-    """Axes, input position and mask of a pooling window over the trailing dimensions."""
-    rank, spatial = len(x.shape), len(kernel)
-    axes = [Axis(f"i{d}", n) for d, n in enumerate(out.shape)]
-    index: list[Index] = [Index.of(f"i{d}") for d in range(rank - spatial)]
-    mask = []
-    for k in range(spatial):
-        d = rank - spatial + k
-        axes.append(Axis(f"r{k}", kernel[k], "reduce"))
-        p = Index.of(f"i{d}") * stride[k] + Index.of(f"r{k}") * dilation[k] - padding[k]
-        last = (out.shape[d] - 1) * stride[k] + (kernel[k] - 1) * dilation[k] - padding[k]
-        if padding[k]:
-            mask.append(p)
-        if last >= x.shape[d]:
-            mask.append(x.shape[d] - 1 - p)
-        index.append(p)
-    return axes, index, mask
-
-
-def _pair(v: Any, default: Any = None) -> list[int]:
-    v = list(v) if isinstance(v, (list, tuple)) else [v]
-    if not v:
-        return list(default)
-    return v * 2 if len(v) == 1 else v
-
-
-@rule(aten.max_pool2d_with_indices.default)
-def max_pool(low, node, x, kernel, stride=(), padding=(0,), dilation=(1,), ceil_mode=False) -> Any:
-    """The window's maximum and, where somebody asks, its position in the input plane."""
-    kernel = _pair(kernel)
-    stride, padding, dilation = _pair(stride, kernel), _pair(padding), _pair(dilation)
-    if DTYPES[x.dtype][1] != "f" or x.dtype not in ("f32", "f64"):
-        return NotHandled(f"max pooling of {x.dtype}")
-    out = low.output(node, 0)
-    axes, index, mask = _window(x, out, kernel, stride, padding, dilation)
-    v = low.load(x, index, mask, -inf)
-    where = [Index.of(f"i{d}") for d in range(len(out.shape))]
-    if not any(u.args[1] == 1 for u in node.users):
-        low.compute(out, axes, where, v, Reduce("max", x.dtype))
-        return out, None
-    second = low.output(node, 1)
-    # Eager keeps the first of equal numbers but the last NaN: NaN at p is said to be at -1 - p.
-    # What the mask keeps out is -inf at the greatest position, and so loses every tie.
-    position = Iota(index[-2] * x.shape[-1] + index[-1], "i64")
-    mirrored = Op("sub", (Const(-1, "i64"), position), "i64")
-    place = Op("where", (Op("isnan", (v,), "bool"), mirrored, position), "i64")
-    for m in mask:
-        inside = Op("ge", (Iota(m), Const(0, "i64")), "bool")
-        place = Op("where", (inside, place, Const(2**63 - 1, "i64")), "i64")
-    found = low.buffer(f"{node.name}_place", "i64", second.shape, second.strides)
-    low.compute((out, found), axes, where, (v, place), Reduce("argmax", x.dtype))
-
-    def decoded(*i: Index) -> Expr:
-        p = low.load(found, i)
-        mirror = Op("sub", (Const(-1, "i64"), p), "i64")
-        return Op("where", (Op("lt", (p, Const(0, "i64")), "bool"), mirror, p), "i64")
-
-    return out, low.pointwise(second, decoded)
-
-
-@rule(aten.avg_pool2d.default)
-def avg_pool(
-    low,
-    node,
-    x,
-    kernel,
-    stride=(),
-    padding=(0,),
-    ceil_mode=False,
-    count_include_pad=True,
-    divisor_override=None,
-) -> Any:
-    """The window's sum divided by its size (or the divisor given)."""
-    kernel = _pair(kernel)
-    stride, padding = _pair(stride, kernel), _pair(padding)
-    if x.dtype not in ("f32", "f64"):
-        return NotHandled(f"average pooling of {x.dtype}")
-    out = low.output(node)
-    axes, index, mask = _window(x, out, kernel, stride, padding, [1, 1])
-    if mask and (not count_include_pad or ceil_mode):
-        return NotHandled("average pooling whose windows have different sizes")
-    total = low.buffer(f"{node.name}_sum", x.dtype, out.shape, out.strides)
-    where = [Index.of(f"i{d}") for d in range(len(out.shape))]
-    low.compute(total, axes, where, low.load(x, index, mask, 0.0), Reduce("sum", x.dtype))
-    size = float(divisor_override or prod(kernel))
-    return low.pointwise(
-        out, lambda *i: Op("div", (low.load(total, i), Const(size, x.dtype)), x.dtype)
-    )
-
-
-@rule(aten._adaptive_avg_pool2d.default)
-def adaptive_avg_pool(low, node, x, size) -> Any:
-    """Average pooling, where the windows are all of one size."""
-    if 0 in size or any(i % o for i, o in zip(x.shape[-2:], size, strict=True)):
-        return NotHandled("adaptive windows of different sizes")
-    kernel = [i // o for i, o in zip(x.shape[-2:], size, strict=True)]
-    return avg_pool(low, node, x, kernel, kernel)
 
 
 __all__ = ["accumulator", "reduce_into"]

@@ -8,7 +8,7 @@ vectors along it) or pointwise. The figures behind the constants stand in benchm
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
+from math import gcd, lcm, prod
 
 from ..ir import (
     Extern,
@@ -32,6 +32,7 @@ from .plan import Plan, Walk, even, lanes, scan_axis, vector_axis
 
 UNROLLED_TAPS = 9  # windows up to 3x3 are written out, of larger ones the rows
 POINTS = 1 << 14  # points of a pointwise unit
+PERIOD = 8  # a tile is a multiple of up to so many points, so that divisions come out even
 
 
 def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
@@ -194,7 +195,10 @@ def schedule_window(plan: Plan) -> None:
             tc = min(tc, 4) if column.extent % 7 else 7
         if stride == 1 and taps > 9:
             tc = plan.caps.max_accumulators // 2
-        tiles[column.symbol] = (even(column.extent, tc),)
+        tc = even(column.extent, tc)
+        if (d := _divisor(reduction, column.symbol)) <= PERIOD:
+            tc = max(tc // d, 1) * d  # in each tile, the same points have the same remainders
+        tiles[column.symbol] = (tc,)
         unroll.add(f"{column.symbol}.1")
         inner.append(f"{column.symbol}.1")
         if column.symbol in masks:
@@ -262,6 +266,18 @@ def _written_out(reduction: Loops) -> list[str]:
             break
         written.append(f"{a.symbol}.0")
     return written
+
+
+def _divisor(nest: Loops, axis: str) -> int:
+    """By what an axis is divided in addresses and masks: the least number of points after which
+    all remainders come again."""
+    found = [1]
+    for e in loads(nest):
+        for i in (*e.index, *e.mask):
+            for atom, _ in i.terms:
+                if not isinstance(atom, str) and (c := abs(atom.numerator.coefficient(axis))):
+                    found.append(atom.divisor // gcd(atom.divisor, c))
+    return lcm(*found)
 
 
 def _shared_axes(nest: Loops, axes: list[str]) -> dict[str, int]:

@@ -215,8 +215,23 @@ class Memory:
             if self.addresses.streaming and load.buffer in self._operands:
                 return self._in_a_register(Value(text, buffer.dtype, lanes))
             return self._loaded(text, buffer.dtype, lanes)
-        each = [self._lane(buffer, address, load, n) for n in range(lanes)]
+        return self._gathered(buffer, address, load, lanes)
+
+    def _gathered(self, buffer: Buffer, address: Index, load: Load, lanes: int) -> Value:
+        """A load whose lanes lie apart or differ in their masks; a mask that they share is tested
+        once (in the innermost loop it is a stream's)."""
+        dtype, each_load = storage(buffer.dtype), load
+        shared: tuple[str, ...] = ()
+        if not self.addresses.streaming:
+            shared = self.scope.tests(m for m in load.mask if LANE not in m.symbols)
+            rest = tuple(m for m in load.mask if LANE in m.symbols)
+            each_load = Load(load.buffer, load.index, load.dtype, rest, load.other)
+        each = [self._lane(buffer, address, each_load, n) for n in range(lanes)]
         vector = f"({dtype}x{lanes}){{{', '.join(each)}}}"
+        if shared:
+            other = stored_literal(0 if load.other is None else load.other, buffer.dtype)
+            others = ", ".join([other] * lanes)
+            vector = f"{' && '.join(shared)} ? {vector} : ({dtype}x{lanes}){{{others}}}"
         return self._loaded(vector, buffer.dtype, lanes)
 
     def _in_a_register(self, v: Value) -> Value:
