@@ -376,10 +376,11 @@ def _nonnegative(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) 
             return True
     if len(x.terms) == 1 and isinstance(x.terms[0][0], FloorDiv):
         (atom, c), k = x.terms[0], x.const
-        if c == 1:  # y // d + k >= 0  ==>  y + k * d >= 0
-            return _nonnegative(atom.numerator + k * atom.divisor, facts, ranges)
-        if c == -1:  # k - y // d >= 0  ==>  k * d + d - 1 - y >= 0
-            return _nonnegative((k + 1) * atom.divisor - 1 - atom.numerator, facts, ranges)
+        d = atom.divisor
+        if c > 0:  # c * (y // d) + k >= 0  ==>  y + d * floor(k / c) >= 0
+            return _nonnegative(atom.numerator + (k // c) * d, facts, ranges)
+        most = k // -c  # k - c * (y // d) >= 0  ==>  d * floor(k / c) + d - 1 - y >= 0
+        return _nonnegative((most + 1) * d - 1 - atom.numerator, facts, ranges)
     return False
 
 
