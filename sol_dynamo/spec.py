@@ -374,13 +374,16 @@ def _nonnegative(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) 
         others = (*facts[:p], *facts[p + 1 :])
         if any(_nonnegative(x - m * k, others, ranges) for k in _multiples(x, m)):
             return True
-    if len(x.terms) == 1 and isinstance(x.terms[0][0], FloorDiv):
-        (atom, c), k = x.terms[0], x.const
-        d = atom.divisor
-        if c > 0:  # c * (y // d) + k >= 0  ==>  y + d * floor(k / c) >= 0
-            return _nonnegative(atom.numerator + (k // c) * d, facts, ranges)
-        most = k // -c  # k - c * (y // d) >= 0  ==>  d * floor(k / c) + d - 1 - y >= 0
-        return _nonnegative((most + 1) * d - 1 - atom.numerator, facts, ranges)
+    for atom, c in x.terms:
+        if not isinstance(atom, FloorDiv):
+            continue
+        k, d = (x - Index({atom: c})).bounds(ranges)[0], atom.divisor  # k: the least of the rest
+        # c * (y // d) + k >= 0  ==>  y + d * floor(k / c) >= 0
+        # k - c * (y // d) >= 0  ==>  d * floor(k / c) + d - 1 - y >= 0
+        y, most = atom.numerator, k // abs(c)
+        rest = y + most * d if c > 0 else (most + 1) * d - 1 - y
+        if _nonnegative(rest, facts, ranges):
+            return True
     return False
 
 
