@@ -286,6 +286,8 @@ def cases() -> Iterator[tuple[str, str, Program, Program]]:
     yield name, "may be 1..7", value(_masked(pairs, (5 - j,))), value(pairs)
     sums = at(X, i, i + 2 * ((j + 1) // 2) - 2, mask=(j - 1, 2 - j), other=0.0)
     yield name, "may be -2..7", value(_masked(sums, (j, 2 - j))), value(sums)
+    deep = at(X, i, (j + 1) // 4 - 1, mask=((j + 1) // 2 - 2,), other=0.0)
+    yield name, "may be -1..0", value(_masked(deep, ((j + 1) // 2 - 1,))), value(deep)
     never = at(X, i, j + 9, mask=(j - 9,), other=0.0)
     yield name, "may be 9..14", value(_masked(never, (j - 5,))), value(never)
     row = Bind("r", Iota(j), 6)
