@@ -332,11 +332,12 @@ def _ranges(nest: Loops) -> dict[str, Range] | None:
 def _outside(b: Buffer, index, mask, ranges: dict[str, Range] | None) -> str | None:
     if ranges is None:
         return None
-    facts = [m for m in mask if _static(m, ranges)]
+    known = [m for m in mask if _static(m, ranges)]
+    facts = [f for m in known for f in _meanings(m)]
     if any(m.bounds(ranges)[1] < 0 for m in facts):
         return None  # nothing is touched
     for d, (i, n) in enumerate(zip(index, b.shape, strict=True)):
-        if not (_static(i, ranges) and isinstance(n, int)) or len(facts) != len(mask):
+        if not (_static(i, ranges) and isinstance(n, int)) or len(known) != len(mask):
             continue
         lo, hi = i.bounds(ranges)
         above = lo >= 0 or _nonnegative(i, facts, ranges)
@@ -344,6 +345,20 @@ def _outside(b: Buffer, index, mask, ranges: dict[str, Range] | None) -> str | N
             place = f"{b.name}[{', '.join(map(str, index))}]"
             return f"{place}: index {d} may be {lo}..{hi}, the dimension is 0..{n - 1}"
     return None
+
+
+def _meanings(m: Index) -> Iterator[Index]:
+    """m >= 0, and what it says of a dividend: y // d >= 2 is y >= 2 * d."""
+    yield m
+    if len(m.terms) == 1 and isinstance(m.terms[0][0], FloorDiv):
+        yield from _meanings(_of_dividend(*m.terms[0], m.const))
+
+
+def _of_dividend(q: FloorDiv, c: int, k: int) -> Index:
+    """c * (y // d) + k >= 0  <=>  y + d * floor(k / c) >= 0, and for a negative factor
+    k - c * (y // d) >= 0  <=>  d * floor(k / c) + d - 1 - y >= 0."""
+    most = k // abs(c)
+    return q.numerator + most * q.divisor if c > 0 else (most + 1) * q.divisor - 1 - q.numerator
 
 
 def _static(x: Index, ranges: Mapping[str, Range]) -> bool:
@@ -376,12 +391,12 @@ def _nonnegative(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) 
         others = (*facts[:p], *facts[p + 1 :])
         if any(_nonnegative(x - m * k, others, ranges) for k in _multiples(x, m)):
             return True
-    if len(x.terms) == 1 and isinstance(x.terms[0][0], FloorDiv):
-        (atom, c), k = x.terms[0], x.const
-        if c == 1:  # y // d + k >= 0  ==>  y + k * d >= 0
-            return _nonnegative(atom.numerator + k * atom.divisor, facts, ranges)
-        if c == -1:  # k - y // d >= 0  ==>  k * d + d - 1 - y >= 0
-            return _nonnegative((k + 1) * atom.divisor - 1 - atom.numerator, facts, ranges)
+    for atom, c in x.terms:
+        if not isinstance(atom, FloorDiv):
+            continue
+        least = (x - Index({atom: c})).bounds(ranges)[0]  # of the rest
+        if _nonnegative(_of_dividend(atom, c, least), facts, ranges):
+            return True
     return False
 
 

@@ -67,3 +67,28 @@ def test_what_counts_its_images_sees_all_of_them():
         return functional.conv2d(y, w)
 
     check(f, f, *tensors((images(), 3, 6, 6), (4, 3, 3, 3), (5, 4, 3, 3)))
+
+
+def test_an_input_that_is_packed_for_each_image():
+    """The second operand of a product, whose rows are brought together before the run."""
+
+    def f(x, y):
+        return torch.softmax(torch.bmm(torch.sin(x), y.transpose(1, 2)), -1)
+
+    n = images()
+    check(f, f, *tensors((n, 12, 8), (n, 12, 8)))
+    program = sol.graphs[-1].compiled.program
+    (packed,) = (b for b in program.buffers.values() if b.name.endswith("_packed"))
+    assert program.depth_first and packed.shape[0] == n and packed.name in program.chunked
+
+
+def test_memory_of_one_run_that_another_reads_whole():
+    """Products of each image with itself, then of each with all."""
+
+    def f(x):
+        y = torch.softmax(torch.bmm(x, x.transpose(1, 2)), -1)
+        z = torch.bmm(y, x)
+        return torch.softmax(z.flatten(1) @ x.flatten(1).T, -1)
+
+    check(f, f, *tensors((images(), 6, 10)))
+    assert sol.graphs[-1].compiled.program.depth_first

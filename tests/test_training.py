@@ -102,6 +102,30 @@ def test_step(name):
         assert relative_error(a.double(), w) <= 2 * relative_error(e.double(), w) + ULP2
 
 
+def test_rotated_pairs():
+    """Every second element of a part (rotary embeddings): backward scatters to such places."""
+
+    class Rotary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.randn(3, 2))
+
+        def forward(self, x):
+            first, rest = x[..., :4], x[..., 4:]
+            turned = torch.stack((-first[..., 1::2], first[..., ::2]), -1).flatten(-2)
+            scale = self.scale.repeat_interleave(2, -1)
+            return torch.cat((first * scale.cos() + turned * scale.sin(), rest), -1)
+
+    torch._dynamo.reset()
+    model, x = Rotary(), torch.randn(2, 3, 9)
+    ours, exact = copy.deepcopy(model), copy.deepcopy(model).double()
+    got = step(torch.compile(ours, backend=Backend()), list(ours.parameters()), x)
+    eager = step(model, list(model.parameters()), x)
+    wide = step(exact, list(exact.parameters()), x.double())
+    for a, e, w in zip(got, eager, wide, strict=True):
+        assert relative_error(a, w) <= 2 * relative_error(e, w) + ULP2
+
+
 def test_saved_activations_stay_where_they_lie():
     """Between two convolutions nothing is copied: backward is compiled for channels-last."""
     from sol_dynamo.report import report

@@ -308,14 +308,28 @@ def packs(plan: Plan, r: Roles) -> bool:
     along = {a.symbol for a in (*r.batch, *r.k, r.n)}
     if not {s for i in (*r.b.index, *r.b.mask) for s in i.symbols} <= along:
         return False
+    if plan.moves(r.b.buffer) and not _by_image(plan, r.b):
+        return False
     return scope == "weight" or (scope == "input" and scattered)
 
 
+def _by_image(plan: Plan, e: Load) -> bool:
+    """Whether a load from what starts at the kernel's image says so: its first index is that."""
+    b = plan.buffers[e.buffer]
+    base = plan.buffers[b.base or b.name]
+    first = bool(b.shape) and b.shape[0] == plan.images and e.index[0] == Index()
+    return first and bool(base.shape) and b.strides[0] == base.strides[0]
+
+
 def pack(plan: Plan, r: Roles, nest: Loops, block: int) -> Loops:
-    """B[k..., n] ==> packed[n // nb][k...][n % nb], contiguous in the order of the walk."""
+    """B[k..., n] ==> packed[n // nb][k...][n % nb], contiguous in the order of the walk.
+
+    Of an input that starts at the kernel's image, those of all images are packed.
+    """
     n, count = r.n, -(-r.n.extent // block)
     ks = (*r.taps, *r.deep) if r.deep else r.k
-    shape = (*(a.extent for a in r.batch), count, *(a.extent for a in ks), block)
+    each = (Axis("image", plan.images),) if plan.moves(r.b.buffer) else ()
+    shape = (*(a.extent for a in (*each, *r.batch)), count, *(a.extent for a in ks), block)
     batch, k = ([Index.of(a.symbol) for a in axes] for axes in (r.batch, ks))
     key = (r.b, shape)
     if key not in plan.packed:
@@ -328,11 +342,15 @@ def pack(plan: Plan, r: Roles, nest: Loops, block: int) -> Loops:
         if n.extent % block:
             mask.append(n.extent - 1 - point)
         index = tuple(i.subst({n.symbol: point}) for i in r.b.index)
-        axes = (*r.batch, Axis("block", count), *ks, Axis("lane", block))
+        image = tuple(Index.of(a.symbol) for a in each)
+        if each:
+            index = (*image, *index[1:])
+            plan.chunked[name] = plan.buffers[name].strides[0] * DTYPES[r.b.dtype][0]
+        axes = (*each, *r.batch, Axis("block", count), *ks, Axis("lane", block))
         axes = tuple(replace(a, kind="parallel") for a in axes)
         other = 0.0 if r.b.other is None else r.b.other
         value = Load(r.b.buffer, index, r.b.dtype, tuple(mask), other)
-        copy = Loops(axes, (Store((name,), (*batch, number, *k, lane), (value,)),))
+        copy = Loops(axes, (Store((name,), (*image, *batch, number, *k, lane), (value,)),))
         if once:
             plan.packs.append(copy)
         else:
@@ -341,7 +359,7 @@ def pack(plan: Plan, r: Roles, nest: Loops, block: int) -> Loops:
         plan.packed[key] = name
     name = plan.packed[key]
     v = Index.of(n.symbol)
-    new = Load(name, (*batch, v // block, *k, v % block), r.b.dtype)
+    new = Load(name, (*(Index() for _ in each), *batch, v // block, *k, v % block), r.b.dtype)
 
     def leaf(e: Expr, _: object) -> Expr:
         return new if e is r.b else e

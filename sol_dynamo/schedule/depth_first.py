@@ -78,37 +78,48 @@ def depth_first(program: Program, caps: Caps) -> Program:
 
 
 def _runs(program: Program, caps: Caps) -> list[tuple[int, int, int]]:
-    """(first, last, images) of the longest runs that can go image by image, from two kernels on."""
+    """(first, last, images) of the longest runs that can go image by image, from two kernels on.
+
+    A buffer has one place in all runs: what one reads or writes image by image, none reads whole.
+    """
     found: list[tuple[int, int, int]] = []
+    images: set[str] = set()  # what the runs found read or write image by image
+    whole: set[str] = set()  # what they read otherwise
     current: tuple[int, int, int] | None = None
-    images: set[str] = set()  # what the current run reads or writes image by image
-    whole: set[str] = set()  # what it reads otherwise
+    own_images: set[str] = set()
+    own_whole: set[str] = set()
+
+    def close() -> None:
+        nonlocal current, images, whole
+        if current is not None and current[1] - current[0] > 1:
+            found.append(current)
+            images, whole = images | own_images, whole | own_whole
+        current = None
+
     for p, k in enumerate(program.kernels):
         n = None if isinstance(k, Extern) else _images(program, k)
         if (
-            n is not None
-            and not isinstance(k, Extern)
-            and n >= 2 * caps.cores
-            and _intensity(program, k, n) >= MIN_INTENSITY
+            n is None
+            or isinstance(k, Extern)
+            or n < 2 * caps.cores
+            or _intensity(program, k, n) < MIN_INTENSITY
         ):
-            more_images, more_whole = _by_image(program, k)
-            clash = (images | more_images) & (whole | more_whole)
-            if current is not None and current[2] == n and not clash:
-                current = (current[0], p + 1, n)
-                images |= more_images
-                whole |= more_whole
-                continue
-            if current is not None:
-                found.append(current)
-            # an argument taken both ways has no one place for an image
-            current = None if more_images & more_whole else (p, p + 1, n)
-            images, whole = more_images, more_whole
-        elif current is not None:
-            found.append(current)
-            current = None
-    if current is not None:
-        found.append(current)
-    return [r for r in found if r[1] - r[0] > 1]
+            close()
+            continue
+        more_images, more_whole = _by_image(program, k)
+        if current is not None and (
+            current[2] != n or own_images & more_whole or own_whole & more_images
+        ):
+            close()
+        if more_images & more_whole or images & more_whole or whole & more_images:
+            close()
+        elif current is None:
+            current, own_images, own_whole = (p, p + 1, n), more_images, more_whole
+        else:
+            current = (current[0], p + 1, n)
+            own_images, own_whole = own_images | more_images, own_whole | more_whole
+    close()
+    return found
 
 
 def _images(program: Program, k: Kernel) -> int | None:

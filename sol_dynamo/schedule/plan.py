@@ -6,7 +6,7 @@ The figures behind the constants stand in benchmarks/RESULTS.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..affine import Index
 from ..ir import DTYPES, Axis, Buffer, Kernel, Load, Loops, expressions, walk
@@ -23,6 +23,13 @@ class Plan:
     caps: Caps
     copies: list[Kernel]  # of inputs that are used as weights are, before all else
     packed: dict[tuple[Load, tuple[int, ...]], str]  # what lies packed already: its buffer
+    # for a kernel that runs image by image: how many they are, and `Program.chunked`
+    images: int = 1
+    chunked: dict[str, int] = field(default_factory=dict)
+
+    def moves(self, buffer: str) -> bool:
+        """Whether a buffer starts at the image that the kernel works on."""
+        return self.images > 1 and (self.buffers[buffer].base or buffer) in self.chunked
 
     def address(self, buffer: str, index: tuple[Index, ...]) -> Index:
         return self.buffers[buffer].address(index)

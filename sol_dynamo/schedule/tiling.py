@@ -42,10 +42,12 @@ def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
     buffers, packs = dict(program.buffers), list(program.packs)
     copies: list[Kernel] = []
     packed: dict[tuple[Load, tuple[int, ...]], str] = {}
+    chunked = dict(program.chunked)
+    images = {p: d.trips for d in program.depth_first for p in range(d.first, d.last)}
     kernels: list[Kernel | Extern] = []
-    for k in program.kernels:
+    for p, k in enumerate(program.kernels):
         if isinstance(k, Kernel):
-            plan = Plan(k, buffers, packs, caps, copies, packed)
+            plan = Plan(k, buffers, packs, caps, copies, packed, images.get(p, 1), chunked)
             with blamed(k):
                 normalize(plan)
                 walk(plan)
@@ -63,6 +65,7 @@ def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
         kernels=(*copies, *kernels),
         packs=tuple(packs),
         depth_first=tuple(bands),
+        chunked=chunked,
     )
 
 

@@ -1,0 +1,393 @@
+"""Many architectures through `torch.compile(model, backend="sol")`, held to the contract.
+
+    python -m benchmarks.breadth timm transformers torchvision
+    python -m benchmarks.breadth transformers:llama timm:swin --parts forward,train --json rows.json
+
+Of each, a small version with random weights: a forward pass without gradients, a training step, a
+second batch size or sequence length, and for language models some tokens with a KV cache. One row a
+model and part; each model has a process of its own, so that a crash or hang costs one row. timm and
+transformers are looked for only when they are asked for. `--calls` lists what is left to ATen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from .breadth_models import Case, cases
+from .networks import allowed
+
+PARTS = ("forward", "train", "sizes", "generate")
+LIMIT = 1e-3  # of a training step whose gradients amplify rounding: how far its loss may be off
+
+
+@dataclass
+class Row:
+    """What became of one part of one model."""
+
+    name: str
+    part: str
+    status: str = "ok"  # or: inexact (beyond the contract), wrong, error, timeout
+    kernels: int = 0
+    aten: int = 0
+    graphs: int = 0
+    ours: float = 0.0  # error against float64
+    eager: float = 0.0
+    seconds: float = 0.0  # the first call
+    note: str = ""
+    calls: dict[str, int] = field(default_factory=dict)  # "op: reason" of calls to ATen
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name:32} {self.part:9} {self.status:8} {self.graphs:3} graphs "
+            f"{self.kernels:5} kernels {self.aten:5} ATen  error {self.ours:.1e} "
+            f"eager's {self.eager:.1e}  first {self.seconds:6.1f} s  {self.note}"
+        )
+
+
+class Wrong(Exception):
+    """A result that no rounding explains."""
+
+
+# -- comparing ---------------------------------------------------------------------------------
+
+
+def wide(x: Any) -> Any:
+    """Floating tensors of any structure in float64."""
+    return tree_map(
+        lambda t: t.double() if isinstance(t, Tensor) and t.is_floating_point() else t, x
+    )
+
+
+def tensors(x: Any) -> list[Tensor]:
+    return [t for t in tree_flatten(x)[0] if isinstance(t, Tensor)]
+
+
+def error(value: Tensor, exact: Tensor) -> float:
+    """Relative RMS error over what is finite in the exact value.
+
+    Errors: `Wrong` if NaN or infinity stand elsewhere.
+    """
+    value, exact = value.detach().double(), exact.detach().double()
+    finite = torch.isfinite(exact)
+    if not torch.equal(torch.isnan(value), torch.isnan(exact)):
+        raise Wrong("NaN in other places")
+    if not torch.equal(finite, torch.isfinite(value)):
+        raise Wrong("infinity in other places")
+    scale, distance = exact[finite].norm(), (value[finite] - exact[finite]).norm()
+    return float(distance / scale) if scale else float(distance)
+
+
+def compare(row: Row, got: Any, eager: Any, exact: Any) -> None:
+    """Note the worst output in a row.
+
+    Errors: `Wrong` for another structure, shape, dtype, integer or layout.
+    """
+    ours, theirs, wanted = tensors(got), tensors(eager), tensors(exact)
+    if not len(ours) == len(theirs) == len(wanted):
+        raise Wrong(f"{len(ours)} outputs, eager has {len(theirs)}, float64 {len(wanted)}")
+    worst = -1.0
+    for k, (a, b, c) in enumerate(zip(ours, theirs, wanted, strict=True)):
+        if a.dtype != b.dtype or a.shape != b.shape:
+            raise Wrong(f"output {k}: {a.dtype} {tuple(a.shape)}, not {b.dtype} {tuple(b.shape)}")
+        sizes = zip(a.shape, a.stride(), b.stride(), strict=True)
+        if a.numel() and any(n != 1 and s != t for n, s, t in sizes):
+            raise Wrong(f"output {k}: strides {a.stride()}, not {b.stride()}")
+        if a.shape != c.shape:
+            row.note = "float64 takes another path: compared with eager"
+            c = b
+        if not a.is_floating_point():
+            if not torch.equal(a, b) and not torch.equal(a, c.to(a.dtype)):
+                raise Wrong(f"output {k}: {int((a != b).sum())} of {a.numel()} values differ")
+            continue
+        x, y = error(a, c), error(b, c)
+        if x - allowed(y) > worst:
+            worst, row.ours, row.eager = x - allowed(y), x, y
+    if worst > 0:
+        row.status = "inexact" if row.ours < 1e-2 + 20 * row.eager else "wrong"
+
+
+# -- the parts ---------------------------------------------------------------------------------
+
+
+def call(model: Callable, inputs: Any) -> Any:
+    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
+
+
+def forward(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+    model = case.model.eval()
+    exact_model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        eager, exact = call(model, case.inputs), call(exact_model, wide(case.inputs))
+        run = compiled(model)
+        start = time.perf_counter()
+        first = call(run, case.inputs)
+        row.seconds = time.perf_counter() - start
+        compare(row, first, eager, exact)
+        again = call(run, case.inputs)
+        if not all(map(same_bits, tensors(first), tensors(again))):
+            raise Wrong("two runs differ")
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.nan_to_num(), b.nan_to_num()) if a.dtype != torch.bool else a.equal(b)
+
+
+def sizes(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+    """Dynamo makes sizes symbols at the second; the third call with them is compiled for them."""
+    model = case.model.eval()
+    exact_model = copy.deepcopy(model).double()
+    with torch.no_grad():
+        run = compiled(model)
+        call(run, case.inputs)
+        eager, exact = call(model, case.resized), call(exact_model, wide(case.resized))
+        start = time.perf_counter()
+        for _ in range(2):
+            compare(row, call(run, case.resized), eager, exact)
+        row.seconds = time.perf_counter() - start
+        compare(
+            Row("", ""), call(run, case.inputs), call(model, case.inputs),
+            call(exact_model, wide(case.inputs)),
+        )  # fmt: skip
+
+
+def step(model: nn.Module, run: Callable, inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, and the gradients by name. The loss is linear in the results: their squares would
+    say nothing of what a norm has scaled."""
+    model.zero_grad(set_to_none=True)
+    loss = torch.zeros((), dtype=next(model.parameters()).dtype)
+    for t in tensors(call(run, inputs)):
+        if t.requires_grad:
+            t = t.double() if loss.dtype == torch.float64 else t.float()
+            weights = torch.linspace(-1, 1, t.numel(), dtype=t.dtype).cos()
+            loss = loss + (t.reshape(-1) * weights).mean()
+    loss.backward()
+    named = model.named_parameters()
+    return loss.detach(), {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+def train(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+    models = [copy.deepcopy(without_dropout(case.model)).train() for _ in range(3)]
+    inputs = case.training or case.inputs
+    exact_loss, exact = step(models[2].double(), models[2], wide(inputs))
+    torch.manual_seed(0)
+    eager_loss, eager = step(models[0], models[0], inputs)
+    run = compiled(models[1])
+    start = time.perf_counter()
+    torch.manual_seed(0)
+    loss, got = step(models[1], run, inputs)
+    row.seconds = time.perf_counter() - start
+    if got.keys() != eager.keys():
+        raise Wrong(f"gradients of other parameters: {sorted(got.keys() ^ eager.keys())[:4]}")
+    for n, g in got.items():
+        if g.stride() != eager[n].stride() or g.dtype != eager[n].dtype:
+            raise Wrong(f"gradient of {n}: {g.dtype} {g.stride()}, not {eager[n].stride()}")
+    whole = lambda gs: torch.cat([gs[n].double().flatten() for n in exact])  # noqa: E731
+    row.ours, row.eager = error(whole(got), whole(exact)), error(whole(eager), whole(exact))
+    scale = float(whole(exact).norm()) or 1.0
+    worst, worst_name = 0.0, ""
+    for n in exact:
+        size = float(exact[n].norm()) + 1e-4 * scale
+        a, b = (float((g[n].double() - exact[n]).norm()) / size for g in (got, eager))
+        if a - 20 * b > worst:
+            worst, worst_name = a - 20 * b, f"{n}: {a:.1e}, eager's {b:.1e}"
+    if row.ours > allowed(row.eager):
+        off = float((loss - exact_loss).abs() / exact_loss.abs().clamp_min(1e-6))
+        eagers = float((eager_loss - exact_loss).abs() / exact_loss.abs().clamp_min(1e-6))
+        row.note = f"loss off by {off:.1e}, eager's {eagers:.1e}"
+        row.status = "inexact" if row.ours < 1e-2 + 20 * row.eager else "wrong"
+    if worst > LIMIT:
+        row.status, row.note = "wrong", f"gradient of {worst_name}"
+    buffers = zip(models[1].named_buffers(), models[0].buffers(), models[2].buffers(), strict=True)
+    for (n, mine), theirs, exactly in buffers:
+        if not mine.is_floating_point():
+            if not torch.equal(mine, theirs):
+                raise Wrong(f"buffer {n} differs")
+        elif error(mine, exactly) > allowed(error(theirs, exactly)) + 1e-5:
+            raise Wrong(f"buffer {n}: error {error(mine, exactly):.1e}")
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """Rates are plain attributes of modules and of their configs."""
+    for m in model.modules():
+        for holder in (m, getattr(m, "config", None)):
+            for name, value in list(getattr(holder, "__dict__", {}).items()):
+                rate = "drop" in name and isinstance(value, float)
+                if rate or (isinstance(m, nn.modules.dropout._DropoutNd) and name == "p"):
+                    setattr(holder, name, 0.0)
+    return model
+
+
+def generate(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+    """The same tokens as eager's, with a cache that grows and, where a model has one, a fixed."""
+    model: Any = case.model.eval()
+    plain = model.forward
+    prompt = {k: v for k, v in case.inputs.items() if not k.startswith("decoder")}
+    prompt.pop("labels", None)
+    caches: list[dict[str, Any]] = [{}]
+    if getattr(model, "_can_compile_fullgraph", False):
+        caches.append({"cache_implementation": "static"})
+    with torch.no_grad():
+        for options in caches:
+            options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, **options}
+            options["disable_compile"] = True
+            model.forward = plain
+            wanted = model.generate(**prompt, **options)
+            start = time.perf_counter()
+            model.forward = compiled(plain)
+            for _ in range(2):
+                if not torch.equal(model.generate(**prompt, **options), wanted):
+                    raise Wrong(f"other tokens ({options.get('cache_implementation', 'dynamic')})")
+            row.seconds += time.perf_counter() - start
+    model.forward = plain
+
+
+# -- one model ---------------------------------------------------------------------------------
+
+
+def run_part(name: str, part: str, backend_name: str = "sol") -> Row:
+    """Errors of any kind become the row's status."""
+    from sol_dynamo.backend import Backend
+
+    row = Row(name, part)
+    torch._dynamo.reset()
+    backend: Any = Backend() if backend_name == "sol" else backend_name
+    try:
+        torch.manual_seed(0)
+        case = cases(name.split(":")[0])[name.split(":")[1]]()
+        skipped = case.skipped(part)
+        if skipped:
+            row.status, row.note = "skipped", skipped
+            return row
+        {"forward": forward, "train": train, "sizes": sizes, "generate": generate}[part](
+            case, row, lambda f: torch.compile(f, backend=backend)
+        )
+    except Wrong as e:
+        row.status, row.note = "wrong", str(e)
+    except Exception as e:
+        traceback.print_exc()
+        row.status, row.note = "error", f"{type(e).__name__}: {str(e).strip()[:300]}"
+    if backend_name == "sol":
+        count(row, backend.graphs)
+    return row
+
+
+def count(row: Row, graphs: Any) -> None:
+    """Kernels and calls to ATen of all graphs of a backend."""
+    from sol_dynamo.report import report
+
+    calls: Counter[str] = Counter()
+    for g in graphs:
+        row.graphs += 1
+        if g.runner is None:
+            calls[f"whole graph ({g.kind}): {g.reason}"] += 1
+            continue
+        r = report(g.compiled.program)
+        row.kernels += len(r.kernels) - len(r.aten_calls)
+        row.aten += len(r.aten_calls)
+        calls.update(f"{k.ops[0]}: {k.note}" for k in r.aten_calls)
+    row.calls = dict(calls)
+
+
+def in_a_process(name: str, args: argparse.Namespace) -> list[Row]:
+    """The rows of a model; what it had not printed when it died or ran too long is an error."""
+    command = [sys.executable, "-m", "benchmarks.breadth", "--one", name, "--parts", args.parts]
+    command += ["--threads", str(args.threads)]
+    environment = {"SOL_STRICT": "1", **os.environ}
+    rows: list[Row] = []
+    status, note = "error", ""
+    try:
+        p = subprocess.run(
+            command, capture_output=True, text=True, timeout=args.timeout, env=environment
+        )
+        out, note = p.stdout, "" if p.returncode == 0 else f"exit {p.returncode}"
+        if args.errors and p.stderr:
+            (Path(args.errors) / f"{name.replace(':', '_')}.txt").write_text(p.stderr)
+    except subprocess.TimeoutExpired as e:
+        out = e.stdout.decode() if isinstance(e.stdout, bytes) else e.stdout or ""
+        status, note = "timeout", f"after {args.timeout} s"
+    rows = [Row(**json.loads(x[4:])) for x in out.splitlines() if x.startswith("ROW ")]
+    missing = [p for p in args.parts.split(",") if p not in {r.part for r in rows}]
+    if missing:
+        rows.append(Row(name, missing[0], status, note=note))
+    return rows
+
+
+def one(name: str, parts: str) -> None:
+    for part in parts.split(","):
+        print("ROW", json.dumps(asdict(run_part(name, part))), flush=True)
+
+
+def chosen(wanted: list[str]) -> Iterator[str]:
+    for w in wanted:
+        library, _, names = w.partition(":")
+        known = cases(library)
+        for n in names.split(",") if names else known:
+            if n not in known:
+                raise SystemExit(f"no {n!r} in {library}; there are {', '.join(known)}")
+            yield f"{library}:{n}"
+
+
+def print_calls(rows: list[Row], most: int) -> None:
+    """What is left to ATen, by how often over all models."""
+    total: Counter[str] = Counter()
+    models: dict[str, set[str]] = {}
+    for r in rows:
+        for call_, n in r.calls.items():
+            total[call_] += n
+            models.setdefault(call_, set()).add(r.name)
+    print(f"{'calls':>6} {'models':>6}  op: reason")
+    for call_, n in total.most_common(most):
+        print(f"{n:6} {len(models[call_]):6}  {call_}")
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("models", nargs="*", default=["torchvision"], help="library or library:a,b,c")
+    p.add_argument("--parts", default=",".join(PARTS))
+    p.add_argument("--timeout", type=float, default=300)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--jobs", type=int, default=1)
+    p.add_argument("--json", help="a file to which rows are added")
+    p.add_argument("--errors", help="a folder for what the processes print on stderr")
+    p.add_argument("--calls", type=int, default=0, help="so many of the calls left to ATen")
+    p.add_argument("--one", help=argparse.SUPPRESS)
+    args = p.parse_args()
+    torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")
+    if args.one:
+        return one(args.one, args.parts)
+    found: list[Row] = []
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for rows in pool.map(lambda n: in_a_process(n, args), list(chosen(args.models))):
+            rows = [r for r in rows if r.status != "skipped"]
+            print(*rows, sep="\n", flush=True)
+            found += rows
+            if args.json:
+                with open(args.json, "a") as f:
+                    f.writelines(json.dumps(asdict(r)) + "\n" for r in rows)
+    statuses = Counter(r.status for r in found)
+    print(", ".join(f"{n} {s}" for s, n in statuses.most_common()))
+    if args.calls:
+        print_calls(found, args.calls)
+
+
+if __name__ == "__main__":
+    main()
