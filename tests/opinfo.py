@@ -185,8 +185,11 @@ def compare(case: Case, grad: bool = False) -> str:
 
 
 def _holds_contract(eager: Any, exact: Any) -> bool:
+    """Whether a result can be held to the contract: of a few elements, errors are matters of luck,
+    which nearness to eager judges better."""
     floating = isinstance(eager, torch.Tensor) and eager.dtype.is_floating_point
-    return floating and isinstance(exact, torch.Tensor) and exact.dtype == torch.float64
+    wide = isinstance(exact, torch.Tensor) and exact.dtype == torch.float64
+    return floating and wide and eager.numel() >= 16
 
 
 def _exact(case: Case, grad: bool) -> list[Any]:

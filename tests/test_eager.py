@@ -234,6 +234,17 @@ call(
     ),
     n(2, 4, 5, 5),
 )
+
+
+def power_iteration(w, u):
+    """Nests of one kernel over unequal extents: a step of spectral normalization."""
+    v = (w.t() * u).sum(1)
+    v = v / (v**2).sum(0, True).sqrt().expand(v.shape)
+    return v, (w * v).sum(1)
+
+
+call("power-iteration", power_iteration, n(5, 6), n(5))
+call("power-iteration-wide", power_iteration, n(19, 7), n(19))
 call(
     "attention",
     lambda q, k, v: (
