@@ -127,7 +127,8 @@ OTHERS: dict[str, Callable[[], list[Sample]]] = {
 # containers and bases have no samples; a process group is no part of a single process
 WITHOUT = {
     "Container", "Module", "ModuleDict", "ModuleList", "NLLLoss2d", "ParameterDict",
-    "ParameterList", "Sequential", "SyncBatchNorm",
+    "ParameterList", "Sequential", "SyncBatchNorm", "RNNBase", "RNNCellBase",
+    "LinearCrossEntropyOptions",
 }  # fmt: skip
 INFOS = {m.name: m for m in module_db}
 MODULES = sorted({*INFOS, *OTHERS})
