@@ -24,6 +24,7 @@ from torch import fx
 
 from . import compat, fx_passes, spec
 from .config import Config, check_mode, config
+from .decompositions import decompositions
 from .ir import KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, foreign
@@ -64,6 +65,9 @@ class Outcome:
 
 _dumped = count()
 
+# How a graph is traced, and traced again where torch fails: decomposed (some decompositions do not
+# know sizes that are data) and functional (an input gets other memory in a graph that writes only).
+TRACINGS = ((True, True), (False, True), (False, False))
 
 SYMBOLS = "symbolic sizes: compiled for those that come a second time"
 
@@ -87,6 +91,10 @@ class Backend:
         """A copy of a compiled model is compiled by the same backend."""
         return self
 
+    def __reduce__(self) -> Any:
+        """A compiled model that was saved is compiled again where it is loaded."""
+        return "sol" if self is sol else (Backend, ())
+
     def __call__(
         self,
         gm: fx.GraphModule,
@@ -103,20 +111,22 @@ class Backend:
         c = config(**(options or {}))
         reached: list[fx.GraphModule] = []  # graphs that torch has given us to compile
 
-        def compiler(decompose: dict[Any, Callable]) -> Callable:
-            return self._compiler(c, reached, decompose)
+        def traced(decompose: bool, functional: bool) -> Callable:
+            with compat.undecomposed(RULES if decompose else ()):
+                return self._compiler(c, reached, decompose, functional)(gm, example_inputs)
 
-        try:
-            with compat.undecomposed(RULES):
-                return compiler(decompositions())(gm, example_inputs)
-        except Exception as e:
-            if reached:
-                raise
-            log.info("traced again, without decompositions: %s", e)
-            return compiler({})(gm, example_inputs)  # some do not know sizes that are data
+        *others, last = TRACINGS
+        for tracing in others:
+            try:
+                return traced(*tracing)
+            except Exception as e:
+                if reached:
+                    raise
+                log.info("traced again, otherwise: %s", e)
+        return traced(*last)
 
     def _compiler(
-        self, c: Config, reached: list[fx.GraphModule], decompose: dict[Any, Callable]
+        self, c: Config, reached: list[fx.GraphModule], decompose: bool, functional: bool
     ) -> Callable:
         def role(kind: str) -> Callable:
             def compile(g: fx.GraphModule, x: Sequence[Any]) -> Callable:
@@ -132,10 +142,10 @@ class Backend:
             bw_compiler=role("backward"),
             inference_compiler=role("inference"),
             partition_fn=compat.min_cut_partition(),
-            decompositions=decompose,
+            decompositions=decompositions() if decompose else {},
             # graphs stay functional: what is written to an input comes as one more output, so that
             # no kernel has to know before or behind which write it reads
-            keep_inference_input_mutations=False,
+            keep_inference_input_mutations=not functional,
         )
 
     def reset(self) -> None:
@@ -144,15 +154,6 @@ class Backend:
 
 
 sol = Backend()
-
-
-def decompositions() -> dict[Any, Callable]:
-    """ATen's core decompositions, less the ops that have a rule of their own and attention, which
-    in parts is several times slower than ATen's kernel and has other strides."""
-    kept = {*RULES, torch.ops.aten._native_batch_norm_legit_no_training.default}
-    kept |= {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
-    kept |= {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default}
-    return {op: f for op, f in compat.core_decompositions().items() if op not in kept}
 
 
 def compile_or_fall_back(
@@ -226,12 +227,13 @@ class Roles:
 
     static: frozenset[int] = frozenset()
     weights: frozenset[int] = frozenset()
+    views: bool = True  # whether results that view each other do so when compiled
 
 
 def _roles(kind: str) -> Roles:
     """As AOTAutograd knows them while it compiles."""
-    if kind == "backward":
-        return Roles()
+    if kind == "backward":  # autograd keeps gradients as they come: none may change with another
+        return Roles(views=False)
     static = frozenset(compat.static_input_indices())
     written = compat.mutated_input_indices()
     trained = compat.inputs_with_gradients() if kind == "forward" else set()
@@ -289,17 +291,18 @@ def build(
     weights: Sequence[int],
     c: Config,
     output_strides: Sequence[tuple[int, ...] | None] | None = None,
+    output_views: fx_passes.Views | None = None,
 ) -> tuple[Compiled, list[int]]:
     """FX graph -> passes -> loop IR -> schedule -> source -> native code.
 
-    `weights` are the inputs whose sub-graphs are hoisted; `output_strides` as in `fx_passes.run`.
-    Returns the inputs that are left, too.
+    `weights` are the inputs whose sub-graphs are hoisted; `output_strides` and
+    `output_views` as in `fx_passes.run`. Returns the inputs that are left, too.
     """
     target = _target(gm)
     if c.dump:
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
-    hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides)
+    hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides, output_views)
     given = [_placeholders(gm)[i] for i in weights]
     program, sources = _program(hoisted, target, c)
     inputs = [i for kind, i in hoisted.sources if kind == "input"]
@@ -383,6 +386,7 @@ class Runner:
         values = _placeholders(gm)
         self._static = {i for i in roles.static if not foreign(values[i])}
         self._weights = {i for i in roles.weights if not foreign(values[i])}
+        self._views = fx_passes.views_of_outputs(gm) if roles.views else None
         results: Any = gm.graph.output_node().args[0]
         self._constants = [(k, r) for k, r in enumerate(results) if not isinstance(r, fx.Node)]
         self.output_strides = output_strides
@@ -392,7 +396,7 @@ class Runner:
 
     def _build(self) -> None:
         weights = sorted(self._weights)
-        made, inputs = build(self._gm, weights, self._config, self.output_strides)
+        made, inputs = build(self._gm, weights, self._config, self.output_strides, self._views)
         rest = sorted(self._static - self._weights)
         values = _placeholders(self._gm)
         self._unhoisted = [(i, _kind(values[i]), values[i]) for i in rest]

@@ -100,6 +100,11 @@ def storage_users(storage: torch.UntypedStorage) -> int:
     return torch._C._storage_Use_Count(storage._cdata)
 
 
+def memory_of(t: torch.Tensor) -> Any:
+    """What tensors that lie in the same memory have in common, fake ones too."""
+    return t.untyped_storage()._cdata
+
+
 def with_memory(t: torch.Tensor) -> torch.Tensor:
     """A tensor as it is, but for the zeros of autograd that have no memory."""
     return t.clone() if t._is_zerotensor() else t

@@ -43,7 +43,7 @@ def config(**options: Any) -> Config:
     for name, value in options.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"unknown option {name!r}{hint} Valid: {', '.join(known)}")
         expected = {"bool": bool, "int": int, "str": str}[str(known[name])]
         if not isinstance(value, expected):
@@ -55,5 +55,5 @@ def config(**options: Any) -> Config:
 def check_mode(mode: str | None) -> None:
     if mode is not None and mode not in MODES:
         near = get_close_matches(mode, MODES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"unknown mode {mode!r}{hint} Valid: {', '.join(MODES)}")

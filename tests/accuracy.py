@@ -8,6 +8,10 @@ from typing import Any
 import torch
 
 ULP2 = 2.4e-7
+TOLERANCE = {  # beyond eager's own rounding; the contract itself is checked in other tests
+    torch.float32: (3e-5, 1e-5), torch.complex64: (3e-5, 1e-5), torch.float64: (1e-10, 1e-10),
+    torch.bfloat16: (2e-2, 2e-2), torch.float16: (3e-3, 3e-3),
+}  # fmt: skip
 
 
 def relative_error(value: torch.Tensor, exact: torch.Tensor) -> float:
@@ -26,6 +30,30 @@ def wide(x: Any) -> Any:
     if isinstance(x, torch.Tensor) and x.is_floating_point():
         return x.double()
     return x
+
+
+def same(eager: Any, ours: Any, where: str = "result") -> None:
+    """Equal in all that a caller can see."""
+    if isinstance(eager, (tuple, list)):
+        assert len(eager) == len(ours), where
+        for k, (e, o) in enumerate(zip(eager, ours, strict=True)):
+            same(e, o, f"{where}[{k}]")
+    elif isinstance(eager, dict):
+        assert eager.keys() == ours.keys(), where
+        for k, e in eager.items():
+            same(e, ours[k], f"{where}[{k!r}]")
+    elif not isinstance(eager, torch.Tensor):
+        assert eager == ours, where
+    else:
+        assert (eager.dtype, eager.shape) == (ours.dtype, ours.shape), where
+        if eager.layout == torch.strided and eager.numel() > 1:
+            moving = [d for d, size in enumerate(eager.shape) if size > 1]
+            strides = [[t.stride(d) for d in moving] for t in (eager, ours)]
+            assert strides[0] == strides[1], f"{where}: strides {strides[1]}, not {strides[0]}"
+        rtol, atol = TOLERANCE.get(eager.dtype, (0, 0))
+        torch.testing.assert_close(
+            ours, eager, rtol=rtol, atol=atol, equal_nan=True, msg=lambda m: f"{where}: {m}"
+        )
 
 
 def check(f: Callable, exact: Callable, *args: torch.Tensor, backend: Any = None) -> Any:

@@ -50,9 +50,10 @@ LAYERS = (
     Layer("kernels", EMITTING, "writes source from scheduled IR and builds it with the runtime"),
     Layer("ve", (*EMITTING, "kernels"), "a table over the C emitter, and a device"),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
+    Layer("decompositions", ("compat", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
-        (*PIPELINE, "sizes"),
+        (*PIPELINE, "sizes", "decompositions"),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
     Layer("report", (*PIPELINE, "backend"), "compiles in order to explain"),

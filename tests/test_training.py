@@ -126,6 +126,28 @@ def test_rotated_pairs():
         assert relative_error(a, w) <= 2 * relative_error(e, w) + ULP2
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_step_under_autocast(name):
+    """Mixed precision: results and gradients as near to float64 as eager's. Statistics of
+    normalizations stay float32, whatever their fake kernels say."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    make, shape = MODELS[name]
+    model = make().train()
+    ours, exact = copy.deepcopy(model), copy.deepcopy(model).double()
+    run = torch.compile(ours, backend=Backend(), dynamic=False)
+    x = 3 + torch.randn(shape)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        eager = step(model, list(model.parameters()), x)
+        got = step(run, list(ours.parameters()), x)
+    wide = step(exact, list(exact.parameters()), x.double())
+    for a, e, w in zip(got, eager, wide, strict=True):
+        assert (a.dtype, a.stride()) == (e.dtype, e.stride())
+        assert (
+            relative_error(a, w) <= 2 * relative_error(e, w) + 2 * torch.finfo(torch.bfloat16).eps
+        )
+
+
 def test_saved_activations_stay_where_they_lie():
     """Between two convolutions nothing is copied: backward is compiled for channels-last."""
     from sol_dynamo.report import report

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx
 
+from ..compat import memory_of
 from ..config import Config
 from ..target import Caps
 from .batch_norm import batch_norm
@@ -28,6 +30,10 @@ from .rewriter import Rewriter
 from .share_cat import share_cat
 
 log = logging.getLogger("sol_dynamo")
+
+
+# for each output that is a view of another one: which, and its first element there
+Views = Sequence[tuple[int, int] | None]
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,18 @@ def run(
     caps: Caps,
     config: Config,
     output_strides: Sequence[tuple[int, ...] | None] | None = None,
+    output_views: Views | None = None,
 ) -> Hoisted:
     """All passes over a graph whose placeholders at `weights` are parameters and buffers.
 
     `output_strides`: what each output must have, None for one that may have any; without them
     those of the graph as it comes, before a pass replaces values by equal ones that lie otherwise.
+    `output_views`: which are to be views of which.
     """
     fuel = [config.fuel]
-    gm.graph.output_node().meta["sol_output_strides"] = output_strides or traced_strides(gm)
+    output = gm.graph.output_node()
+    output.meta["sol_output_strides"] = output_strides or traced_strides(gm)
+    output.meta["sol_output_views"] = output_views
     for p in PASSES:
         start = time.perf_counter()
         rewriter = Rewriter(gm, frozenset(weights), caps, fuel)
@@ -83,6 +93,41 @@ def traced_strides(gm: fx.GraphModule) -> list[tuple[int, ...] | None]:
     (outputs,) = gm.graph.output_node().args
     values = (a.meta.get("val") if isinstance(a, fx.Node) else None for a in outputs)
     return [tuple(v.stride()) if isinstance(v, torch.Tensor) else None for v in values]
+
+
+def views_of_outputs(gm: fx.GraphModule) -> Views:
+    """Which outputs view others, whose memory is seen as a whole: a caller who writes to one of
+    them changes the other."""
+    outputs: Any = gm.graph.output_node().args[0]
+    found: list[tuple[int, int] | None] = [None] * len(outputs)
+    together: dict[Any, list[tuple[int, int, int]]] = {}  # output, its first element and its end
+    for k, a in enumerate(outputs):
+        v = a.meta.get("val") if isinstance(a, fx.Node) else None
+        if isinstance(v, torch.Tensor) and (place := _place(v)):
+            together.setdefault((memory_of(v), v.dtype), []).append((k, *place))
+    for group in together.values():
+        start, end = min(first for _, first, _ in group), max(last for *_, last in group)
+        whole = [
+            k
+            for k, *place in group
+            if place == [start, end] and outputs[k].meta["val"].numel() == end - start
+        ]
+        for k, first, _ in group:
+            if whole and k != whole[0]:
+                found[k] = whole[0], first - start
+    return found
+
+
+def _place(t: torch.Tensor) -> tuple[int, int] | None:
+    """A tensor's first element in its memory and one past its last; None where there are none, or
+    where they are not known."""
+    if t.layout != torch.strided:
+        return None
+    first: Any = t.storage_offset()
+    if not all(isinstance(n, int) for n in (first, *t.shape, *t.stride())) or 0 in t.shape:
+        return None
+    last: Any = sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))
+    return first, first + last + 1
 
 
 def verify(gm: fx.GraphModule, name: str) -> None:

@@ -81,8 +81,9 @@ def _kept(value: Any, reused: torch.Tensor) -> Any:
 
 def _placed(t: torch.Tensor, b: Buffer, taken: set[int]) -> torch.Tensor:
     """A tensor that lies as a buffer says, in memory that is none of those taken."""
-    if not taken.isdisjoint(_storages(t)) or _lies_otherwise(t, b):
-        return t.new_empty_strided(b.shape, b.strides).copy_(t)
+    dtype = TORCH_DTYPE[b.dtype]  # a kernel may give another one than its fake kernel says
+    if not taken.isdisjoint(_storages(t)) or t.dtype != dtype or _lies_otherwise(t, b):
+        return t.new_empty_strided(b.shape, b.strides, dtype=dtype).copy_(t)
     if tuple(t.stride()) != tuple(b.strides):  # in dimensions of size 1
         place = t.untyped_storage(), t.storage_offset()
         return t.new_empty(0).set_(*place, b.shape, b.strides)

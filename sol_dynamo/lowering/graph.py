@@ -375,45 +375,66 @@ def _apply(low: Lowering, node: Any) -> Any:
 
 
 def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
-    """Give each output eager's strides, in memory of its own that nothing later writes; one that
-    may have any strides (`meta["sol_output_strides"]` is None there) is returned where it lies."""
-    names: list[str | None] = []
+    """Give each output eager's strides, in memory of its own that nothing later writes, or as a
+    view of another one (`meta["sol_output_views"]`); one that may have any strides
+    (`meta["sol_output_strides"]` is None there) is returned where it lies."""
     flat: Any = node.args[0]
+    names: list[str | None] = [None] * len(flat)
     strides = node.meta.get("sol_output_strides")
+    views = list(node.meta.get("sol_output_views") or [None] * len(flat))
     for k, n in enumerate(flat):
-        if not isinstance(n, fx.Node):
-            names.append(None)
-            continue
-        b = low.env[n]
-        if b is None:
-            names.append(None)
-            continue
-        if b.dtype == FOREIGN:
-            names.append(b.name)
+        if not isinstance(n, fx.Node) or low.env[n] is None:
             continue
         wanted = strides[k] if strides else tuple(n.meta["val"].stride())
-        if wanted is None and (base := _kept(low, b)) is not None:
-            low.buffers[base.name] = base
-            names.append(b.name)
-            continue
-        if wanted is None:
-            wanted = dense(n.meta["val"])
-        own = b.base is None and b.scope == "arena" and b.name not in names
-        if own and same_strides(b.shape, b.strides, wanted):
-            low.buffers[b.name] = replace(b, scope="output", strides=wanted)
-            low.env[n] = low.buffers[b.name]
-            names.append(b.name)
-            continue
-        foreign = b.scope == "extern" and b.base is None and b.name not in names
-        if foreign and same_strides(b.shape, b.strides, wanted):
-            low.buffers[b.name] = replace(b, strides=wanted)
-            names.append(b.name)
-            continue
-        out = low.buffer(f"out_{b.name}", b.dtype, b.shape, wanted, scope="output")
-        low.node = n
-        low.copy(b, out)
-        names.append(out.name)
+        if views[k] is None or wanted is None:
+            views[k] = None
+            names[k] = _output(low, n, wanted, names)
+    for k, n in enumerate(flat):
+        if views[k] is not None and names[k] is None:
+            of, offset = views[k]
+            wanted = strides[k] if strides else tuple(n.meta["val"].stride())
+            names[k] = _output_view(low, n, wanted, names[of], offset)
+            names[k] = names[k] or _output(low, n, wanted, names)
     return tuple(names)
+
+
+def _output(
+    low: Lowering, n: fx.Node, wanted: tuple[int, ...] | None, names: Sequence[str | None]
+) -> str:
+    b = low.env[n]
+    if b.dtype == FOREIGN:
+        return b.name
+    if wanted is None and (base := _kept(low, b)) is not None:
+        low.buffers[base.name] = base
+        return b.name
+    if wanted is None:
+        wanted = dense(n.meta["val"])
+    own = b.base is None and b.scope == "arena" and b.name not in names
+    if own and same_strides(b.shape, b.strides, wanted):
+        low.buffers[b.name] = replace(b, scope="output", strides=wanted)
+        low.env[n] = low.buffers[b.name]
+        return b.name
+    foreign = b.scope == "extern" and b.base is None and b.name not in names
+    if foreign and same_strides(b.shape, b.strides, wanted):
+        low.buffers[b.name] = replace(b, strides=wanted)
+        return b.name
+    out = low.buffer(f"out_{b.name}", b.dtype, b.shape, wanted, scope="output")
+    low.node = n
+    low.copy(b, out)
+    return out.name
+
+
+def _output_view(
+    low: Lowering, n: fx.Node, strides: tuple[int, ...], of: str | None, offset: int
+) -> str | None:
+    """An output as a view of another one, or None if that one is nothing to view."""
+    base = low.buffers.get(of or "")
+    if base is None or base.dtype == FOREIGN or low.env[n] is None:
+        return None
+    shape = tuple(n.meta["val"].shape)
+    if (shape, strides, offset) == (base.shape, base.strides, 0):
+        return base.name
+    return low.view(base, shape, strides, offset, f"out_{n.name}").name
 
 
 def _kept(low: Lowering, b: Buffer) -> Buffer | None:

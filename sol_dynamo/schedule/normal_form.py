@@ -111,8 +111,10 @@ def _split_reduce_axes(nest: Loops) -> Loops:
 
 
 def _unify(plan: Plan, k: Kernel) -> Kernel:
-    """Rename every nest's output axes as the root's of the same dimension, reduce axes apart."""
+    """Rename every nest's output axes as the root's of the same dimension and extent, others apart:
+    a nest that nobody reads is walked with the root's axes of the same names."""
     root = k.body[-1]
+    extents = {a.symbol: a.extent for a in root.axes}
     names = [next(iter(i.symbols)) if i.symbols else None for i in root.stores[0].index]
     plain = all(
         i.is_const or i == Index.of(n) for i, n in zip(root.stores[0].index, names, strict=True)
@@ -123,8 +125,9 @@ def _unify(plan: Plan, k: Kernel) -> Kernel:
         new: dict[str, str] = {}
         if plain and len(index) == len(names):
             for i, name in zip(index, names, strict=True):
-                if name and i.symbols and i == Index.of(next(iter(i.symbols))):
-                    new[next(iter(i.symbols))] = name
+                axis = nest.axis(next(iter(i.symbols))) if i.symbols else None
+                if name and axis and i == Index.of(axis.symbol) and axis.extent == extents[name]:
+                    new[axis.symbol] = name
         for a in nest.axes:
             if a.symbol not in new:
                 new[a.symbol] = a.symbol if len(k.body) == 2 else f"{a.symbol}_{n}"
