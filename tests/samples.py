@@ -160,6 +160,26 @@ for _name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt"):
     row(getattr(aten, _name).default, check="each", samples=unary("positive", i64, i32, b8))
 for _name in ("sin", "cos", "tan", "tanh", "erf", "sigmoid", "reciprocal"):
     row(getattr(aten, _name).default, check="each", samples=unary("normal", i64, i16, b8))
+for _name in ("asin", "acos", "atanh"):
+    row(getattr(aten, _name).default, check="each", samples=unary("unit", i64, b8))
+for _name in ("atan", "sinh", "cosh", "asinh", "erfc", "exp2"):
+    row(getattr(aten, _name).default, check="each", samples=unary("normal", i64, i16, b8))
+row(aten.acosh.default, check="each", samples=[*unary("positive", i64), s(t(3, 7, v="wide"))])
+row(aten.lgamma.default, samples=unary("positive", i64, i32))
+row(aten.angle.default, check="each", samples=unary("normal", i64, i32, b8))
+row(aten.isinf.default, check="exact", samples=unary("special", i64, b8))
+row(aten.signbit.default, check="exact", samples=unary("ties", i64, i32, u8, b8))
+row(
+    aten.round.decimals,
+    check="each",
+    samples=[
+        s(t(3, 37, dtype=d, v=v), decimals=n)
+        for d in (f32, f64)
+        for v in ("wide", "special")
+        for n in (0, 2, -1)
+    ]
+    + [s(t(3, 5, dtype=bf16), decimals=1), s(t(5, 6, at="transposed"), decimals=3)],
+)
 for _name in ("floor", "ceil", "trunc", "round"):
     row(getattr(aten, _name).default, check="exact", samples=unary("small", i64, i32, u8))
 row(aten.neg.default, check="exact", samples=unary("normal", i64, i32, i8, u8))
@@ -273,9 +293,76 @@ row(
     aten.div.Scalar_mode,
     check="each",
     samples=[
-        replace(x, kwargs={"rounding_mode": "floor"}) for x in scalar((2, -0.3, 0), ints=False)
+        *(replace(x, kwargs={"rounding_mode": "floor"}) for x in scalar((2, -0.3, 0), ints=False)),
+        *(
+            s(t(3, 37, dtype=d, v="special"), n, rounding_mode=mode)
+            for d in (i64, i32, i16, i8)
+            for n in (3, -4, 1)
+            for mode in ("floor", "trunc")
+        ),
+        s(t(37, dtype=u8, v="special"), 7, rounding_mode="trunc"),
     ],
 )
+_integers = [
+    s(t(3, 37, dtype=d, v=v), n)
+    for d in (i64, i32, i16, i8)
+    for v in ("normal", "special")
+    for n in (3, -4, 1, -1)
+    if (v, n) != ("special", -1)  # eager divides the least integer by -1, which ends the process
+] + [s(t(3, 37, dtype=u8, v="special"), 7)]
+_moderate = lambda many: [  # noqa: E731  (eager's remainders of the largest are NaN)
+    replace(x, args=tuple(
+        replace(a, values="nonfinite") if isinstance(a, T) and a.values == "special" else a
+        for a in x.args
+    ))
+    for x in many
+]  # fmt: skip
+row(
+    aten.fmod.Tensor, aten.remainder.Tensor,
+    check="each",
+    samples=[
+        *binary("normal", ints=False), s(t(5, dtype=b8), t(5)),
+        s(t(9, dtype=i64), t(9, dtype=i64, v="positive")), s(t(5, dtype=i64), t(5)),
+    ],
+)  # fmt: skip
+row(
+    aten.fmod.Scalar, aten.remainder.Scalar,
+    check="exact",
+    samples=[
+        *_moderate(scalar((2, -0.3, 0.0), ints=False)), *_integers, s(t(9, dtype=i64), 2.5)
+    ],
+)  # fmt: skip
+row(
+    aten.remainder.Scalar_Tensor,
+    check="exact",
+    samples=[s(2.5, t(3, 17)), s(7, t(9, dtype=i64, v="positive")), s(-3, t(2, 9, v="ties"))],
+)
+row(
+    aten.atan2.default, aten.hypot.default,
+    check="each",
+    samples=[x for x in binary("normal", ints=False)],
+)  # fmt: skip
+ROWS[aten.atan2.default] = Row(
+    (*ROWS[aten.atan2.default].samples, *binary("small", i64, b8)), "each"
+)
+row(aten.copysign.Tensor, check="exact", samples=binary("ties", i64, b8))
+row(aten.copysign.Scalar, check="exact", samples=scalar((2, -0.0)))
+row(
+    aten.fmax.default, aten.fmin.default,
+    check="equal",
+    samples=[*binary("ties", i64, i32, u8), *_bools, s(t(4, 41, v="nan"), t(41, v="nan"))],
+)  # fmt: skip
+_shifts = [
+    s(t(3, 37, dtype=d, v="special"), x)
+    for d in (i64, i32, i16, i8, u8)
+    for x in (t(37, dtype=d), t(37, dtype=d, v="small"), t(dtype=d, v="small"))
+]
+_by_number = [s(t(3, 37, dtype=d, v="special"), n) for d in (i64, i32, u8) for n in (0, 3, 31)]
+row(aten.bitwise_left_shift.Tensor, aten.bitwise_right_shift.Tensor, aten.__lshift__.Tensor,
+    aten.__rshift__.Tensor, check="exact", samples=_shifts)  # fmt: skip
+row(aten.bitwise_left_shift.Tensor_Scalar, aten.bitwise_right_shift.Tensor_Scalar,
+    aten.__lshift__.Scalar, aten.__rshift__.Scalar, check="exact",
+    samples=[*_by_number, s(t(9, dtype=i64), 64), s(t(9, dtype=i64), -1)])  # fmt: skip
 row(
     aten.maximum.default,
     aten.minimum.default,
@@ -369,6 +456,15 @@ row(
         s(t(9, dtype=i64, v="positive"), t(9)),
     ],
 )
+row(
+    aten.pow.Scalar,
+    check="each",
+    samples=[
+        s(2, t(3, 17)), s(0.5, t(9, v="special")), s(2.5, t(4, 6, at="transposed")),
+        s(2, t(9, dtype=i64, v="positive")), s(2.5, t(9, dtype=i64)), s(1, t(9, v="special")),
+        s(3, t(2, 9, dtype=bf16)), s(0.3, t(9, dtype=f64)), s(2, t()), s(2, t(0, 3)),
+    ],
+)  # fmt: skip
 row(
     aten.where.self,
     check="exact",
