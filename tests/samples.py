@@ -2,9 +2,9 @@
 
 A row says which op, how its results are compared (`exact`: bit by bit with eager; `equal`: the same
 but for the sign of zeros; `each`: every element within a few ulp; `rms`: the contract of
-accuracy.py) and on what: odd sizes, strides,
-zero-size, 0-d, broadcasting, special values, ties, every dtype that the rule claims. `T` describes
-an input; `T.make` draws it from a seed. Nothing here knows how samples are run.
+accuracy.py; `random`: as samples of one distribution; `shape`: not at all) and on what: odd sizes,
+strides, zero-size, 0-d, broadcasting, special values, ties, every dtype that the rule claims. `T`
+describes an input; `T.make` draws it from a seed. Nothing here knows how samples are run.
 """
 
 from __future__ import annotations
@@ -546,6 +546,25 @@ row(
         s(t(5, dtype=f16)),
     ],
 )  # fmt: skip
+
+row(
+    aten.arange.start_step,
+    check="each",
+    samples=[
+        s(0, 37), s(3, 50, 7), s(9, -30, -2), s(0, 0), s(0, 2**40, 2**36), s(-5, 7, dtype=i32),
+        s(0, 19, dtype=f32), s(0, 19.0, 1), s(2**24 - 3, 2**24 + 17, dtype=f32), s(0, 9, dtype=u8),
+        s(0, 40, 3, dtype=bf16), s(250, 300, dtype=f16), s(0, 33, dtype=f64), s(5, 9, dtype=i16),
+    ],
+)  # fmt: skip
+ROWS[aten.arange.start_step] = Row(
+    (*ROWS[aten.arange.start_step].samples, s(0.5, 37.25, 0.3), s(-1.0, 1.0, 0.0078125)), "each"
+)
+row(aten.empty.memory_format, check="shape", samples=[s([3, 5]), s([0, 3]), s([2], dtype=i64)])
+row(
+    aten.empty_permuted.default,
+    check="shape",
+    samples=[s([3, 5], [1, 0]), s([0, 3], [0, 1]), s([2, 3, 4], [2, 0, 1], dtype=i64)],
+)
 
 # -- reductions ----------------------------------------------------------------------------------
 
@@ -1110,6 +1129,15 @@ row(
     check="exact",
     samples=moved([([1],), ([0, 2],), ([-1, 0, 1],)], s(t(), []), s(t(0, 3), [0]), s(t(5), [])),
 )
+row(
+    aten.repeat.default,
+    check="exact",
+    samples=moved(
+        [([1, 2, 3],), ([2, 3, 1, 2],), ([1, 1, 1],)],
+        s(t(), [3]), s(t(), []), s(t(5), [2, 3]), s(t(0, 3), [2, 2]), s(t(2, 3), [0, 2]),
+        s(t(1, 5), [4, 1]), s(t(2, 3, 4, 5, at="channels_last"), [1, 2, 1, 1]),
+    ),
+)  # fmt: skip
 row(
     aten.roll.default,
     check="exact",

@@ -11,4 +11,11 @@ from .graph import RULES, Lowering, lower, rule
 
 __all__ = ["RULES", "Lowering", "lower", "rule"]
 
-from . import contraction, indexing, movement, pointwise, reduction  # noqa: F401  (they add the rules)
+from . import (  # noqa: F401  (they add the rules)
+    contraction,
+    indexing,
+    movement,
+    pointwise,
+    reduction,
+    sequence,
+)
