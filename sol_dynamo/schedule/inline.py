@@ -1,7 +1,8 @@
 """Reading through: views of computed buffers, then pointwise producers at the place of their loads.
 
   resolve   a load through a view of a computed buffer ==> a load of the buffer itself
-  inline    consumer(load(p)) ==> consumer(p's expression), where p is pointwise
+  inline    consumer(load(p)) ==> consumer(p's expression), where p is pointwise; addresses that
+            come to be formulas of indices are `direct`
 Each is one sweep in program order; an intermediate's memory disappears when nobody else reads it.
 """
 
@@ -32,6 +33,7 @@ from ..ir import (
     walk,
     written,
 )
+from .direct import direct
 from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
@@ -199,7 +201,7 @@ def _absorb(
         absorbed.append(kernels[p.position].origin)
         return inlined(e, p.value, p.index, ranges)
 
-    return map_leaves(nest, leaf), refused
+    return direct(map_leaves(nest, leaf)), refused
 
 
 def inlined(e: Load, value: Expr, index: tuple[Index, ...], ranges) -> Expr:
