@@ -17,9 +17,7 @@ from .nests import substitute
 
 def direct(nest: Loops) -> Loops:
     """The nest without the binds that are formulas of its axes."""
-    ranges: dict[str, Range] = {
-        a.symbol: (0, a.extent - 1) for a in nest.axes if isinstance(a.extent, int) and a.extent
-    }
+    ranges = _ranges(nest)
     for b in nest.binds:
         index = as_index(b.value, ranges)
         if index is None or not index.symbols <= ranges.keys():
@@ -30,6 +28,18 @@ def direct(nest: Loops) -> Loops:
         rest = replace(nest, binds=tuple(x for x in nest.binds if x.symbol != b.symbol))
         nest = substitute(rest, {b.symbol: index + b.bound if high < 0 else index}, nest.axes)
     return nest
+
+
+def formula(value: Expr, nest: Loops) -> Expr:
+    """Integer arithmetic on a nest's indices as one index, which costs nothing where it is read."""
+    index = as_index(value, _ranges(nest)) if isinstance(value, Op) else None
+    return value if index is None else Iota(index, value.dtype)
+
+
+def _ranges(nest: Loops) -> dict[str, Range]:
+    return {
+        a.symbol: (0, a.extent - 1) for a in nest.axes if isinstance(a.extent, int) and a.extent
+    }
 
 
 def as_index(e: Expr, ranges: Mapping[str, Range]) -> Index | None:

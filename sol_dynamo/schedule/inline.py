@@ -33,7 +33,7 @@ from ..ir import (
     walk,
     written,
 )
-from .direct import direct
+from .direct import direct, formula
 from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
@@ -139,12 +139,12 @@ def inline(program: Program) -> Program:
             continue
         if len(nest.stores) > 1 or nest.binds or not _is_identity(nest):
             continue
-        cost = sum(OPS[e.name].cost for e in walk(store.values[0]) if isinstance(e, Op))
+        value = formula(store.values[0], nest)
+        cost = sum(OPS[e.name].cost for e in walk(value) if isinstance(e, Op))
         follows = any(e.buffer in reductions and _same_elements(e, nest) for e in loads(nest))
         repeats = absorbers.get(name, 0) == readers.get(name) and _saves(
             program, nest, buffer, readers.get(name, 0)
         )
-        value = store.values[0]
         producers[name] = Producer(position, value, store.index, cost, follows, repeats)
     return replace(program, kernels=_without_dead(program, kernels))
 
