@@ -24,7 +24,7 @@ from torch import fx
 
 from . import compat, fx_passes, spec
 from .config import Config, check_mode, config
-from .ir import KernelError, Program, show
+from .ir import FOREIGN, KernelError, Program, show
 from .lowering import lower
 from .lowering.graph import LEFT_TO_ATEN, foreign
 from .runtime.weights import WeightSets
@@ -107,7 +107,7 @@ class Backend:
             return self._compiler(c, reached, decompose)
 
         try:
-            return compiler(decompositions())(gm, example_inputs)
+            return compiler(decompositions(c.fallback_random))(gm, example_inputs)
         except Exception as e:
             if reached:
                 raise
@@ -145,15 +145,20 @@ class Backend:
 sol = Backend()
 
 
-def decompositions() -> dict[Any, Callable]:
+def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
     """ATen's core decompositions, less the ops that have a rule of their own and attention, which
-    in parts is several times slower than ATen's kernel and has other strides."""
+    in parts is several times slower than ATen's kernel and has other strides; and less random ops
+    where these are to be eager's."""
     from .lowering import RULES
 
     kept = {*RULES, torch.ops.aten._native_batch_norm_legit_no_training.default}
     kept |= {torch.ops.aten.native_batch_norm.default, torch.ops.aten.cudnn_batch_norm.default}
     kept |= {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default}
-    return {op: f for op, f in compat.core_decompositions().items() if op not in kept}
+    return {
+        op: f
+        for op, f in compat.core_decompositions().items()
+        if op not in kept and not (fallback_random and compat.is_random(op))
+    }
 
 
 def compile_or_fall_back(
@@ -301,6 +306,10 @@ def build(
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides)
+    if c.fallback_random:
+        for n in hoisted.main.graph.nodes:
+            if compat.is_random(n.target):
+                n.meta[LEFT_TO_ATEN] = "fallback_random"
     given = [_placeholders(gm)[i] for i in weights]
     program, sources = _program(hoisted, target, c)
     inputs = [i for kind, i in hoisted.sources if kind == "input"]
@@ -399,9 +408,9 @@ class Runner:
         self._unhoisted = [(i, _kind(values[i]), values[i]) for i in rest]
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
+        results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
         self.output_strides = [
-            None if o is None else tuple(made.program.buffers[o].strides)
-            for o in made.program.outputs
+            None if b is None or b.dtype == FOREIGN else tuple(b.strides) for b in results
         ]
 
     def __call__(self, args: list[Any]) -> list[Any]:

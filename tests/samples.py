@@ -1289,3 +1289,91 @@ row(
     aten.cumprod.default,
     samples=[*_running, s(t(3, 7, dtype=i32, v="ties"), 0), s(t(4, 5, dtype=i64), 1)],
 )
+
+
+# -- random numbers ------------------------------------------------------------------------------
+
+_sizes = [[40, 57], [3, 0], [], [4, 31, 8]]
+row(
+    aten.rand.default, aten.randn.default,
+    check="random",
+    samples=[
+        *(s(n) for n in _sizes), *(s([33, 65], dtype=d) for d in (f64, f16, bf16)),
+    ],
+)  # fmt: skip
+row(
+    aten.rand_like.default, aten.randn_like.default,
+    check="random",
+    samples=[
+        s(t(40, 57)), s(t(40, 57, at="transposed")), s(t(0, 3)),
+        s(t(2, 3, 19, 8, at="channels_last")), s(t(33, 65, dtype=f64)), s(t(33, 65), dtype=f16),
+        s(t(9, 99, dtype=i64), dtype=f32),
+    ],
+)  # fmt: skip
+row(
+    aten.uniform.default, aten.normal_functional.default,
+    check="random",
+    samples=[
+        s(t(40, 57)), s(t(40, 57), -1.5, 3.0), s(t(40, 57, at="transposed"), 2.0, 2.5), s(t(0, 3)),
+        s(t(999, dtype=f64), 0.0, 2.0), s(t(999, dtype=bf16), 0.0, 2.0),
+    ],
+)  # fmt: skip
+row(
+    aten.log_normal.default,
+    check="random",
+    samples=[s(t(40, 57)), s(t(999, dtype=f64), 0.0, 0.5), s(t(33, 65, dtype=f16), 0.0, 0.25)],
+)
+row(
+    aten.exponential.default,
+    check="random",
+    samples=[s(t(40, 57)), s(t(40, 57), 3.0), s(t(999, dtype=f64), 0.5), s(t(99, dtype=bf16))],
+)
+row(
+    aten.normal.float_float,
+    check="random",
+    samples=[s(0.0, 1.0, [40, 57]), s(3.0, 0.5, [2000]), s(1.0, 2.0, [999], dtype=f64)],
+)
+row(
+    aten.normal.Tensor_float,
+    check="random",
+    samples=[s(t(40, 57), 0.5), s(t(57, 40, at="transposed")), s(t(999, dtype=f64), 3.0)],
+)
+row(
+    aten.bernoulli.p,
+    check="random",
+    samples=[
+        s(t(40, 57), 0.3), s(t(40, 57), 0.0), s(t(40, 57), 1.0), s(t(40, 57, at="transposed"), 0.6),
+        s(t(999, dtype=b8), 0.9), s(t(999, dtype=i64), 0.1), s(t(999, dtype=bf16), 0.5),
+        s(t(0, 3), 0.5),
+    ],
+)  # fmt: skip
+row(
+    aten.native_dropout.default,
+    check="random",
+    samples=[
+        s(t(40, 57), 0.3, True), s(t(40, 57), 0.3, False), s(t(40, 57, at="transposed"), 0.5, True),
+        s(t(40, 57), 0.0, True), s(t(40, 57), 1.0, True), s(t(0, 3), 0.5, True, outs=(0,)),
+        s(t(40, 57), 0.3, None), s(t(40, 57), 0.3, True, outs=(0,)), s(t(40), 0.5, True, outs=(1,)),
+        s(t(33, 65, dtype=f64), 0.1, True), s(t(33, 65, dtype=bf16), 0.1, True),
+    ],
+)  # fmt: skip
+row(
+    aten.randint.default,
+    check="random",
+    samples=[s(7, [40, 57]), s(2**40, [999]), s(2, [999], dtype=f32), s(9, [0]), s(1, [7])],
+)
+row(
+    aten.randint.low,
+    check="random",
+    samples=[s(-3, 7, [40, 57]), s(-(2**62), 2**62, [999]), s(5, 9, [99], dtype=u8)],
+)
+row(
+    aten.randint_like.default,
+    check="random",
+    samples=[s(t(40, 57), 7), s(t(40, 57, at="transposed"), 90), s(t(99, dtype=i32), 3)],
+)
+row(
+    aten.randint_like.low_dtype,
+    check="random",
+    samples=[s(t(40, 57), -2, 7), s(t(40, 57, at="transposed"), 5, 90), s(t(99, dtype=i32), 0, 3)],
+)

@@ -16,6 +16,7 @@ from . import (  # noqa: F401  (they add the rules)
     indexing,
     movement,
     pointwise,
+    random,
     reduction,
     sequence,
 )

@@ -65,7 +65,10 @@ def literal(value: float | int | bool, dtype: str) -> str:
         value = int(value)
         if value == -(2**63):
             return "(-9223372036854775807L - 1)"
-        return f"{value}" + ("UL" if value > 2**63 - 1 else "L" if abs(value) > 2**31 - 1 else "")
+        if abs(value) <= 2**31 - 1:
+            return str(value)
+        unsigned = DTYPES[dtype][1] == "u" or value > 2**63 - 1
+        return f"{value}{'U' * unsigned}{'L' * (DTYPES[dtype][0] == 8 or not unsigned)}"
     value, suffix = float(value), "" if dtype == "f64" else "f"
     if isnan(value):
         return f'__builtin_nan{suffix}("")'
