@@ -25,7 +25,7 @@ from torch import fx
 from . import compat, fx_passes, spec
 from .config import Config, check_mode, config
 from .decompositions import decompositions
-from .ir import KernelError, Program, show
+from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, foreign
 from .runtime.weights import WeightSets
@@ -142,7 +142,7 @@ class Backend:
             bw_compiler=role("backward"),
             inference_compiler=role("inference"),
             partition_fn=compat.min_cut_partition(),
-            decompositions=decompositions() if decompose else {},
+            decompositions=decompositions(c.fallback_random) if decompose else {},
             # graphs stay functional: what is written to an input comes as one more output, so that
             # no kernel has to know before or behind which write it reads
             keep_inference_input_mutations=not functional,
@@ -303,6 +303,10 @@ def build(
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
     hoisted = fx_passes.run(graph, weights, target.caps, c, output_strides, output_views)
+    if c.fallback_random:
+        for n in hoisted.main.graph.nodes:
+            if compat.is_random(n.target):
+                n.meta[LEFT_TO_ATEN] = "fallback_random"
     given = [_placeholders(gm)[i] for i in weights]
     program, sources = _program(hoisted, target, c)
     inputs = [i for kind, i in hoisted.sources if kind == "input"]
@@ -402,9 +406,9 @@ class Runner:
         self._unhoisted = [(i, _kind(values[i]), values[i]) for i in rest]
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
+        results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
         self.output_strides = [
-            None if o is None else tuple(made.program.buffers[o].strides)
-            for o in made.program.outputs
+            None if b is None or b.dtype == FOREIGN else tuple(b.strides) for b in results
         ]
 
     def __call__(self, args: list[Any]) -> list[Any]:

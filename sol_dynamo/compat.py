@@ -132,6 +132,11 @@ def reads_strides(target: Any) -> bool:
     return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
 
 
+def is_random(target: Any) -> bool:
+    """Whether an op draws random numbers."""
+    return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+
+
 def core_decompositions() -> dict[Any, Callable]:
     """ATen's own decompositions into core ops."""
     from torch._decomp import core_aten_decompositions

@@ -19,6 +19,7 @@ class Config:
     check: bool = False  # SOL_CHECK: verify graph and program after every pass
     dump: str = ""  # SOL_DUMP: a folder for every stage as text
     fuel: int = -1  # SOL_FUEL: at most so many rewrites, to bisect a wrong one (-1: no limit)
+    fallback_random: bool = False  # SOL_FALLBACK_RANDOM: eager's random numbers, from ATen
     sizes: int = 8  # SOL_SIZES: programs of a graph with symbolic sizes, one for each of so many
     weight_sets: int = 8  # SOL_WEIGHT_SETS: sets of weights kept prepared per graph
 

@@ -35,10 +35,14 @@ NORMS = {
 }
 
 
-def decompositions() -> dict[Any, Callable]:
-    """The table that graphs are traced with."""
+def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
+    """The table that graphs are traced with; without random ops where these are to be eager's."""
     kept = {*RULES, *KEPT}
-    found = {op: f for op, f in compat.core_decompositions().items() if op not in kept}
+    found = {
+        op: f
+        for op, f in compat.core_decompositions().items()
+        if op not in kept and not (fallback_random and compat.is_random(op))
+    }
     return found | {op: _in_float32(op, weights) for op, weights in NORMS.items()}
 
 

@@ -434,6 +434,11 @@ def _mod(a: Array, b: Array) -> Array:
     return np.where((r != 0) & ((b < 0) != (r < 0)), r + b, r)
 
 
+def _by_torch(f: Callable[[torch.Tensor], torch.Tensor], x: Array) -> Array:
+    """A function that numpy does not have."""
+    return f(torch.from_numpy(np.array(x))).numpy()
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {  # in the dtype of their arguments
     "neg": np.negative, "abs": np.abs, "not": np.invert, "cast": lambda x: x, "add": np.add,
     "sub": np.subtract, "mul": np.multiply, "div": np.divide, "floordiv": np.floor_divide,
@@ -441,14 +446,17 @@ OPERATIONS: dict[str, Callable[..., Any]] = {  # in the dtype of their arguments
     "or": np.bitwise_or, "xor": np.bitwise_xor, "shl": np.left_shift, "shr": np.right_shift,
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
     "ne": np.not_equal, "where": np.where, "isnan": np.isnan, "sqrt": np.sqrt, "floor": np.floor,
-    "ceil": np.ceil, "trunc": np.trunc, "round": np.rint,
+    "ceil": np.ceil, "trunc": np.trunc, "round": np.rint, "signbit": np.signbit, "fmod": np.fmod,
 }  # fmt: skip
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {  # in float64
     "rsqrt": lambda x: 1 / np.sqrt(x), "exp": np.exp, "expm1": np.expm1, "log": np.log,
     "log1p": np.log1p, "log2": np.log2, "log10": np.log10, "sin": np.sin, "cos": np.cos,
     "tan": np.tan, "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "pow": np.power,
-    "erf": lambda x: torch.special.erf(torch.from_numpy(np.array(x))).numpy(),
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh,
+    "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "exp2": np.exp2,
+    "atan2": np.arctan2, "hypot": np.hypot, "erf": lambda x: _by_torch(torch.erf, x),
+    "erfc": lambda x: _by_torch(torch.erfc, x), "lgamma": lambda x: _by_torch(torch.lgamma, x),
 }  # fmt: skip
 
 

@@ -131,7 +131,8 @@ class OpInfo(NamedTuple):
     cost: int  # vector instructions, roughly: fusion weighs recomputation with it
 
 
-# min and max propagate NaN; div and mod of integers round down; shifts are arithmetic for signed.
+# min and max propagate NaN; floordiv and mod round down, fmod towards zero; shifts are arithmetic
+# for signed.
 OPS: dict[str, OpInfo] = {
     "neg": OpInfo(1, "fi", 1), "abs": OpInfo(1, "fi", 1), "not": OpInfo(1, "iub", 1),
     "cast": OpInfo(1, "fiub", 1), "add": OpInfo(2, "fiu", 1), "sub": OpInfo(2, "fiu", 1),
@@ -147,9 +148,14 @@ OPS: dict[str, OpInfo] = {
     "sin": OpInfo(1, "f", 25), "cos": OpInfo(1, "f", 25), "tan": OpInfo(1, "f", 35),
     "tanh": OpInfo(1, "f", 22), "sigmoid": OpInfo(1, "f", 20), "erf": OpInfo(1, "f", 25),
     "pow": OpInfo(2, "f", 50), "floor": OpInfo(1, "f", 1), "ceil": OpInfo(1, "f", 1),
-    "trunc": OpInfo(1, "f", 1), "round": OpInfo(1, "f", 1),
+    "trunc": OpInfo(1, "f", 1), "round": OpInfo(1, "f", 1), "signbit": OpInfo(1, "f", 1),
+    "asin": OpInfo(1, "f", 60), "acos": OpInfo(1, "f", 60), "atan": OpInfo(1, "f", 60),
+    "sinh": OpInfo(1, "f", 60), "cosh": OpInfo(1, "f", 60), "asinh": OpInfo(1, "f", 60),
+    "acosh": OpInfo(1, "f", 60), "atanh": OpInfo(1, "f", 60), "erfc": OpInfo(1, "f", 60),
+    "exp2": OpInfo(1, "f", 60), "lgamma": OpInfo(1, "f", 90), "atan2": OpInfo(2, "f", 80),
+    "hypot": OpInfo(2, "f", 40), "fmod": OpInfo(2, "f", 40),
 }  # fmt: skip
-COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "isnan"))
+COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "isnan", "signbit"))
 
 
 class Monoid(NamedTuple):

@@ -2,9 +2,9 @@
 
 A row says which op, how its results are compared (`exact`: bit by bit with eager; `equal`: the same
 but for the sign of zeros; `each`: every element within a few ulp; `rms`: the contract of
-accuracy.py) and on what: odd sizes, strides,
-zero-size, 0-d, broadcasting, special values, ties, every dtype that the rule claims. `T` describes
-an input; `T.make` draws it from a seed. Nothing here knows how samples are run.
+accuracy.py; `random`: as samples of one distribution; `shape`: not at all) and on what: odd sizes,
+strides, zero-size, 0-d, broadcasting, special values, ties, every dtype that the rule claims. `T`
+describes an input; `T.make` draws it from a seed. Nothing here knows how samples are run.
 """
 
 from __future__ import annotations
@@ -174,6 +174,26 @@ for _name in ("log", "log2", "log10", "log1p", "sqrt", "rsqrt"):
     row(getattr(aten, _name).default, check="each", samples=unary("positive", i64, i32, b8))
 for _name in ("sin", "cos", "tan", "tanh", "erf", "sigmoid", "reciprocal"):
     row(getattr(aten, _name).default, check="each", samples=unary("normal", i64, i16, b8))
+for _name in ("asin", "acos", "atanh"):
+    row(getattr(aten, _name).default, check="each", samples=unary("unit", i64, b8))
+for _name in ("atan", "sinh", "cosh", "asinh", "erfc", "exp2"):
+    row(getattr(aten, _name).default, check="each", samples=unary("normal", i64, i16, b8))
+row(aten.acosh.default, check="each", samples=[*unary("positive", i64), s(t(3, 7, v="wide"))])
+row(aten.lgamma.default, samples=unary("positive", i64, i32))
+row(aten.angle.default, check="each", samples=unary("normal", i64, i32, b8))
+row(aten.isinf.default, check="exact", samples=unary("special", i64, b8))
+row(aten.signbit.default, check="exact", samples=unary("ties", i64, i32, u8, b8))
+row(
+    aten.round.decimals,
+    check="each",
+    samples=[
+        s(t(3, 37, dtype=d, v=v), decimals=n)
+        for d in (f32, f64)
+        for v in ("wide", "special")
+        for n in (0, 2, -1)
+    ]
+    + [s(t(3, 5, dtype=bf16), decimals=1), s(t(5, 6, at="transposed"), decimals=3)],
+)
 for _name in ("floor", "ceil", "trunc", "round"):
     row(getattr(aten, _name).default, check="exact", samples=unary("small", i64, i32, u8))
 row(aten.neg.default, check="exact", samples=unary("normal", i64, i32, i8, u8))
@@ -287,9 +307,76 @@ row(
     aten.div.Scalar_mode,
     check="each",
     samples=[
-        replace(x, kwargs={"rounding_mode": "floor"}) for x in scalar((2, -0.3, 0), ints=False)
+        *(replace(x, kwargs={"rounding_mode": "floor"}) for x in scalar((2, -0.3, 0), ints=False)),
+        *(
+            s(t(3, 37, dtype=d, v="special"), n, rounding_mode=mode)
+            for d in (i64, i32, i16, i8)
+            for n in (3, -4, 1)
+            for mode in ("floor", "trunc")
+        ),
+        s(t(37, dtype=u8, v="special"), 7, rounding_mode="trunc"),
     ],
 )
+_integers = [
+    s(t(3, 37, dtype=d, v=v), n)
+    for d in (i64, i32, i16, i8)
+    for v in ("normal", "special")
+    for n in (3, -4, 1, -1)
+    if (v, n) != ("special", -1)  # eager divides the least integer by -1, which ends the process
+] + [s(t(3, 37, dtype=u8, v="special"), 7)]
+_moderate = lambda many: [  # noqa: E731  (eager's remainders of the largest are NaN)
+    replace(x, args=tuple(
+        replace(a, values="nonfinite") if isinstance(a, T) and a.values == "special" else a
+        for a in x.args
+    ))
+    for x in many
+]  # fmt: skip
+row(
+    aten.fmod.Tensor, aten.remainder.Tensor,
+    check="each",
+    samples=[
+        *binary("normal", ints=False), s(t(5, dtype=b8), t(5)),
+        s(t(9, dtype=i64), t(9, dtype=i64, v="positive")), s(t(5, dtype=i64), t(5)),
+    ],
+)  # fmt: skip
+row(
+    aten.fmod.Scalar, aten.remainder.Scalar,
+    check="exact",
+    samples=[
+        *_moderate(scalar((2, -0.3, 0.0), ints=False)), *_integers, s(t(9, dtype=i64), 2.5)
+    ],
+)  # fmt: skip
+row(
+    aten.remainder.Scalar_Tensor,
+    check="exact",
+    samples=[s(2.5, t(3, 17)), s(7, t(9, dtype=i64, v="positive")), s(-3, t(2, 9, v="ties"))],
+)
+row(
+    aten.atan2.default, aten.hypot.default,
+    check="each",
+    samples=[x for x in binary("normal", ints=False)],
+)  # fmt: skip
+ROWS[aten.atan2.default] = Row(
+    (*ROWS[aten.atan2.default].samples, *binary("small", i64, b8)), "each"
+)
+row(aten.copysign.Tensor, check="exact", samples=binary("ties", i64, b8))
+row(aten.copysign.Scalar, check="exact", samples=scalar((2, -0.0)))
+row(
+    aten.fmax.default, aten.fmin.default,
+    check="equal",
+    samples=[*binary("ties", i64, i32, u8), *_bools, s(t(4, 41, v="nan"), t(41, v="nan"))],
+)  # fmt: skip
+_shifts = [
+    s(t(3, 37, dtype=d, v="special"), x)
+    for d in (i64, i32, i16, i8, u8)
+    for x in (t(37, dtype=d), t(37, dtype=d, v="small"), t(dtype=d, v="small"))
+]
+_by_number = [s(t(3, 37, dtype=d, v="special"), n) for d in (i64, i32, u8) for n in (0, 3, 31)]
+row(aten.bitwise_left_shift.Tensor, aten.bitwise_right_shift.Tensor, aten.__lshift__.Tensor,
+    aten.__rshift__.Tensor, check="exact", samples=_shifts)  # fmt: skip
+row(aten.bitwise_left_shift.Tensor_Scalar, aten.bitwise_right_shift.Tensor_Scalar,
+    aten.__lshift__.Scalar, aten.__rshift__.Scalar, check="exact",
+    samples=[*_by_number, s(t(9, dtype=i64), 64), s(t(9, dtype=i64), -1)])  # fmt: skip
 row(
     aten.maximum.default,
     aten.minimum.default,
@@ -384,6 +471,15 @@ row(
     ],
 )
 row(
+    aten.pow.Scalar,
+    check="each",
+    samples=[
+        s(2, t(3, 17)), s(0.5, t(9, v="special")), s(2.5, t(4, 6, at="transposed")),
+        s(2, t(9, dtype=i64, v="positive")), s(2.5, t(9, dtype=i64)), s(1, t(9, v="special")),
+        s(3, t(2, 9, dtype=bf16)), s(0.3, t(9, dtype=f64)), s(2, t()), s(2, t(0, 3)),
+    ],
+)  # fmt: skip
+row(
     aten.where.self,
     check="exact",
     samples=[
@@ -464,6 +560,25 @@ row(
         s(t(5, dtype=f16)),
     ],
 )  # fmt: skip
+
+row(
+    aten.arange.start_step,
+    check="each",
+    samples=[
+        s(0, 37), s(3, 50, 7), s(9, -30, -2), s(0, 0), s(0, 2**40, 2**36), s(-5, 7, dtype=i32),
+        s(0, 19, dtype=f32), s(0, 19.0, 1), s(2**24 - 3, 2**24 + 17, dtype=f32), s(0, 9, dtype=u8),
+        s(0, 40, 3, dtype=bf16), s(250, 300, dtype=f16), s(0, 33, dtype=f64), s(5, 9, dtype=i16),
+    ],
+)  # fmt: skip
+ROWS[aten.arange.start_step] = Row(
+    (*ROWS[aten.arange.start_step].samples, s(0.5, 37.25, 0.3), s(-1.0, 1.0, 0.0078125)), "each"
+)
+row(aten.empty.memory_format, check="shape", samples=[s([3, 5]), s([0, 3]), s([2], dtype=i64)])
+row(
+    aten.empty_permuted.default,
+    check="shape",
+    samples=[s([3, 5], [1, 0]), s([0, 3], [0, 1]), s([2, 3, 4], [2, 0, 1], dtype=i64)],
+)
 
 # -- reductions ----------------------------------------------------------------------------------
 
@@ -1334,6 +1449,15 @@ row(
     ],
 )  # fmt: skip
 row(
+    aten.repeat.default,
+    check="exact",
+    samples=moved(
+        [([1, 2, 3],), ([2, 3, 1, 2],), ([1, 1, 1],)],
+        s(t(), [3]), s(t(), []), s(t(5), [2, 3]), s(t(0, 3), [2, 2]), s(t(2, 3), [0, 2]),
+        s(t(1, 5), [4, 1]), s(t(2, 3, 4, 5, at="channels_last"), [1, 2, 1, 1]),
+    ),
+)  # fmt: skip
+row(
     aten.roll.default,
     check="exact",
     samples=moved(
@@ -1483,4 +1607,92 @@ row(
 row(
     aten.cumprod.default,
     samples=[*_running, s(t(3, 7, dtype=i32, v="ties"), 0), s(t(4, 5, dtype=i64), 1)],
+)
+
+
+# -- random numbers ------------------------------------------------------------------------------
+
+_sizes = [[40, 57], [3, 0], [], [4, 31, 8]]
+row(
+    aten.rand.default, aten.randn.default,
+    check="random",
+    samples=[
+        *(s(n) for n in _sizes), *(s([33, 65], dtype=d) for d in (f64, f16, bf16)),
+    ],
+)  # fmt: skip
+row(
+    aten.rand_like.default, aten.randn_like.default,
+    check="random",
+    samples=[
+        s(t(40, 57)), s(t(40, 57, at="transposed")), s(t(0, 3)),
+        s(t(2, 3, 19, 8, at="channels_last")), s(t(33, 65, dtype=f64)), s(t(33, 65), dtype=f16),
+        s(t(9, 99, dtype=i64), dtype=f32),
+    ],
+)  # fmt: skip
+row(
+    aten.uniform.default, aten.normal_functional.default,
+    check="random",
+    samples=[
+        s(t(40, 57)), s(t(40, 57), -1.5, 3.0), s(t(40, 57, at="transposed"), 2.0, 2.5), s(t(0, 3)),
+        s(t(999, dtype=f64), 0.0, 2.0), s(t(999, dtype=bf16), 0.0, 2.0),
+    ],
+)  # fmt: skip
+row(
+    aten.log_normal.default,
+    check="random",
+    samples=[s(t(40, 57)), s(t(999, dtype=f64), 0.0, 0.5), s(t(33, 65, dtype=f16), 0.0, 0.25)],
+)
+row(
+    aten.exponential.default,
+    check="random",
+    samples=[s(t(40, 57)), s(t(40, 57), 3.0), s(t(999, dtype=f64), 0.5), s(t(99, dtype=bf16))],
+)
+row(
+    aten.normal.float_float,
+    check="random",
+    samples=[s(0.0, 1.0, [40, 57]), s(3.0, 0.5, [2000]), s(1.0, 2.0, [999], dtype=f64)],
+)
+row(
+    aten.normal.Tensor_float,
+    check="random",
+    samples=[s(t(40, 57), 0.5), s(t(57, 40, at="transposed")), s(t(999, dtype=f64), 3.0)],
+)
+row(
+    aten.bernoulli.p,
+    check="random",
+    samples=[
+        s(t(40, 57), 0.3), s(t(40, 57), 0.0), s(t(40, 57), 1.0), s(t(40, 57, at="transposed"), 0.6),
+        s(t(999, dtype=b8), 0.9), s(t(999, dtype=i64), 0.1), s(t(999, dtype=bf16), 0.5),
+        s(t(0, 3), 0.5),
+    ],
+)  # fmt: skip
+row(
+    aten.native_dropout.default,
+    check="random",
+    samples=[
+        s(t(40, 57), 0.3, True), s(t(40, 57), 0.3, False), s(t(40, 57, at="transposed"), 0.5, True),
+        s(t(40, 57), 0.0, True), s(t(40, 57), 1.0, True), s(t(0, 3), 0.5, True, outs=(0,)),
+        s(t(40, 57), 0.3, None), s(t(40, 57), 0.3, True, outs=(0,)), s(t(40), 0.5, True, outs=(1,)),
+        s(t(33, 65, dtype=f64), 0.1, True), s(t(33, 65, dtype=bf16), 0.1, True),
+    ],
+)  # fmt: skip
+row(
+    aten.randint.default,
+    check="random",
+    samples=[s(7, [40, 57]), s(2**40, [999]), s(2, [999], dtype=f32), s(9, [0]), s(1, [7])],
+)
+row(
+    aten.randint.low,
+    check="random",
+    samples=[s(-3, 7, [40, 57]), s(-(2**62), 2**62, [999]), s(5, 9, [99], dtype=u8)],
+)
+row(
+    aten.randint_like.default,
+    check="random",
+    samples=[s(t(40, 57), 7), s(t(40, 57, at="transposed"), 90), s(t(99, dtype=i32), 3)],
+)
+row(
+    aten.randint_like.low_dtype,
+    check="random",
+    samples=[s(t(40, 57), -2, 7), s(t(40, 57, at="transposed"), 5, 90), s(t(99, dtype=i32), 0, 3)],
 )

@@ -224,7 +224,11 @@ REFERENCE = {
     "log1p": torch.log1p, "log2": torch.log2, "log10": torch.log10, "sin": torch.sin,
     "cos": torch.cos, "tan": torch.tan, "tanh": torch.tanh, "sigmoid": torch.sigmoid,
     "erf": torch.erf, "pow": torch.pow, "floor": torch.floor, "ceil": torch.ceil,
-    "trunc": torch.trunc, "round": torch.round,
+    "trunc": torch.trunc, "round": torch.round, "signbit": torch.signbit, "asin": torch.asin,
+    "acos": torch.acos, "atan": torch.atan, "sinh": torch.sinh, "cosh": torch.cosh,
+    "asinh": torch.asinh, "acosh": torch.acosh, "atanh": torch.atanh, "erfc": torch.erfc,
+    "exp2": torch.exp2, "lgamma": torch.lgamma, "atan2": torch.atan2, "hypot": torch.hypot,
+    "fmod": torch.fmod,
 }  # fmt: skip
 ELSEWHERE = {"cast", "where"}  # have tests of their own
 CASES = [

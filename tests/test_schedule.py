@@ -68,6 +68,7 @@ def steps(*steps: Callable) -> Callable:
 
 
 X, Y = randn(2, 4, 6, 6), randn(2, 3, 6, 6)
+SEQUENCE = torch.ops.aten.arange.start_step
 
 
 # -- slices: copies as addresses -------------------------------------------------------------
@@ -108,6 +109,34 @@ def fused(f: Callable, *args: torch.Tensor) -> list[int]:
 )
 def test_inline(f, nests):
     assert fused(f, X, Y) == nests
+
+
+@pytest.mark.parametrize(
+    "f, binds",
+    [
+        (lambda x: [x[:, SEQUENCE(1, 3)]], 0),
+        (lambda x: [x[:, 3 - SEQUENCE(0, 4)] + 1], 0),  # walked backwards
+        (lambda x: [x[:, SEQUENCE(-3, 0)]], 0),  # all of it wraps
+        (
+            lambda x: [
+                torch.index_select(x, 2, torch.div(SEQUENCE(0, 6), 2, rounding_mode="floor") % 2)
+            ],
+            0,
+        ),  # no negative ones
+        (lambda x: [x[:, SEQUENCE(-2, 2)]], 1),  # some of it wraps
+        (lambda x: [x[:, SEQUENCE(0, 2) * SEQUENCE(0, 2)]], 1),  # not affine
+        (lambda x: [x[:, x[0, 0, 0].long() % 4]], 1),  # data
+    ],
+)
+def test_formulas_of_indices_are_addresses(f, binds):
+    kernels = steps(lambda p: fuse(p, CAPS))(f, X)
+    assert sum(len(nest.binds) for k in kernels for nest in k.body) == binds
+
+
+def test_a_formula_beyond_its_range_is_an_error():
+    program = fuse(lowered(lambda x: [x[:, SEQUENCE(0, 5)]], X), CAPS)
+    with pytest.raises(IndexError):
+        run(program, [X.numpy()])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import torch
 
 from sol_dynamo.kernels.c.vecmath import PRELUDE, definitions, function
 from sol_dynamo.runtime import toolchain
@@ -20,10 +21,41 @@ from sol_dynamo.runtime import toolchain
 LANES = (1, 2, 4, 8, 16)
 # in ulp of the exact result; 0: always that float
 BOUNDS = {
-    "exp": 0.9, "expm1": 0.51, "sigmoid": 0.9, "tanh": 0.75, "erf": 1.1, "log": 0.95,
-    "log1p": 0.51, "log2": 0.51, "log10": 0.51, "sin": 0.51, "cos": 0.51, "tan": 0.51, "pow": 0.51,
-    "sqrt": 0.5, "rsqrt": 1.5, "floor": 0, "ceil": 0, "trunc": 0, "round": 0,
-}  # fmt: skip
+    "exp": 0.9,
+    "expm1": 0.51,
+    "sigmoid": 0.9,
+    "tanh": 0.75,
+    "erf": 1.1,
+    "log": 0.95,
+    "log1p": 0.51,
+    "log2": 0.51,
+    "log10": 0.51,
+    "sin": 0.51,
+    "cos": 0.51,
+    "tan": 0.51,
+    "pow": 0.51,
+    "sqrt": 0.5,
+    "rsqrt": 1.5,
+    "floor": 0,
+    "ceil": 0,
+    "trunc": 0,
+    "round": 0,
+    "asin": 0.51,
+    "acos": 0.51,
+    "atan": 0.51,
+    "sinh": 0.51,
+    "cosh": 0.51,
+    "asinh": 0.51,
+    "acosh": 0.51,
+    "atanh": 0.51,
+    "erfc": 0.51,
+    "exp2": 0.51,
+    "lgamma": 0.51,
+    "atan2": 0.51,
+    "hypot": 0.51,
+    "fmod": 0,
+}
+TWO = ("pow", "atan2", "hypot", "fmod")  # arguments  # fmt: skip
 WITHOUT_FMA = {"sigmoid": 1.5, "tanh": 1.25, "erf": 1.3}  # machines before 2013
 # other than numpy's float64 functions
 REFERENCE = {
@@ -32,6 +64,15 @@ REFERENCE = {
     "round": np.rint,
     "pow": np.power,
     "erf": lambda x: np.array([math.erf(v) for v in x.tolist()]),
+    "erfc": lambda x: np.array([math.erfc(v) for v in x.tolist()]),
+    "lgamma": lambda x: torch.lgamma(torch.from_numpy(x)).numpy(),
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "atan2": np.arctan2,
 }
 SPECIAL = np.array(
     [
@@ -51,7 +92,7 @@ def library() -> ctypes.CDLL:
     for f in BOUNDS:
         for n in LANES:
             t, u = ("f32", "f32") if n == 1 else (f"f32x{n}", f"f32x{n}u")
-            args = ", ".join(f"*(const {u} *)({p} + i)" for p in ("ab" if f == "pow" else "a"))
+            args = ", ".join(f"*(const {u} *)({p} + i)" for p in ("ab" if f in TWO else "a"))
             head = f"void {f}_{n}(const f32 *a, const f32 *b, f32 *y, long count)"
             loop = f"for (long i = 0; i < count; i += {n})"
             text.append(f"{head} {{ {loop} *({u} *)(y + i) = sol_{f}_{t}({args}); }}")
@@ -97,7 +138,7 @@ def arguments(name: str) -> tuple[np.ndarray, ...]:
     near_one = (np.arange(-2000, 2000) + 0x3F800000).astype(np.uint32).view(np.float32)
     spread = [v.astype(np.float32) for v in spread]
     x = np.concatenate([SPECIAL, -near_one, near_one, anything, *spread])
-    if name != "pow":
+    if name not in TWO:
         return (x,)
     pairs = [v.ravel() for v in np.meshgrid(SPECIAL, SPECIAL)]
     scale = np.log2(np.clip(np.abs(x), 1e-45, 3e38), where=x == x, out=np.ones_like(x))

@@ -18,6 +18,8 @@ from . import (  # noqa: F401  (they add the rules)
     movement,
     pointwise,
     pooling,
+    random,
     reduction,
+    sequence,
     upsampling,
 )

@@ -64,6 +64,13 @@ def foreign(value: Any, device: str | None = None) -> str | None:
     return "a tensor that is negated or conjugated where it is read" if value.is_neg() else None
 
 
+def _taken_of(node: Any) -> tuple[Any, ...] | None:
+    """The results of a node that does not say what it gives, as far as they are taken from it:
+    some higher-order ops do not."""
+    taken = {u.args[1]: u.meta.get("val") for u in node.users if u.target is operator.getitem}
+    return tuple(taken.get(k) for k in range(max(taken) + 1)) if taken else None
+
+
 class Given(NamedTuple):
     """A call that gives what it is: a constant of the graph, as an `Extern`."""
 
@@ -109,6 +116,9 @@ class Lowering:
         self.inputs: list[str] = []
         self.env: dict[fx.Node, Any] = {}
         self.node: fx.Node | None = None
+        self.first: list[Extern] = []  # calls before all other steps
+        self._seed: Buffer | None = None
+        self._streams = 0  # of random numbers
 
     # -- buffers -------------------------------------------------------------------------------
 
@@ -141,6 +151,25 @@ class Lowering:
             strides = strides[k] if strides and isinstance(strides[0], (tuple, list)) else None
         name = node.name if k is None else f"{node.name}_{k}"
         return self.buffer(name, DTYPE[value.dtype], value.shape, strides or dense(value))
+
+    def dtype(self, node: fx.Node) -> str:
+        """A node's dtype."""
+        return DTYPE[node.meta["val"].dtype]
+
+    def seed(self) -> Buffer:
+        """63 random bits for all random numbers of a call, from torch's default generator."""
+        if self._seed is None:
+            self._seed = self.buffer("seed", "i64", (), scope="extern")
+            op = torch.ops.aten.randint.low
+            options = (("dtype", torch.int64), ("device", torch.device("cpu")))
+            call = Extern("seed", op, (0, 2**63 - 1, []), options, (self._seed.name,))
+            self.first.append(replace(call, reason="the seed of random numbers"))
+        return self._seed
+
+    def stream(self) -> int:
+        """The number of a random op: other numbers than all before."""
+        self._streams += 1
+        return self._streams
 
     def view(self, b: Buffer, shape, strides, offset=0, name: str | None = None) -> Buffer:
         """The same memory with other strides; `offset` in elements from b's first."""
@@ -224,7 +253,7 @@ class Lowering:
 
     def extern(self, node: fx.Node, reason: str) -> Any:
         """Leave a node to ATen."""
-        value = node.meta.get("val")  # an assertion has none
+        value = node.meta.get("val", _taken_of(node))  # an assertion has none
         many = isinstance(value, (tuple, list))
         results = value if isinstance(value, (tuple, list)) else (value,)
         strict = reads_strides(node.target)
@@ -326,7 +355,7 @@ def lower(
             outputs = _outputs(low, node)
         else:
             raise ValueError(f"{node.op} {node.target} in a graph to lower")
-    return Program(low.buffers, tuple(low.steps), tuple(low.inputs), outputs)
+    return Program(low.buffers, (*low.first, *low.steps), tuple(low.inputs), outputs)
 
 
 def _constant(low: Lowering, node: Any, gm: fx.GraphModule) -> Buffer:

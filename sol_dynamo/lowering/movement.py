@@ -188,6 +188,19 @@ def select_scatter(
     return low.pointwise(out, value)
 
 
+@rule(aten.repeat.default)
+def repeat(low: Lowering, node: fx.Node, x: Buffer, times: Sequence[int]) -> Any:
+    """y[i] = x[i mod n]; dimensions that only the result has stand in front."""
+    out = low.output(node)
+    first = len(out.shape) - len(x.shape)
+
+    def value(*i: Index) -> Expr:
+        tail = zip(i[first:], x.shape, out.shape[first:], strict=True)
+        return low.load(x, [k if n == m else k % n if n > 1 else Index() for k, n, m in tail])
+
+    return low.pointwise(out, value)
+
+
 @rule(aten.flip.default)
 def flip(low: Lowering, node: fx.Node, x: Buffer, dims: Sequence[int]) -> Any:
     dims = [d % len(x.shape) for d in dims]

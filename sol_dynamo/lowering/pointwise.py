@@ -6,7 +6,7 @@ Half-precision operands are computed in float32 and rounded once at the store, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import pi, sqrt
+from math import inf, pi, sqrt
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,80 @@ def _softplus(x: Expr, beta: float = 1, threshold: float = 20) -> Expr:
 def _div(a: Expr, b: Expr, rounding_mode: str | None = None) -> Expr:
     if rounding_mode == "floor":
         return op("floordiv", a, b)
+    if rounding_mode == "trunc" and DTYPES[a.dtype][1] != "f":
+        down = op("floordiv", a, b)
+        return op("where", _rounds_up(a, b), op("add", down, like(a, 1)), down)
     q = op("div", a, b)
     return op("trunc", q) if rounding_mode == "trunc" else q
+
+
+def _rounds_up(a: Expr, b: Expr) -> Expr:
+    """Where an integer quotient that is rounded towards zero is greater than rounded down."""
+    rest, zero = op("mod", a, b), like(a, 0)
+    signs = compare("ne")(compare("lt")(a, zero), compare("lt")(b, zero))
+    return op("and", compare("ne")(rest, zero), signs)
+
+
+def _fmod(a: Expr, b: Expr) -> Expr:
+    """The remainder that has the dividend's sign."""
+    if DTYPES[a.dtype][1] == "f":
+        return op("fmod", a, b)
+    rest = op("mod", a, b)
+    return op("where", _rounds_up(a, b), op("sub", rest, b), rest)
+
+
+def _shift(name: str) -> Callable[..., Expr]:
+    """A shift by less than nothing or by all bits and more gives zero, or the sign in each bit."""
+
+    def f(a: Expr, b: Expr) -> Expr:
+        size, kind = DTYPES[a.dtype]
+        last = 8 * size - 1
+        inside = op("and", compare("ge")(b, like(b, 0)), compare("le")(b, like(b, last)))
+        beyond = op("shr", a, like(a, last)) if name == "shr" and kind == "i" else like(a, 0)
+        return op("where", inside, op(name, a, op("and", b, like(b, last))), beyond)
+
+    return f
+
+
+def _number(name: str) -> Callable[..., Expr]:
+    """The greater or lesser of two values, the number if one is NaN."""
+
+    def f(a: Expr, b: Expr) -> Expr:
+        either = arithmetic(name)(a, b)
+        if DTYPES[a.dtype][1] != "f":
+            return either
+        return op("where", _isnan(a), b, op("where", _isnan(b), a, either))
+
+    return f
+
+
+def _signbit(x: Expr) -> Expr:
+    kind = DTYPES[x.dtype][1]
+    if kind == "f":
+        return Op("signbit", (x,), "bool")
+    return compare("lt")(x, like(x, 0)) if kind == "i" else Const(False, "bool")
+
+
+def _copysign(x: Expr, sign: Expr) -> Expr:
+    size = op("abs", x)
+    return op("where", _signbit(sign), op("neg", size), size)
+
+
+def _isinf(x: Expr) -> Expr:
+    if DTYPES[x.dtype][1] != "f":
+        return Const(False, "bool")
+    return compare("eq")(op("abs", x), like(x, inf))
+
+
+def _angle(x: Expr) -> Expr:
+    side = op("where", compare("lt")(x, like(x, 0.0)), like(x, pi), like(x, 0.0))
+    return op("where", _isnan(x), x, side)
+
+
+def _round(x: Expr, decimals: int = 0) -> Expr:
+    ten = like(x, 10.0 ** abs(decimals))
+    up, down = ("mul", "div") if decimals > 0 else ("div", "mul")
+    return op(down, op("round", op(up, x, ten)), ten)
 
 
 def _sign(x: Expr) -> Expr:
@@ -125,12 +197,8 @@ def _isnan(x: Expr) -> Expr:
     return Op("isnan", (x,), "bool") if DTYPES[x.dtype][1] == "f" else Const(False, "bool")
 
 
-def unary(name: str) -> Callable[..., Expr]:
-    return lambda x: op(name, x)
-
-
-def bits(name: str) -> Callable[..., Expr]:
-    return lambda a, b: op(name, a, b)
+def call(name: str) -> Callable[..., Expr]:
+    return lambda *args: op(name, *args)
 
 
 # op -> (expression over promoted arguments, kind of promotion)
@@ -142,7 +210,7 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
     aten.mul.Tensor: (arithmetic("mul"), "same"), aten.mul.Scalar: (arithmetic("mul"), "same"),
     aten.div.Tensor: (_div, "same"), aten.div.Scalar: (_div, "same"),
     aten.div.Tensor_mode: (_div, "same"), aten.div.Scalar_mode: (_div, "same"),
-    aten.neg.default: (unary("neg"), "same"), aten.abs.default: (unary("abs"), "same"),
+    aten.neg.default: (call("neg"), "same"), aten.abs.default: (call("abs"), "same"),
     aten.relu.default: (lambda x: op("max", x, like(x, 0)), "same"),
     aten.clamp.default: (_clamp, "same"), aten.clamp.Tensor: (_clamp, "same"),
     aten.hardtanh.default: (lambda x, a=-1, b=1: _clamp(x, a, b), "same"),
@@ -150,16 +218,16 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
     aten.clamp_max.default: (lambda x, a: _clamp(x, None, a), "same"),
     aten.maximum.default: (arithmetic("max"), "same"),
     aten.minimum.default: (arithmetic("min"), "same"),
-    aten.sigmoid.default: (unary("sigmoid"), "float"), aten.tanh.default: (unary("tanh"), "float"),
-    aten.exp.default: (unary("exp"), "float"), aten.expm1.default: (unary("expm1"), "float"),
-    aten.log.default: (unary("log"), "float"), aten.log1p.default: (unary("log1p"), "float"),
-    aten.log2.default: (unary("log2"), "float"), aten.log10.default: (unary("log10"), "float"),
-    aten.sqrt.default: (unary("sqrt"), "float"), aten.rsqrt.default: (unary("rsqrt"), "float"),
-    aten.sin.default: (unary("sin"), "float"), aten.cos.default: (unary("cos"), "float"),
-    aten.tan.default: (unary("tan"), "float"), aten.erf.default: (unary("erf"), "float"),
+    aten.sigmoid.default: (call("sigmoid"), "float"), aten.tanh.default: (call("tanh"), "float"),
+    aten.exp.default: (call("exp"), "float"), aten.expm1.default: (call("expm1"), "float"),
+    aten.log.default: (call("log"), "float"), aten.log1p.default: (call("log1p"), "float"),
+    aten.log2.default: (call("log2"), "float"), aten.log10.default: (call("log10"), "float"),
+    aten.sqrt.default: (call("sqrt"), "float"), aten.rsqrt.default: (call("rsqrt"), "float"),
+    aten.sin.default: (call("sin"), "float"), aten.cos.default: (call("cos"), "float"),
+    aten.tan.default: (call("tan"), "float"), aten.erf.default: (call("erf"), "float"),
     aten.reciprocal.default: (lambda x: op("div", like(x, 1.0), x), "float"),
-    aten.floor.default: (unary("floor"), "same"), aten.ceil.default: (unary("ceil"), "same"),
-    aten.trunc.default: (unary("trunc"), "same"), aten.round.default: (unary("round"), "same"),
+    aten.floor.default: (call("floor"), "same"), aten.ceil.default: (call("ceil"), "same"),
+    aten.trunc.default: (call("trunc"), "same"), aten.round.default: (call("round"), "same"),
     aten.sign.default: (_sign, "same"), aten.square.default: (_square, "same"),
     aten.gelu.default: (_gelu, "float"), aten.silu.default: (_silu, "float"),
     aten.hardsigmoid.default: (_hardsigmoid, "float"),
@@ -173,15 +241,37 @@ POINTWISE: dict[Any, tuple[Callable[..., Expr], str]] = {
     aten.le.Tensor: (compare("le"), "args"), aten.le.Scalar: (compare("le"), "args"),
     aten.gt.Tensor: (compare("gt"), "args"), aten.gt.Scalar: (compare("gt"), "args"),
     aten.ge.Tensor: (compare("ge"), "args"), aten.ge.Scalar: (compare("ge"), "args"),
-    aten.isnan.default: (_isnan, "args"),
+    aten.isnan.default: (_isnan, "args"), aten.isinf.default: (_isinf, "args"),
+    aten.signbit.default: (_signbit, "args"),
+    aten.asin.default: (call("asin"), "float"), aten.acos.default: (call("acos"), "float"),
+    aten.atan.default: (call("atan"), "float"), aten.sinh.default: (call("sinh"), "float"),
+    aten.cosh.default: (call("cosh"), "float"), aten.asinh.default: (call("asinh"), "float"),
+    aten.acosh.default: (call("acosh"), "float"), aten.atanh.default: (call("atanh"), "float"),
+    aten.erfc.default: (call("erfc"), "float"), aten.exp2.default: (call("exp2"), "float"),
+    aten.lgamma.default: (call("lgamma"), "float"), aten.angle.default: (_angle, "float"),
+    aten.atan2.default: (call("atan2"), "float"), aten.hypot.default: (call("hypot"), "same"),
+    aten.copysign.Tensor: (_copysign, "float"), aten.copysign.Scalar: (_copysign, "float"),
+    aten.fmod.Tensor: (_fmod, "same"), aten.fmod.Scalar: (_fmod, "same"),
+    aten.remainder.Tensor: (call("mod"), "same"), aten.remainder.Scalar: (call("mod"), "same"),
+    aten.remainder.Scalar_Tensor: (call("mod"), "same"),
+    aten.fmax.default: (_number("max"), "same"), aten.fmin.default: (_number("min"), "same"),
+    aten.round.decimals: (_round, "same"), aten.pow.Scalar: (call("pow"), "same"),
+    aten.bitwise_left_shift.Tensor: (_shift("shl"), "same"),
+    aten.bitwise_left_shift.Tensor_Scalar: (_shift("shl"), "same"),
+    aten.bitwise_right_shift.Tensor: (_shift("shr"), "same"),
+    aten.bitwise_right_shift.Tensor_Scalar: (_shift("shr"), "same"),
+    aten.__lshift__.Tensor: (_shift("shl"), "same"),
+    aten.__lshift__.Scalar: (_shift("shl"), "same"),
+    aten.__rshift__.Tensor: (_shift("shr"), "same"),
+    aten.__rshift__.Scalar: (_shift("shr"), "same"),
     aten.logical_not.default: (lambda x: op("not", cast(x, "bool")), "args"),
     aten.logical_and.default: (lambda a, b: op("and", cast(a, "bool"), cast(b, "bool")), "args"),
     aten.logical_or.default: (lambda a, b: op("or", cast(a, "bool"), cast(b, "bool")), "args"),
     aten.logical_xor.default: (lambda a, b: op("xor", cast(a, "bool"), cast(b, "bool")), "args"),
-    aten.bitwise_not.default: (unary("not"), "same"),
-    aten.bitwise_and.Tensor: (bits("and"), "same"), aten.bitwise_and.Scalar: (bits("and"), "same"),
-    aten.bitwise_or.Tensor: (bits("or"), "same"), aten.bitwise_or.Scalar: (bits("or"), "same"),
-    aten.bitwise_xor.Tensor: (bits("xor"), "same"), aten.bitwise_xor.Scalar: (bits("xor"), "same"),
+    aten.bitwise_not.default: (call("not"), "same"),
+    aten.bitwise_and.Tensor: (call("and"), "same"), aten.bitwise_and.Scalar: (call("and"), "same"),
+    aten.bitwise_or.Tensor: (call("or"), "same"), aten.bitwise_or.Scalar: (call("or"), "same"),
+    aten.bitwise_xor.Tensor: (call("xor"), "same"), aten.bitwise_xor.Scalar: (call("xor"), "same"),
 }  # fmt: skip
 
 
@@ -212,17 +302,21 @@ _VALUES: dict[Any, int] = {  # how many leading arguments are values; the others
     aten.clamp.default: 1, aten.hardtanh.default: 1, aten.clamp_min.default: 1,
     aten.clamp_max.default: 1, aten.gelu.default: 1, aten.elu.default: 1,
     aten.leaky_relu.default: 1, aten.softplus.default: 1, aten.pow.Tensor_Scalar: 1,
-    aten.add.Scalar: 2, aten.sub.Scalar: 2, aten.rsub.Scalar: 2,
+    aten.add.Scalar: 2, aten.sub.Scalar: 2, aten.rsub.Scalar: 2, aten.round.decimals: 1,
 }  # fmt: skip
 
 
 def _refusal(node: fx.Node, args: tuple[Any, ...], dtype: str) -> str | None:
     """Why an op is not computed in a dtype."""
     kind, target = DTYPES[dtype][1], node.target
-    if kind != "f" and target in _DIVISIONS:
-        return "integer division"
-    if kind != "f" and target is aten.pow.Tensor_Tensor:
+    if kind != "f" and target in _DIVISIONS and not (isinstance(args[1], int) and args[1] != 0):
+        return "integer division by what may be zero"
+    if kind != "f" and target in (aten.pow.Tensor_Tensor, aten.pow.Scalar):
         return "integer power"
+    if kind not in "iu" and target in _SHIFTS:
+        return f"a shift of {dtype}"
+    if target is aten.round.decimals and dtype not in ("f32", "f64"):
+        return f"decimals of {dtype}"
     if kind != "f" and target is aten.pow.Tensor_Scalar and args[1] not in (0, 1, 2, 3):
         return "integer power"
     if target in (aten.neg.default, aten.abs.default) and kind not in "fi":
@@ -248,7 +342,7 @@ def _lower(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
         dtype = "u8"
     wider = _widened(dtype)
     # eager compares in the promoted dtype itself, but keeps the scalars of arithmetic wide
-    narrow = dtype if kind == "args" else wider
+    narrow = dtype if kind == "args" or node.target in _NARROW else wider
     count = _VALUES.get(node.target, len(args))
 
     def value(*index: Index) -> Expr:
@@ -268,9 +362,22 @@ def _lower(low: Lowering, node: Any, *args: Any, **kwargs: Any) -> Any:
     return low.pointwise(low.output(node), value)
 
 
-_DIVISIONS = frozenset(
-    (aten.div.Tensor, aten.div.Scalar, aten.div.Tensor_mode, aten.div.Scalar_mode)
-)
+_DIVISIONS = frozenset((
+    aten.div.Tensor, aten.div.Scalar, aten.div.Tensor_mode, aten.div.Scalar_mode,
+    aten.fmod.Tensor, aten.fmod.Scalar, aten.remainder.Tensor, aten.remainder.Scalar,
+    aten.remainder.Scalar_Tensor,
+))  # fmt: skip
+_NARROW = frozenset((  # whose scalars eager converts to the tensors' dtype
+    aten.fmod.Tensor, aten.fmod.Scalar, aten.remainder.Tensor, aten.remainder.Scalar,
+    aten.remainder.Scalar_Tensor, aten.copysign.Tensor, aten.copysign.Scalar, aten.pow.Scalar,
+    aten.atan2.default, aten.hypot.default,
+))  # fmt: skip
+_SHIFTS = frozenset((
+    aten.bitwise_left_shift.Tensor, aten.bitwise_left_shift.Tensor_Scalar,
+    aten.bitwise_right_shift.Tensor, aten.bitwise_right_shift.Tensor_Scalar,
+    aten.__lshift__.Tensor, aten.__lshift__.Scalar, aten.__rshift__.Tensor,
+    aten.__rshift__.Scalar,
+))  # fmt: skip
 _BOOL_OK = frozenset((
     aten.bitwise_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor,
     aten.bitwise_xor.Tensor, aten.bitwise_and.Scalar, aten.bitwise_or.Scalar,

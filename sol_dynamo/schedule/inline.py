@@ -1,7 +1,8 @@
 """Reading through: views of computed buffers, then pointwise producers at the place of their loads.
 
   resolve   a load through a view of a computed buffer ==> a load of the buffer itself
-  inline    consumer(load(p)) ==> consumer(p's expression), where p is pointwise
+  inline    consumer(load(p)) ==> consumer(p's expression), where p is pointwise; addresses that
+            come to be formulas of indices are `direct`
 Each is one sweep in program order; an intermediate's memory disappears when nobody else reads it.
 """
 
@@ -32,6 +33,7 @@ from ..ir import (
     walk,
     written,
 )
+from .direct import direct, formula
 from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
@@ -137,12 +139,12 @@ def inline(program: Program) -> Program:
             continue
         if len(nest.stores) > 1 or nest.binds or not _is_identity(nest):
             continue
-        cost = sum(OPS[e.name].cost for e in walk(store.values[0]) if isinstance(e, Op))
+        value = formula(store.values[0], nest)
+        cost = sum(OPS[e.name].cost for e in walk(value) if isinstance(e, Op))
         follows = any(e.buffer in reductions and _same_elements(e, nest) for e in loads(nest))
         repeats = absorbers.get(name, 0) == readers.get(name) and _saves(
             program, nest, buffer, readers.get(name, 0)
         )
-        value = store.values[0]
         producers[name] = Producer(position, value, store.index, cost, follows, repeats)
     return replace(program, kernels=_without_dead(program, kernels))
 
@@ -199,7 +201,7 @@ def _absorb(
         absorbed.append(kernels[p.position].origin)
         return inlined(e, p.value, p.index, ranges)
 
-    return map_leaves(nest, leaf), refused
+    return direct(map_leaves(nest, leaf)), refused
 
 
 def inlined(e: Load, value: Expr, index: tuple[Index, ...], ranges) -> Expr:

@@ -14,6 +14,7 @@ from ..ir import (
     Axis,
     Buffer,
     Expr,
+    Iota,
     Kernel,
     Load,
     Loops,
@@ -227,7 +228,7 @@ def _fusable(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> bool:
                     continue
                 if not _proportional(plan.address(e.buffer, e.index), a, b, n):
                     return False
-            elif not isinstance(e, Op) and hasattr(e, "index") and e.index.symbols & present:
+            elif isinstance(e, Iota) and not _proportional(e.index, a, b, n):
                 return False
         for s in nest.stores:
             if any(m.symbols & present for m in s.mask):

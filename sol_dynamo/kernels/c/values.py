@@ -14,7 +14,7 @@ from math import inf, isinf, isnan
 from typing import NamedTuple, Protocol
 
 from ...affine import Index
-from ...ir import DTYPES, Const, Expr, Iota, Load, Op, walk
+from ...ir import COMPARISONS, DTYPES, Const, Expr, Iota, Load, Op, walk
 from . import half
 
 LANE = "@"  # the symbol of the vector loop's points in a substituted index
@@ -25,7 +25,6 @@ _SCALAR = {
     "shr": "{0} >> {1}", "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}",
     "ge": "{0} >= {1}", "eq": "{0} == {1}", "ne": "{0} != {1}",
 }  # fmt: skip
-_COMPARE = frozenset(("lt", "le", "gt", "ge", "eq", "ne"))
 _FLOATS = ("f64", "f32")
 STORAGE_ONLY = {"f16": "f32", "bf16": "f32"}  # held in registers as the wider type
 _EXACT = frozenset(("neg", "abs", "min", "max", "where"))  # results that need no rounding
@@ -66,7 +65,10 @@ def literal(value: float | int | bool, dtype: str) -> str:
         value = int(value)
         if value == -(2**63):
             return "(-9223372036854775807L - 1)"
-        return f"{value}" + ("UL" if value > 2**63 - 1 else "L" if abs(value) > 2**31 - 1 else "")
+        if abs(value) <= 2**31 - 1:
+            return str(value)
+        unsigned = DTYPES[dtype][1] == "u" or value > 2**63 - 1
+        return f"{value}{'U' * unsigned}{'L' * (DTYPES[dtype][0] == 8 or not unsigned)}"
     value, suffix = float(value), "" if dtype == "f64" else "f"
     if isnan(value):
         return f'__builtin_nan{suffix}("")'
@@ -166,7 +168,7 @@ class Expressions:
             if a.dtype == "bool":
                 return self.name(a._replace(text=f"~{a.text}" if a.lanes > 1 else f"!{a.text}"))
             return self.name(a._replace(text=f"~{a.text}"))
-        if e.name in _COMPARE or e.name == "isnan":
+        if e.name in COMPARISONS:
             return self.compare(e.name, args, width)
         if dtype == "bool":
             return self.logic(e.name, args, width)
@@ -278,6 +280,12 @@ class Expressions:
         if name == "isnan":
             args, name = [args[0], args[0]], "ne"
         dtype = args[0].dtype
+        if name == "signbit":
+            bits = 8 * DTYPES[dtype][0]
+            text = f"((i{bits}x{width}){args[0].text} < 0)"
+            if width == 1:
+                text = f"(__builtin_signbit({args[0].text}) != 0)"
+            return self.name(Value(text, "bool", width, bits))
         if dtype == "bool" and width > 1:
             bits = max(a.bits for a in args if a.lanes > 1)
             a, b = (self.mask_bits(self.splat(x, width), bits) for x in args)

@@ -25,9 +25,12 @@ _BYTES = {"f32": 4, "f64": 8} | {k: int(k[1:]) // 8 for k in _C if k[0] in "iu"}
 _BY_LANE = frozenset(
     [
         *("exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "tanh", "erf"),
-        *("pow", "floor", "ceil", "trunc", "sqrt", "round", "sigmoid", "rsqrt"),
+        *("pow", "floor", "ceil", "trunc", "sqrt", "round", "sigmoid", "rsqrt", "exp2", "erfc"),
+        *("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "lgamma"),
+        *("atan2", "hypot", "fmod"),
     ]
 )
+_TWO = frozenset(("pow", "floordiv", "mod", "atan2", "hypot", "fmod"))  # arguments
 _EXACT = frozenset(("floor", "ceil", "trunc", "round", "sqrt"))  # the same bits whoever computes
 _SOURCE = Path(__file__).with_name("vecmath_f32.c")
 
@@ -154,7 +157,7 @@ def function(name: str, dtype: str, lanes: int) -> str:
     if name in ("low", "high", "join", "double"):
         return _halves(name, dtype, lanes)
     if lanes > 1 and _by_lane(name, dtype):
-        two = name in ("pow", "floordiv", "mod")
+        two = name in _TWO
         args = f"{t} x, {t} y" if two else f"{t} x"
         call = f"sol_{name}_{dtype}(x[i]{', y[i]' if two else ''})"
         return f"{head}({args}) {{ for (int i = 0; i < {lanes}; i++) x[i] = {call}; return x; }}"
@@ -353,10 +356,9 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         return f"{head}({dtype} x) {{ return 1 / (1 + __builtin_exp{f}(-x)); }}"
     if name == "round":
         return f"{head}({dtype} x) {{ return __builtin_rint{f}(x); }}"
-    if name == "pow":
-        return f"{head}({dtype} x, {dtype} y) {{ return __builtin_pow{f}(x, y); }}"
     if name in _EXACT:
         return f"{head}({dtype} x) {{ return __builtin_{name}{f}(x); }}"
     if name in _BY_LANE:  # in double, so that a float is right to its last bit
-        return f"{head}({dtype} x) {{ return __builtin_{name}(x); }}"
+        args, values = (f"{dtype} x, {dtype} y", "x, y") if name in _TWO else (f"{dtype} x", "x")
+        return f"{head}({args}) {{ return __builtin_{name}({values}); }}"
     raise KeyError(f"no function {name} of {dtype}")
