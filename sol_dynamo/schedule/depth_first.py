@@ -13,7 +13,20 @@ from dataclasses import replace
 from math import prod
 
 from ..affine import Index
-from ..ir import DTYPES, DepthFirst, Extern, Kernel, Loops, Program, loads, read, written
+from ..ir import (
+    DTYPES,
+    DepthFirst,
+    Extern,
+    Iota,
+    Kernel,
+    Loops,
+    Program,
+    expressions,
+    loads,
+    read,
+    walk,
+    written,
+)
 from ..target import Caps
 from .nests import drop_unit_axes
 
@@ -106,6 +119,10 @@ def _images(program: Program, k: Kernel) -> int | None:
         if axis is None:
             return None
         sizes.add(nest.axis(axis).extent)
+        if any(isinstance(e, Iota) and axis in e.index.symbols for e in walk(*expressions(nest))):
+            return None  # an image's number is a value: each image would take itself for the first
+        if any(axis in m.symbols for s in nest.stores for m in s.mask):
+            return None
         for e in loads(nest):
             b = program.buffers[e.buffer]
             along = e.index and e.index[0] == Index.of(axis) and b.shape[0] in sizes
