@@ -92,3 +92,25 @@ def test_memory_of_one_run_that_another_reads_whole():
 
     check(f, f, *tensors((images(), 6, 10)))
     assert sol.graphs[-1].compiled.program.depth_first
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: (x.tril(), x.triu(1)),
+        lambda x: (x * torch.arange(len(x)).unsqueeze(1), x + 1),
+        lambda x: (x.select_scatter(x[0] * 2, 0, 1), x.exp()),
+    ],
+)
+def test_the_number_of_an_image_is_no_value_of_one_image(f):
+    n = 2 * images()
+    check(f, f, *tensors((n, n)))
+    assert not sol.graphs[-1].compiled.program.depth_first
+
+
+def test_random_numbers_differ_from_image_to_image():
+    x = torch.zeros(2 * images(), 6)
+    torch._dynamo.reset()
+    run = torch.compile(lambda x: (torch.rand_like(x) + x, torch.rand_like(x) * 2 + x), backend=sol)
+    for y in run(x):
+        assert len(y.unique()) == y.numel()

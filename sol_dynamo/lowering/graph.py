@@ -161,7 +161,7 @@ class Lowering:
         if self._seed is None:
             self._seed = self.buffer("seed", "i64", (), scope="extern")
             op = torch.ops.aten.randint.low
-            options = (("dtype", torch.int64), ("device", torch.device("cpu")))
+            options = (("dtype", torch.int64), ("device", torch.default_generator.device))
             call = Extern("seed", op, (0, 2**63 - 1, []), options, (self._seed.name,))
             self.first.append(replace(call, reason="the seed of random numbers"))
         return self._seed

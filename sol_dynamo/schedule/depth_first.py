@@ -133,7 +133,7 @@ def _images(program: Program, k: Kernel) -> int | None:
         formulas = [e.index for e in walk(*expressions(nest)) if isinstance(e, Iota)]
         masks = [m for s in nest.stores for m in s.mask]
         if any(axis in i.symbols for i in (*formulas, *masks)):
-            return None  # which image it is matters
+            return None  # which image it is matters: each would take itself for the first
         for e in loads(nest):
             b = program.buffers[e.buffer]
             along = e.index and e.index[0] == Index.of(axis) and b.shape[0] in sizes
