@@ -118,11 +118,13 @@ def measure(case: Case, rounds: int) -> str:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("kinds", nargs="*", choices=[*KINDS, []], default=list(KINDS))
+    p.add_argument("kinds", nargs="*", metavar="kind", help=f"of {', '.join(KINDS)} (all)")
     p.add_argument("--rounds", type=int, default=8)
     args = p.parse_args()
+    if unknown := set(args.kinds) - set(KINDS):
+        p.error(f"no kind {min(unknown)!r}; there are {', '.join(KINDS)}")
     torch.set_num_threads(1)
-    for kind in args.kinds:
+    for kind in args.kinds or KINDS:
         for case in KINDS[kind]():
             print(f"{kind:8} {measure(case, args.rounds)}", flush=True)
 
