@@ -40,6 +40,18 @@ class Geometry:
     def names(self) -> tuple[str, ...]:
         return SPATIAL[3 - len(self.stride) :]
 
+    def input(self, d: int, points: int, taps: int, size: int) -> tuple[Index, list[Index]]:
+        """Where in a dimension of the input an output point's tap lies, and what must be >= 0."""
+        a, stride, dilation, padding = (
+            self.names[d],
+            self.stride[d],
+            self.dilation[d],
+            self.padding[d],
+        )
+        p = Index.of(a) * stride + Index.of(f"k{a}") * dilation - padding
+        last = (points - 1) * stride + (taps - 1) * dilation - padding
+        return p, [*([p] if padding else []), *([size - 1 - p] if last >= size else [])]
+
 
 @rule(aten.convolution.default)
 def convolution(
@@ -120,12 +132,9 @@ def weight_gradient(
         axes.append(Axis(f"k{a}", taps))
         index.append(f"k{a}")
         where.append(Axis(a, points, "reduce"))
-        p = Index.of(a) * g.stride[d] + Index.of(f"k{a}") * g.dilation[d] - g.padding[d]
+        p, guards = g.input(d, points, taps, size)
         position.append(p)
-        if g.padding[d]:
-            mask.append(p)
-        if (points - 1) * g.stride[d] + (taps - 1) * g.dilation[d] - g.padding[d] >= size:
-            mask.append(size - 1 - p)
+        mask += guards
     axes += [Axis("n", dy.shape[0], "reduce"), *where]
     left = low.load(dy, [*of_dy, *(point.symbol for point in where)])
     right = low.load(x, [*map(Index.of, of_x), *position], mask, 0.0)
@@ -151,13 +160,9 @@ def _convolution(
     for d, a in enumerate(g.names):
         size = w.shape[2 + d]
         taps.append(Axis(f"k{a}", size, "reduce"))
-        p = Index.of(a) * g.stride[d] + Index.of(f"k{a}") * g.dilation[d] - g.padding[d]
+        p, guards = g.input(d, out.shape[2 + d], size, x.shape[2 + d])
         position.append(p)
-        last = (out.shape[2 + d] - 1) * g.stride[d] + (size - 1) * g.dilation[d] - g.padding[d]
-        if g.padding[d]:
-            mask.append(p)
-        if last >= x.shape[2 + d]:
-            mask.append(x.shape[2 + d] - 1 - p)
+        mask += guards
     weight = [Index.of(a.symbol) for a in taps]
     _contract(low, out, (x, position, mask), (w, weight), bias, taps, g)
 

@@ -6,7 +6,7 @@ for each chunk all tiles of a unit's results are added to, which are in memory m
 
     for chunk of k: for tile of (m, n): part = sum over the chunk; results[tile] += part
 
-Chunks depend on sizes alone, so that results do not depend on the number of threads.
+Chunks depend on sizes and caches alone, so that results do not depend on the number of cores.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def schedule_carried(plan: Plan) -> bool:
     for a in r.others:
         if prod(x.extent for x in shared[1:]) * -(-blocks // group) < units:
             shared.append(a)
-    rows = columns + group * block
+    rows = columns + -(-blocks // plan.caps.units) * block
     chunk = max(1, min(CHUNK, plan.caps.l2 // 2 // (rows * size)))
     outside, inside, tiles = _chunks(nest.reduce_axes, chunk)
 
