@@ -225,12 +225,11 @@ def train(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
-    """Rates are plain attributes of modules and of their configs."""
+    """Rates are plain attributes of modules (`p` of Dropout and StochasticDepth) and configs."""
     for m in model.modules():
         for holder in (m, getattr(m, "config", None)):
             for name, value in list(getattr(holder, "__dict__", {}).items()):
-                rate = "drop" in name and isinstance(value, float)
-                if rate or (isinstance(m, nn.modules.dropout._DropoutNd) and name == "p"):
+                if ("drop" in name or name == "p") and isinstance(value, float):
                     setattr(holder, name, 0.0)
     return model
 
