@@ -1,4 +1,7 @@
-"""Every check of the spec: a case that fires, and beside it a near miss that does not."""
+"""Every check of the spec: a case that fires, and beside it a near miss that does not.
+
+One file, as `spec.py` is, so that a check without its pair is seen.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Decision 2: whatever happens to weights after compiling, the next result uses the new ones."""
+"""Decision 2: whatever happens to weights after compiling, the next result uses the new ones.
+
+One file, since each test is one way in which weights change, and the list is read as a whole.
+"""
 
 from __future__ import annotations
 
