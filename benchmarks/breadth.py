@@ -318,7 +318,9 @@ def in_a_process(name: str, args: argparse.Namespace) -> list[Row]:
         )
         out, note = p.stdout, "" if p.returncode == 0 else f"exit {p.returncode}"
         if args.errors and p.stderr:
-            (Path(args.errors) / f"{name.replace(':', '_')}.txt").write_text(p.stderr)
+            folder = Path(args.errors)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name.replace(':', '_')}.txt").write_text(p.stderr)
     except subprocess.TimeoutExpired as e:
         out = e.stdout.decode() if isinstance(e.stdout, bytes) else e.stdout or ""
         status, note = "timeout", f"after {args.timeout} s"

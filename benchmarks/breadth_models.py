@@ -502,13 +502,22 @@ CLASSIFIERS = (
     "efficientnet_b0", "efficientnet_v2_s", "convnext_tiny", "shufflenet_v2_x1_5", "vit_b_32",
     "swin_t", "swin_v2_t", "maxvit_t",
 )  # fmt: skip
-SEGMENTATION = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
-DETECTION = (
-    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn",
-    "keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn",
-    "ssdlite320_mobilenet_v3_large", "ssd300_vgg16",
+SEGMENTATION = (
+    "fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101",
+    "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large",
 )  # fmt: skip
-VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "swin3d_t")
+DETECTION = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2", "keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn",
+    "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large",
+    "ssd300_vgg16",
+)  # fmt: skip
+VIDEO = (
+    "r3d_18", "mc3_18", "r2plus1d_18", "s3d", "mvit_v1_b", "mvit_v2_s", "swin3d_t", "swin3d_s",
+    "swin3d_b",
+)  # fmt: skip
+FLOW = ("raft_small", "raft_large")
 IMAGES = {"inception_v3": 96, "vit_b_32": 224, "swin_t": 64, "maxvit_t": 224, "alexnet": 80}
 
 
@@ -519,7 +528,7 @@ def torchvision_case(name: str) -> Case:
         extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         make = partial(models.get_model, name, weights=None, num_classes=10, **extra)
         return image_case(make, IMAGES.get(name, 64))
-    if name == "raft_small":
+    if name in FLOW:
         frames = (torch.rand(1, 3, 128, 136), torch.rand(1, 3, 128, 136))
         make = partial(models.get_model, name, weights=None)
         return Case(lively(make()), {"image1": frames[0], "image2": frames[1],
@@ -546,7 +555,7 @@ def cases(library: str) -> Mapping[str, Callable[[], Case]]:
         "timm": (timm_case, TIMM),
         "transformers": (transformers_case, TRANSFORMERS),
         "torchvision": (
-            torchvision_case, (*CLASSIFIERS, *SEGMENTATION, *VIDEO, "raft_small", *DETECTION)
+            torchvision_case, (*CLASSIFIERS, *SEGMENTATION, *VIDEO, *FLOW, *DETECTION)
         ),
     }  # fmt: skip
     if library not in tables:
