@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from .breadth_models import Case, cases
 from .networks import allowed
 
 PARTS = ("forward", "train", "sizes", "generate")
+FIRST_DIFFERS = "two runs differ: the first from the later ones"
 LIMIT = 1e-3  # of a training step whose gradients amplify rounding: how far its loss may be off
 
 
@@ -96,7 +98,8 @@ def error(value: Tensor, exact: Tensor) -> float:
 
 
 def compare(row: Row, got: Any, eager: Any, exact: Any) -> None:
-    """Note the worst output in a row.
+    """Note the worst output in a row. Integers (classes, indices of a sort) may differ from
+    float64's where eager's do: scores that tie but for rounding.
 
     Errors: `Wrong` for another structure, shape, dtype, integer or layout.
     """
@@ -114,8 +117,12 @@ def compare(row: Row, got: Any, eager: Any, exact: Any) -> None:
             row.note = "float64 takes another path: compared with eager"
             c = b
         if not a.is_floating_point():
-            if not torch.equal(a, b) and not torch.equal(a, c.to(a.dtype)):
-                raise Wrong(f"output {k}: {int((a != b).sum())} of {a.numel()} values differ")
+            ours_off, eager_off = (int((t != c.to(a.dtype)).sum()) for t in (a, b))
+            if ours_off and not torch.equal(a, b):
+                row.note = f"output {k}: {ours_off} of {a.numel()} differ, {eager_off} of eager's"
+                if not eager_off:
+                    raise Wrong(row.note)
+                row.status = "inexact"
             continue
         x, y = error(a, c), error(b, c)
         if x - allowed(y) > worst:
@@ -131,11 +138,19 @@ def call(model: Callable, inputs: Any) -> Any:
     return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
+def exactly(model: nn.Module, inputs: Any) -> Any:
+    """What a model of float64 makes of inputs of float64, also where it asks for `float()`."""
+    with patch.object(Tensor, "float", Tensor.double):
+        return call(model, wide(inputs))
+
+
 def forward(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+    """The second call is held to the first's bits; those of a model with symbolic sizes, whose
+    graphs run on ATen until sizes come again, once every graph has been called with its own."""
     model = case.model.eval()
     exact_model = copy.deepcopy(model).double()
     with torch.no_grad():
-        eager, exact = call(model, case.inputs), call(exact_model, wide(case.inputs))
+        eager, exact = call(model, case.inputs), exactly(exact_model, case.inputs)
         run = compiled(model)
         start = time.perf_counter()
         first = call(run, case.inputs)
@@ -143,7 +158,11 @@ def forward(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
         compare(row, first, eager, exact)
         again = call(run, case.inputs)
         if not all(map(same_bits, tensors(first), tensors(again))):
-            raise Wrong("two runs differ")
+            row.note = FIRST_DIFFERS
+            settled = [call(run, case.inputs) for _ in range(3)]
+            if not all(map(same_bits, tensors(settled[1]), tensors(settled[2]))):
+                raise Wrong("two runs differ")
+            compare(row, settled[2], eager, exact)
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -157,14 +176,14 @@ def sizes(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
     with torch.no_grad():
         run = compiled(model)
         call(run, case.inputs)
-        eager, exact = call(model, case.resized), call(exact_model, wide(case.resized))
+        eager, exact = call(model, case.resized), exactly(exact_model, case.resized)
         start = time.perf_counter()
         for _ in range(2):
             compare(row, call(run, case.resized), eager, exact)
         row.seconds = time.perf_counter() - start
         compare(
             Row("", ""), call(run, case.inputs), call(model, case.inputs),
-            call(exact_model, wide(case.inputs)),
+            exactly(exact_model, case.inputs),
         )  # fmt: skip
 
 
@@ -263,7 +282,7 @@ def generate(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
 
 def run_part(name: str, part: str, backend_name: str = "sol") -> Row:
     """Errors of any kind become the row's status."""
-    from sol_dynamo.backend import Backend
+    from sol_dynamo.backend import SYMBOLS, Backend
 
     row = Row(name, part)
     torch._dynamo.reset()
@@ -285,6 +304,8 @@ def run_part(name: str, part: str, backend_name: str = "sol") -> Row:
         row.status, row.note = "error", f"{type(e).__name__}: {str(e).strip()[:300]}"
     if backend_name == "sol":
         count(row, backend.graphs)
+        if row.note == FIRST_DIFFERS and all(g.reason != SYMBOLS for g in backend.graphs):
+            row.status = "wrong"
     return row
 
 
