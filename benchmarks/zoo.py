@@ -89,7 +89,8 @@ def train(net: str, args: argparse.Namespace) -> int:
     def step(own: nn.Module, run: Callable, x: Tensor) -> list[Tensor]:
         """Loss, gradients as one vector, and buffers as one."""
         y = run(x)
-        loss = (y if isinstance(y, Tensor) else y[0]).square().mean()
+        results = [y] if isinstance(y, Tensor) else [t for t in y if t is not None]
+        loss = torch.stack([t.square().mean() for t in results]).sum()
         loss.backward()
         gradients = [p.grad.flatten() for p in own.parameters() if p.grad is not None]
         buffers = [b.flatten() for b in own.buffers() if b.is_floating_point()]

@@ -195,8 +195,15 @@ def unbacked_fake_mode() -> Any:
 
 @contextmanager
 def plain_dispatch() -> Iterator[None]:
-    """Without the dispatch modes, autocast and gradients that a caller may have on."""
+    """Without the dispatch modes and Python's kernels, autocast and gradients that a caller may
+    have on."""
+    from torch._dispatch.python import no_python_dispatcher
     from torch.utils._python_dispatch import _disable_current_modes
 
-    with torch._C._DisableAutocast(), torch.no_grad(), _disable_current_modes():
+    with (
+        torch._C._DisableAutocast(),
+        torch.no_grad(),
+        _disable_current_modes(),
+        no_python_dispatcher(),
+    ):
         yield

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accuracy import relative_error
 from drawn import DTYPES, LAYOUTS, STEPS, Drawn, Machine, Step, function, outcome, tensor
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from sol_dynamo.backend import Backend
@@ -45,10 +45,10 @@ def holds(drawn: list[Drawn], program: list[Step], train: bool) -> None:
         warnings.simplefilter("ignore")
         try:
             eager = outcome(f, copies(inputs), train)
+            allowed = precision(program, copies(inputs))
         except (RuntimeError, IndexError):
             assume(False)  # one that writes to what backward needs, say
         exact = outcome(function(program, wide=True), copies(inputs, wide=True), train)
-        allowed = precision(program, copies(inputs))
 
         def mistake(backend: Any) -> str:
             torch._dynamo.reset()
@@ -93,6 +93,11 @@ def wrong(got: torch.Tensor, eager: torch.Tensor, exact: torch.Tensor, allowed: 
     return "" if ours <= 2 * theirs + allowed else f"error {ours:.2e}, eager's {theirs:.2e}"
 
 
+# found by the nightly runs
+ROWS_APART = (
+    [Drawn((4, 2, 5), torch.float32, "contiguous", 0)],
+    [("unsqueezed", 0, 0, 0), ("last_chunk", 1, 2, 0), ("flattened", 2, 1, 0)],
+)
 common = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -105,6 +110,7 @@ def test_program(drawn, program):
 
 @settings(max_examples=60, derandomize=True, **common)
 @given(inputs(floats), steps)
+@example(*ROWS_APART)
 def test_training(drawn, program):
     """The same, with gradients."""
     holds(drawn, program, train=True)

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..compat import fake_mode_of, reads_strides
+from ..compat import fake_mode_of, plain_dispatch, reads_strides
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -334,6 +334,14 @@ def lower(
 
     Errors: a graph that calls modules or methods raises `ValueError`.
     """
+    # torch 2.14's Python kernel of `view` makes one where strides can't say it: (4, 1, 5) of (10, 5, 1)
+    with plain_dispatch():
+        return _lower(gm, sources, device)
+
+
+def _lower(
+    gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, device: str | None
+) -> Program:
     low = Lowering(device)
     outputs: tuple[str | None, ...] = ()
     placeholders = 0
