@@ -597,7 +597,12 @@ def vectors_are_innermost(p: Program) -> Problems:
 def loop_options_name_loops(p: Program) -> Problems:
     for k, _, nest, s in _scheduled(p):
         outline = {s.outline} if s.outline is not None else set()
-        for option, names in (("unroll", s.unroll), ("peel", s.peel), ("outline", outline)):
+        for option, names in (
+            ("unroll", s.unroll),
+            ("peel", s.peel),
+            ("outline", outline),
+            ("block", set(s.block)),
+        ):
             if names - set(s.order):
                 text = f"{option} of {min(names - set(s.order))}, no loop of {nest.name}"
                 yield Problem(text, (k,))

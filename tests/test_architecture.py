@@ -47,7 +47,12 @@ LAYERS = (
     Layer("lowering", (*IR, "compat"), "FX to loop IR, free of devices and so of caps"),
     Layer("schedule", (*IR, "target"), "asks caps"),
     Layer("runtime", ("", "compat", "config"), "cache, compilers, weight sets: no IR, no target"),
-    Layer("kernels", EMITTING, "writes source from scheduled IR and builds it with the runtime"),
+    Layer(
+        "kernels",
+        (*EMITTING, "interp"),
+        "writes source from scheduled IR and builds it with the runtime; Triton's own interpreter"
+        " takes the functions that it lacks from ours",
+    ),
     Layer("ve", (*EMITTING, "kernels"), "a table over the C emitter, and a device"),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
     Layer("decompositions", ("compat", "lowering"), "asks which ops have a rule"),

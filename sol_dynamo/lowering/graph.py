@@ -334,7 +334,7 @@ def lower(
 
     Errors: a graph that calls modules or methods raises `ValueError`.
     """
-    # torch 2.14's Python kernel of `view` makes one where strides can't say it: (4, 1, 5) of (10, 5, 1)
+    # torch 2.14's Python kernel of `view` makes one of (4, 1, 5) with strides (10, 5, 1), say
     with plain_dispatch():
         return _lower(gm, sources, device)
 

@@ -36,11 +36,11 @@ def normalize(plan: Plan) -> None:
     if any(s.reduce for s in k.body[-1].stores) and not scan_axis(k.body[-1]):
         k = _with_root(plan, k)
     k = replace(k, body=tuple(drop_unit_axes(n) for n in k.body))
-    k = replace(k, body=tuple(_split_reduce_axes(_flatten(plan, n)) for n in k.body))
+    k = replace(k, body=tuple(_split_reduce_axes(flatten(plan, n)) for n in k.body))
     k = _unify(plan, k)
     k = _collapse(plan, k)
     k = replace(k, body=tuple(_collapse_reduce(plan, n) for n in k.body))
-    plan.kernel = replace(k, body=tuple(_flatten(plan, n) for n in k.body))
+    plan.kernel = replace(k, body=tuple(flatten(plan, n) for n in k.body))
 
 
 def _with_root(plan: Plan, k: Kernel) -> Kernel:
@@ -302,7 +302,7 @@ def _fuse(plan: Plan, k: Kernel, outer: Axis, inner: Axis) -> tuple[Kernel, Axis
     return replace(k, body=tuple(body)), fused
 
 
-def _flatten(plan: Plan, nest: Loops) -> Loops:
+def flatten(plan: Plan, nest: Loops) -> Loops:
     """x[f // 56, f % 56]  ==>  flat[f]: where the address is a plain sum, so is the index, and
     stays one when f is cut into tiles."""
 

@@ -1,0 +1,1 @@
+"""The GPU target: one Triton kernel for each kernel of the loop IR."""

@@ -1,0 +1,140 @@
+"""What emitted kernels call beyond `triton.language`: combining functions and exact arithmetic.
+
+Everything is IEEE: Triton's own division, square root and exponential of float32 are approximations
+unless their names say otherwise, so that emitted text uses those of here.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice as _by_backend
+
+from .interpreted import interpreting, libdevice_of_interpreter
+
+libdevice = libdevice_of_interpreter() if interpreting() else _by_backend
+
+ALL = tl.PropagateNan.ALL
+
+
+# -- monoids: one step of each ---------------------------------------------------------------
+
+
+@triton.jit
+def combine_sum(a, b):
+    return a + b
+
+
+@triton.jit
+def combine_prod(a, b):
+    return a * b
+
+
+@triton.jit
+def combine_max(a, b):
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def combine_min(a, b):
+    return tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def combine_any(a, b):
+    return a | b
+
+
+@triton.jit
+def combine_all(a, b):
+    return a & b
+
+
+@triton.jit
+def combine_argmax(x, i, y, j):
+    """(value, position): the lowest position wins a tie, NaN wins over numbers."""
+    first = j < i
+    nan = (y != y) & ((x == x) | first)
+    take = nan | ((x == x) & ((y > x) | ((x == y) & first)))
+    return tl.where(take, y, x), tl.where(take, j, i)
+
+
+@triton.jit
+def combine_argmin(x, i, y, j):
+    first = j < i
+    nan = (y != y) & ((x == x) | first)
+    take = nan | ((x == x) & ((y < x) | ((x == y) & first)))
+    return tl.where(take, y, x), tl.where(take, j, i)
+
+
+# -- arithmetic ------------------------------------------------------------------------------
+
+
+@triton.jit
+def floordiv_int(a, b):
+    """Rounded down; Triton's own rounds towards zero."""
+    q = a // b
+    r = a - q * b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), q - 1, q)
+
+
+@triton.jit
+def mod_int(a, b):
+    """The remainder with the divisor's sign."""
+    r = a - a // b * b
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+
+
+@triton.jit
+def mod_float(a, b):
+    r = libdevice.fmod(a, b)
+    return tl.where((r != 0) & ((b < 0) != (r < 0)), r + b, r)
+
+
+@triton.jit
+def floordiv_float(a, b):
+    """The floor of the exact quotient, as torch divides."""
+    r = libdevice.fmod(a, b)
+    q = quotient(a - r, b)
+    q = tl.where((r != 0) & ((b < 0) != (r < 0)), q - 1, q)
+    near = libdevice.floor(q)
+    near = tl.where(q - near > 0.5, near + 1, near)
+    signed_zero = quotient(a, b) * 0.0
+    near = tl.where(q != 0, near, signed_zero)
+    return tl.where(b == 0, quotient(a, b), near)
+
+
+@triton.jit
+def quotient(a, b):
+    """Correctly rounded."""
+    if a.dtype.is_fp64():
+        return a / b
+    else:
+        return tl.div_rn(a, b)
+
+
+@triton.jit
+def root(a):
+    """The square root, correctly rounded."""
+    if a.dtype.is_fp64():
+        return libdevice.sqrt(a)
+    else:
+        return tl.sqrt_rn(a)
+
+
+@triton.jit
+def sigmoid(a):
+    return quotient(tl.full((), 1, a.dtype), 1 + libdevice.exp(-a))
+
+
+@triton.jit
+def rsqrt(a):
+    return quotient(tl.full((), 1, a.dtype), root(a))
+
+
+@triton.jit
+def tf32(a):
+    """Rounded to the 10 bits of mantissa that the matrix units take, ties away from zero."""
+    return tl.inline_asm_elementwise(
+        "cvt.rna.tf32.f32 $0, $1;", "=r,f", [a], dtype=tl.int32, is_pure=True, pack=1
+    ).to(tl.float32, bitcast=True)

@@ -1,0 +1,107 @@
+"""Triton's interpreter, completed: what it lacks of what emitted kernels call, in numpy.
+
+TRITON_INTERPRET=1 runs kernels on CPU tensors, so that they are tested where there is no GPU. It
+knows neither functions of libdevice nor assembly, and combines reductions of other than its own
+functions one element at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...interp import FUNCTIONS, OPERATIONS
+
+_OTHER = {"rint": np.rint, "fmod": np.fmod, "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil,
+          "trunc": np.trunc}  # fmt: skip
+_REDUCED = {
+    "combine_max": np.maximum, "combine_min": np.minimum, "combine_prod": np.multiply,
+    "combine_any": np.bitwise_or, "combine_all": np.bitwise_and,
+}  # fmt: skip
+
+_FOUND = {"combine_argmax": np.maximum, "combine_argmin": np.minimum}
+
+
+def interpreting() -> bool:
+    from triton import knobs
+
+    return bool(knobs.runtime.interpret)
+
+
+@cache
+def libdevice_of_interpreter() -> SimpleNamespace:
+    """CUDA's table of functions, over a builder that knows what they mean."""
+    import triton.language as tl
+    import triton.runtime.interpreter as interpreter
+    from triton.language.core import is_builtin
+    from triton.language.extra.cuda import libdevice
+
+    builder = interpreter.InterpreterBuilder
+    handle = interpreter.TensorHandle
+
+    def create_extern_elementwise(self, lib, path, symbol, args, result, pure) -> Any:
+        values = [np.asarray(a.data) for a in args]
+        made = np.asarray(_function(symbol)(*(v.astype(np.float64) for v in values)))
+        return handle(made.astype(values[0].dtype), args[0].dtype)
+
+    def create_inline_asm(self, text, constraints, values, dtype, pure, pack) -> Any:
+        if not text.startswith("cvt.rna.tf32.f32"):
+            raise NotImplementedError(text)
+        bits = np.asarray(values[0].data).view(np.int32)
+        number = (bits & 0x7F800000) != 0x7F800000
+        return handle(np.where(number, (bits + 0x1000) & ~0x1FFF, bits), dtype.scalar)
+
+    plain_cast = builder.cast_impl
+
+    def cast_impl(self, value, dtype) -> Any:
+        if value.dtype.scalar == tl.float32 and dtype.scalar == tl.bfloat16:  # it would truncate
+            data = torch.from_numpy(np.array(value.data, np.float32)).to(torch.bfloat16)
+            return handle(data.view(torch.uint16).numpy(), tl.bfloat16)
+        return plain_cast(self, value, dtype)
+
+    builder.cast_impl = cast_impl
+    builder.create_extern_elementwise = create_extern_elementwise
+    builder.create_inline_asm = create_inline_asm
+    _reduce_by_numpy(interpreter.ReduceOps)
+    semantic = interpreter.interpreter_semantic
+    return SimpleNamespace(**{
+        name: partial(function, _semantic=semantic)
+        for name, function in vars(libdevice).items()
+        if is_builtin(function)
+    })  # fmt: skip
+
+
+def _reduce_by_numpy(ops: Any) -> None:
+    plain = ops.apply_impl
+
+    def apply_impl(self: Any, input: Any) -> Any:
+        name = getattr(getattr(self.combine_fn, "fn", self.combine_fn), "__name__", "")
+        along = {"axis": self.axis, "keepdims": self.keep_dims}
+        data = [x.handle.data for x in input]
+        if name in _REDUCED and self.axis is not None:
+            made = [_REDUCED[name].reduce(data[0], **along)]
+        elif name in _FOUND and self.axis is not None:
+            best = _FOUND[name].reduce(data[0], axis=self.axis, keepdims=True)
+            same = (data[0] == best) | ((data[0] != data[0]) & (best != best))
+            first = np.where(same, data[1], np.iinfo(data[1].dtype).max).min(**along)
+            made = [best if self.keep_dims else best.squeeze(self.axis), first]
+        else:
+            return plain(self, input)
+        return [self.to_tensor(m, x.dtype) for m, x in zip(made, input, strict=True)]
+
+    ops.apply_impl = apply_impl
+
+
+def _function(symbol: str) -> Callable[..., Any]:
+    """What "__nv_expf" or "__nv_exp" computes."""
+    name = symbol.removeprefix("__nv_")
+    for known in (name, name.removesuffix("f")):
+        for table in (FUNCTIONS, _OTHER, OPERATIONS):
+            if known in table:
+                return table[known]
+    raise NotImplementedError(f"{symbol} in the interpreter")

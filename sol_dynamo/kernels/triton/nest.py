@@ -1,0 +1,529 @@
+"""One kernel of the loop IR as one Triton function: programs of the grid each compute a block.
+
+The last nest's schedule says what a program takes: its first loops, over blocks, are the grid; the
+loops in `Schedule.block` are the dimensions of the block. Nests before it are computed for the same
+block; what they make stays in registers. Reduce loops are loops over chunks, of which a block's own
+dimension holds the points, or loops one point at a time. A sum of products of a block (m, k) and a
+block (k, n) is a `tl.dot`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import prod
+
+from ...affine import Index
+from ...ir import (
+    MONOIDS,
+    Axis,
+    Expr,
+    Iota,
+    Kernel,
+    Load,
+    Loops,
+    Program,
+    Reduce,
+    Schedule,
+    Store,
+    walk,
+)
+from .values import TRITON, EmitError, Held, Space, Values, constant
+from .walk import Matrix, matrix
+
+WIDE = 2**31  # elements from which 32-bit addresses do not do
+POSITIONS = ("argmax", "argmin")
+KNOWN = ("sum", "prod", "max", "min", "any", "all", *POSITIONS)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One step of a program: a function, its grid, and the buffers whose addresses it takes."""
+
+    function: str
+    grid: int
+    buffers: tuple[str, ...]
+    warps: int
+    stages: int
+    checks: bool = False  # whether it asserts something of its data
+
+
+@dataclass
+class KernelText:
+    """The text of one kernel, and how it is launched."""
+
+    program: Program
+    kernel: Kernel
+    names: dict[str, str] = field(default_factory=dict)  # memory -> parameter
+    held: dict[str, tuple[Held, tuple[Index, ...]]] = field(default_factory=dict)
+    extents: dict[str, tuple[int, bool]] = field(default_factory=dict)  # axis -> extent, exact?
+    depends: dict[str, frozenset[str]] = field(default_factory=dict)  # bound symbol -> axes
+    checks: bool = False
+
+    def __post_init__(self) -> None:
+        self.values = Values(self.load)
+        self.root, self.schedule = self.kernel.body[-1], self.kernel.schedules[-1]
+        self.grid = set(map(_axis, self.schedule.order[: self.schedule.parallel]))
+        self.sizes: dict[str, int] = {}  # of the blocks, by axis
+        nests = tuple(zip(self.kernel.body, self.kernel.schedules, strict=True))
+        for _, s in nests:
+            self.sizes |= {a: tile[0] for a, tile in s.tile.items()}
+        for nest, s in nests:
+            for a in map(_axis, s.block):
+                self.sizes.setdefault(a, _pow2(nest.axis(a).extent))
+
+    def emit(self, warps: int, stages: int) -> tuple[str, Launch]:
+        """The function's text, and its launch: text that is equal has an equal name."""
+        grid = self.programs()
+        for nest, s in zip(self.kernel.body[:-1], self.kernel.schedules[:-1], strict=True):
+            self.nest(nest, s)
+        self.last()
+        head = f"({', '.join(self.names.values())}):\n"
+        body = head + self.values.text() + "\n"
+        ops = re.findall(r"\.(\w+)\.", " ".join(self.kernel.origin.ops))
+        words = "_".join(dict.fromkeys(ops))[:40].strip("_")
+        name = f"k_{words or 'copy'}_{hashlib.sha256(body.encode()).hexdigest()[:12]}"
+        text = f"@triton.jit\ndef {name}{body}"
+        return text, Launch(name, grid, tuple(self.names), warps, stages, self.checks)
+
+    # -- the grid ------------------------------------------------------------------------------
+
+    def programs(self) -> int:
+        """The block that a program computes; gives the number of programs."""
+        v, s = self.values, self.schedule
+        wide = any(self._span(b) >= WIDE for b in self._touched())
+        v.write("pid = tl.program_id(0)" + (".to(tl.int64)" if wide else ""))
+        loops = list(map(_axis, s.order[: s.parallel]))
+        counts = {a: -(-self.root.axis(a).extent // s.tile.get(a, (1,))[0]) for a in loops}
+        rest = prod(counts.values())
+        total = rest
+        first = {}
+        for a in loops:
+            above = rest
+            rest //= counts[a]
+            text = "pid" if rest == 1 else f"pid // {rest}"
+            if above != total:
+                text = f"({text}) % {counts[a]}" if rest > 1 else f"pid % {counts[a]}"
+            first[a] = text if counts[a] > 1 else "0"
+        for axis in self.root.axes:
+            start = first.get(axis.symbol)
+            if start is not None and axis.symbol in s.tile:
+                self._block(axis, s.tile[axis.symbol][0], "" if start == "0" else start)
+            elif start is not None:
+                name = v.name(start, f"{axis.symbol}_")
+                v.define(axis.symbol, name, False, (0, axis.extent - 1))
+                self.extents[axis.symbol] = axis.extent, True
+        return total
+
+    def _block(self, a: Axis, size: int, start: str = "") -> None:
+        """An axis's points in this block: those from `start` blocks on."""
+        points = f"tl.arange(0, {size})"
+        text = f"({start}) * {size} + {points}" if start else points
+        self.values.define(a.symbol, self.values.name(text, f"{a.symbol}_"), True, _range(a, size))
+        self.extents[a.symbol] = a.extent, a.extent % size == 0
+
+    def _touched(self) -> Iterator[str]:
+        for nest in self.kernel.body:
+            for s in nest.stores:
+                yield from s.buffers
+            for e in walk(*self._roots(nest)):
+                if isinstance(e, Load):
+                    yield e.buffer
+
+    def _roots(self, nest: Loops) -> list[Expr]:
+        inits = [i for s in nest.stores if s.reduce for i in s.reduce.init or ()]
+        return [*(b.value for b in nest.binds), *(x for s in nest.stores for x in s.values), *inits]
+
+    def _span(self, name: str) -> int:
+        b = self.program.buffers[name]
+        return b.offset + sum((n - 1) * abs(s) for n, s in zip(b.shape, b.strides, strict=True))
+
+    # -- nests ---------------------------------------------------------------------------------
+
+    def nest(self, nest: Loops, s: Schedule) -> None:
+        """A nest before the last: its results stay in registers, or in memory for a later one."""
+        reduces = [x for x in nest.stores if x.reduce]
+        if reduces and len(reduces) < len(nest.stores):
+            raise EmitError(f"{nest.name} both reduces and stores")
+        if not reduces:
+            with ExitStack() as stack:
+                space = self.enter(nest, s, stack)
+                for x in nest.stores:
+                    self.put(x, space)
+            return
+        self.reduce(nest, s)
+
+    def enter(self, nest: Loops, s: Schedule, stack: ExitStack) -> Space:
+        """Open a nest's own loops; gives its space."""
+        serial: list[tuple[Axis, int | None]] = []  # with the points of a chunk
+        for loop in s.order:
+            symbol = _axis(loop)
+            a = nest.axis(symbol)
+            size = s.tile[symbol][0] if symbol in s.tile else None
+            if symbol in self.grid:
+                continue
+            if loop in s.block:
+                if size is None:
+                    self._block(a, self.sizes[symbol])
+            elif size is not None and a.extent <= size:
+                self._block(a, size)
+            elif loop in s.unroll:
+                self._open(serial, stack)
+                name = self.values.fresh(symbol)
+                head = f"for {name} in tl.static_range({a.extent}):"
+                stack.enter_context(self.values.block(head))
+                self.values.define(symbol, name, False, (0, a.extent - 1))
+                self.extents[symbol] = a.extent, True
+            else:
+                serial.append((a, size))
+        self._open(serial, stack)
+        space = tuple(map(_axis, s.block))
+        self.bind(nest, space)
+        return space
+
+    def _open(self, serial: list[tuple[Axis, int | None]], stack: ExitStack) -> None:
+        """Neighbouring loops are one loop, which a compiler can pipeline."""
+        if not serial:
+            return
+        v = self.values
+        trips = [-(-a.extent // (size or 1)) for a, size in serial]
+        rest = prod(trips)
+        name = v.fresh("t" if len(serial) > 1 else serial[0][0].symbol)
+        stack.enter_context(v.block(f"for {name} in range({rest}):"))
+        for n, (a, size) in enumerate(serial):
+            rest //= trips[n]
+            text = f"{name} // {rest}" if rest > 1 else name
+            if n:
+                text = f"({text}) % {trips[n]}"
+            if size is not None:
+                self._block(a, size, text)
+                continue
+            text = text if text == name else v.name(text, f"{a.symbol}_")
+            v.define(a.symbol, text, False, (0, a.extent - 1))
+            self.extents[a.symbol] = a.extent, True
+        serial.clear()
+
+    def bind(self, nest: Loops, space: Space) -> None:
+        """Indirect indices, wrapped and checked as eager does."""
+        v = self.values
+        for b in nest.binds:
+            axes = self.axes_of(b.value)
+            self.depends[b.symbol] = axes
+            text = v.name(v.value(b.value, space))
+            inside = self.inside(axes, space)
+            good = f"({text} >= {-b.bound}) & ({text} < {b.bound})"
+            if inside:
+                good = f"({good}) | ~({inside})"
+            message = (b.error or f"index out of bounds for dimension with size {b.bound}")[:120]
+            v.write(f"tl.device_assert({good}, {message!r})")
+            self.checks = True
+            text = v.name(f"tl.where({text} < 0, {text} + {b.bound}, {text})", f"{b.symbol}_")
+            if inside:  # beyond the block's end, some valid place
+                text = v.name(f"tl.where({inside}, {text}, 0)", f"{b.symbol}_")
+            v.define(b.symbol, text, False, (0, b.bound - 1))
+            v.known(b.symbol, text, space)
+
+    def last(self) -> None:
+        """The last nest: its stores, or running values of a scan."""
+        nest, s = self.root, self.schedule
+        if any(x.reduce for x in nest.stores):
+            self.scan(nest, s)
+            return
+        with ExitStack() as stack:
+            space = self.enter(nest, s, stack)
+            for x in nest.stores:
+                self.put(x, space)
+
+    def put(self, x: Store, space: Space) -> None:
+        """A store's values: to memory, or kept as they are."""
+        for name, value in zip(x.buffers, x.values, strict=True):
+            text = self.values.value(value, space)
+            if self.program.buffers[name].scope == "local":
+                if x.mask:
+                    raise EmitError(f"masked store to {name} in registers")
+                self.held[name] = Held(self.full(text, value, space), space), x.index
+            else:
+                self.store(name, x, text, space)
+
+    def store(self, name: str, x: Store, text: str, space: Space) -> None:
+        b = self.program.buffers[name]
+        address = b.address(x.index)
+        symbols = {s for i in (address, *x.mask) for s in i.symbols} | set(space)
+        tests = [self.values.mask(x.mask, space), self.inside(symbols, space)]
+        mask = " & ".join(t for t in tests if t)
+        place = f"{self.pointer(name)} + ({self.values.index(address, space)})"
+        shape = ", ".join(str(self.sizes[d]) for d in space)
+        if space and not set(space) <= self._axes(address.symbols):
+            place = f"tl.broadcast_to({place}, [{shape}])"
+        tail = f", mask={mask}" if mask else ""
+        self.values.write(f"tl.store({place}, {text}{tail})")
+        if self.program.buffers[name].scope == "arena" and self._read_later(name):
+            self.values.write("tl.debug_barrier()")
+            self.values.forget()
+
+    def _read_later(self, name: str) -> bool:
+        base = self.program.base(name).name
+        found = False
+        for nest in self.kernel.body[1:]:
+            for e in walk(*self._roots(nest)):
+                found = found or (isinstance(e, Load) and self.program.base(e.buffer).name == base)
+        return found
+
+    # -- reductions ----------------------------------------------------------------------------
+
+    def reduce(self, nest: Loops, s: Schedule) -> None:
+        v = self.values
+        m = matrix(nest, s)
+        with_chunks = any(
+            loop not in s.block and _axis(loop) not in self.grid and not _whole(nest, s, loop)
+            for loop in s.order
+        )
+        outer = tuple(_axis(x) for x in s.block if nest.axis(_axis(x)).kind != "reduce")
+        space = tuple(map(_axis, s.block))
+        held = m is None and with_chunks
+        totals: list[list[str]] = []
+        if with_chunks or m is not None:
+            for x in nest.stores:
+                assert x.reduce is not None
+                shape = outer if m is not None else space
+                totals.append(
+                    [
+                        v.name(self.filled(text, dtype, shape), "acc")
+                        for text, dtype in self.identities(x)
+                    ]
+                )
+        with ExitStack() as stack:
+            space = self.enter(nest, s, stack)
+            for n, x in enumerate(nest.stores):
+                if m is not None:
+                    self.dot(totals[n][0], x, m, space)
+                    continue
+                new = [self.masked(e, x, k, nest, space) for k, e in enumerate(x.values)]
+                if held:
+                    self.combine(x.reduce, totals[n], new)
+                else:
+                    totals.append(new)
+        for x, found in zip(nest.stores, totals, strict=True):
+            self.hold(x, found, space, outer, m)
+
+    def hold(
+        self, x: Store, found: list[str], space: Space, outer: Space, m: Matrix | None
+    ) -> None:
+        """A reduction's results, in registers: over the block's points, from where it starts."""
+        v, r = self.values, x.reduce
+        assert r is not None
+        if m is None:
+            for axis in range(len(space) - 1, -1, -1):
+                if space[axis] not in outer:
+                    found = self.across(r.monoid, found, axis)
+        if r.init is not None:
+            start = [self.full(v.value(e, outer), e, outer) for e in r.init]
+            if len(start) != 1:
+                raise EmitError(f"{r.monoid} with where it starts")
+            found = [v.name(_step(r.monoid, start[0], found[0]))]
+        for name, text in zip(x.buffers, found, strict=True):
+            if self.program.buffers[name].scope != "local":
+                raise EmitError(f"reduction into memory {name}")
+            self.held[name] = Held(text, outer), x.index
+
+    def identities(self, x: Store) -> list[tuple[str, str]]:
+        """(text, dtype) of the values that change nothing."""
+        assert x.reduce is not None
+        found = []
+        for k, (value, identity) in enumerate(
+            zip(x.values, MONOIDS[x.reduce.monoid].identity, strict=True)
+        ):
+            dtype = x.reduce.acc_dtype if k == 0 else value.dtype
+            if k == 1 and x.reduce.monoid in POSITIONS:  # beyond all positions
+                identity = float("inf")
+            found.append((constant(identity, dtype), dtype))
+        return found
+
+    def masked(self, e: Expr, x: Store, k: int, nest: Loops, space: Space) -> str:
+        """A value of a reduction, the identity beyond the axes' ends."""
+        v = self.values
+        text = self.full(v.value(e, space), e, space)
+        inside = self.inside({a.symbol for a in nest.reduce_axes}, space)
+        tests = [t for t in (inside, v.mask(x.mask, space)) if t]
+        if tests:
+            identity, _ = self.identities(x)[k]
+            text = v.name(f"tl.where({' & '.join(tests)}, {text}, {identity})")
+        return text
+
+    def combine(self, r: Reduce | None, acc: list[str], new: list[str]) -> None:
+        assert r is not None
+        if len(acc) == 1:
+            self.values.write(f"{acc[0]} = {_step(r.monoid, acc[0], new[0])}")
+            return
+        self._known(r.monoid)
+        args = ", ".join((*acc, *new))
+        self.values.write(f"{', '.join(acc)} = sol.combine_{r.monoid}({args})")
+
+    def across(self, monoid: str, found: list[str], axis: int) -> list[str]:
+        """Reduce a dimension of a block."""
+        v = self.values
+        if monoid == "sum":
+            return [v.name(f"tl.sum({found[0]}, axis={axis})")]
+        self._known(monoid)
+        names = [v.fresh("v") for _ in found]
+        args = found[0] if len(found) == 1 else f"({', '.join(found)})"
+        v.write(f"{', '.join(names)} = tl.reduce({args}, {axis}, sol.combine_{monoid})")
+        return names
+
+    def _known(self, monoid: str) -> None:
+        if monoid not in KNOWN:
+            raise EmitError(f"no Triton for the monoid {monoid}")
+
+    def dot(self, acc: str, x: Store, m: Matrix, space: Space) -> None:
+        """acc += a (m, k) @ b (k, n)."""
+        v = self.values
+        rows, columns, deep = m.m, m.n, m.k
+        texts = []
+        for e, own in ((m.a, (rows, deep)), (m.b, (deep, columns))):
+            text = self.full(v.value(e, own), e, own)
+            inside = self.inside({deep}, own)
+            if inside and not (isinstance(e, Load) and self._zero_outside(e, deep)):
+                text = v.name(f"tl.where({inside}, {text}, {constant(0, e.dtype)})")
+            texts.append(text)
+        precision = "tf32" if m.tf32 else "ieee"
+        out = TRITON[x.reduce.acc_dtype] if x.reduce else "tl.float32"
+        v.write(
+            f"{acc} = tl.dot({texts[0]}, {texts[1]}, {acc},"
+            f' input_precision="{precision}", out_dtype={out})'
+        )
+
+    def _zero_outside(self, e: Load, axis: str) -> bool:
+        """Whether a load gives 0 beyond an axis's end: it is masked there."""
+        symbols = {s for i in (*e.index, *e.mask) for s in i.symbols}
+        return axis in symbols and (not e.mask or e.other == 0)
+
+    def scan(self, nest: Loops, s: Schedule) -> None:
+        """Running values: positions in order, one store each."""
+        if len(nest.stores) != 1 or nest.reduce_axes:
+            raise EmitError(f"a scan that reduces at each position, in {nest.name}")
+        (x,) = nest.stores
+        space = tuple(map(_axis, s.block))
+        acc = [
+            self.values.name(self.filled(text, dtype, space), "acc")
+            for text, dtype in self.identities(x)
+        ]
+        assert x.reduce is not None
+        if x.reduce.init is not None:
+            start = [self.full(self.values.value(e, space), e, space) for e in x.reduce.init]
+            self.combine(x.reduce, acc, start)
+        with ExitStack() as stack:
+            space = self.enter(nest, s, stack)
+            new = [self.full(self.values.value(e, space), e, space) for e in x.values]
+            self.combine(x.reduce, acc, new)
+            for name, text in zip(x.buffers, acc, strict=True):
+                b = self.program.buffers[name]
+                if b.scope == "local":
+                    raise EmitError(f"a scan into registers {name}")
+                self.store(name, x, f"{text}.to({TRITON[b.dtype]})", space)
+
+    # -- blocks --------------------------------------------------------------------------------
+
+    def filled(self, text: str, dtype: str, space: Space) -> str:
+        """A block of one value."""
+        shape = ", ".join(str(self.sizes[d]) for d in space)
+        return f"tl.zeros([{shape}], {TRITON[dtype]}) + {text}" if space else text
+
+    def full(self, text: str, e: Expr, space: Space) -> str:
+        """A value with all of its block's points."""
+        if not space or set(space) <= self.axes_of(e):
+            return text
+        shape = ", ".join(str(self.sizes[d]) for d in space)
+        return self.values.name(f"tl.broadcast_to({text}, [{shape}])")
+
+    def axes_of(self, e: Expr) -> frozenset[str]:
+        """The block's axes on which a value depends."""
+        found: set[str] = set()
+        for x in walk(e):
+            if isinstance(x, Load):
+                if x.buffer in self.held:
+                    found.update(self.held[x.buffer][0].space)
+                    continue
+                for i in (*x.index, *x.mask):
+                    found |= self._axes(i.symbols)
+            elif isinstance(x, Iota):
+                found |= self._axes(x.index.symbols)
+        return frozenset(found)
+
+    def _axes(self, symbols) -> set[str]:
+        found: set[str] = set()
+        for s in symbols:
+            found |= self.depends.get(s, frozenset((s,)))
+        return found
+
+    def inside(self, symbols, space: Space) -> str:
+        """Where the block's points lie within those axes' extents; "" where all do."""
+        v, tests = self.values, []
+        for a in space:
+            if a in self._axes(symbols) and not self.extents[a][1]:
+                tests.append(v.below(a, self.extents[a][0], space))
+        return " & ".join(tests)
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def pointer(self, name: str) -> str:
+        base = self.program.base(name).name
+        return self.names.setdefault(base, f"p{len(self.names)}")
+
+    def load(self, e: Load, space: Space) -> str:
+        """Text of a load: of memory, or of what an earlier nest holds."""
+        b = self.program.buffers[e.buffer]
+        if b.scope == "local":
+            return self._held(e, space)
+        address = b.address(e.index).simplify(self.values.ranges)
+        symbols = {s for i in (address, *e.mask) for s in i.symbols}
+        tests = [self.values.mask(e.mask, space), self.inside(symbols, space)]
+        mask = " & ".join(t for t in tests if t)
+        place = f"{self.pointer(e.buffer)} + ({self.values.index(address, space)})"
+        if (
+            mask
+            and not self._axes(address.symbols) & set(space)
+            and self._axes(symbols) & set(space)
+        ):
+            shape = ", ".join(
+                str(self.sizes[d]) if d in self._axes(symbols) else "1" for d in space
+            )
+            place = f"tl.broadcast_to({place}, [{shape}])"
+        other = constant(e.other if e.mask and e.other is not None else 0, e.dtype)
+        return f"tl.load({place}, mask={mask}, other={other})" if mask else f"tl.load({place})"
+
+    def _held(self, e: Load, space: Space) -> str:
+        if e.buffer not in self.held:
+            raise EmitError(f"{e.buffer} is read before it is made")
+        held, index = self.held[e.buffer]
+        if e.index != index or e.mask or not set(held.space) <= set(space):
+            raise EmitError(f"{e.buffer}{list(e.index)} is held as {list(index)}")
+        if held.space == space or not held.space:
+            return held.text
+        return f"{held.text}[{', '.join(':' if d in held.space else 'None' for d in space)}]"
+
+
+def _step(monoid: str, a: str, b: str) -> str:
+    if monoid == "sum":
+        return f"{a} + {b}"
+    return f"sol.combine_{monoid}({a}, {b})"
+
+
+def _axis(loop: str) -> str:
+    return loop.rpartition(".")[0]
+
+
+def _range(a: Axis, size: int) -> tuple[int, int]:
+    return 0, -(-a.extent // size) * size - 1
+
+
+def _pow2(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _whole(nest: Loops, s: Schedule, loop: str) -> bool:
+    """Whether a loop over chunks has one chunk."""
+    symbol = _axis(loop)
+    return symbol in s.tile and nest.axis(symbol).extent <= s.tile[symbol][0]

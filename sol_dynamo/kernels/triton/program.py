@@ -1,0 +1,58 @@
+"""A scheduled program as Python files: one for each distinct Triton function, and the launches.
+
+A file's name is a hash of its text, so that equal kernels of two networks are compiled once.
+"""
+
+from __future__ import annotations
+
+from ...ir import Extern, Kernel, Program, blamed
+from .nest import KernelText, Launch
+
+HEADER = '''\
+"""Written by sol_dynamo."""
+
+import triton
+import triton.language as tl
+
+from sol_dynamo.kernels.triton import device as sol
+from sol_dynamo.kernels.triton.device import libdevice
+
+
+'''
+
+
+def emit_program(program: Program) -> tuple[dict[str, str], tuple[Launch | None, ...]]:
+    """Source by file name; and each step's launch, None for calls outside and empty kernels."""
+    sources: dict[str, str] = {}
+    launches: list[Launch | None] = []
+    for k in program.kernels:
+        launches.append(None)
+        if isinstance(k, Extern) or not k.body:
+            continue
+        with blamed(k):
+            text, launch = KernelText(program, k).emit(*_resources(k))
+        launches[-1], sources[f"{launch.function}.py"] = launch, HEADER + text
+    sources["program.py"] = "STEPS = [\n" + "".join(f"    {_row(x)},\n" for x in launches) + "]\n"
+    return sources, tuple(launches)
+
+
+def _row(x: Launch | None) -> str:
+    if x is None:
+        return "None"
+    return f"({x.function!r}, {x.grid}, {x.buffers}, {x.warps}, {x.stages}, {x.checks})"
+
+
+def launches_of(source: str) -> tuple[Launch | None, ...]:
+    """The launches that "program.py" lists."""
+    names: dict = {}
+    exec(source, names)
+    return tuple(x and Launch(*x) for x in names["STEPS"])
+
+
+def _resources(k: Kernel) -> tuple[int, int]:
+    """Warps of a program, and stages of its pipelined loops."""
+    s = k.schedules[-1]
+    points = 1
+    for tile in s.tile.values():
+        points *= tile[0]
+    return (8 if points >= 8192 else 4 if points >= 512 else 2 if points >= 256 else 1), 3

@@ -1,0 +1,75 @@
+"""A GPU as a target: what its multiprocessors can do, and how to build for it."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+from ... import ir
+from ...schedule.plan import Plan
+from ...target import Caps
+from .interpreted import interpreting
+from .walk import walk_kernel
+
+# what tests and cross-compiling assume where there is no GPU: an H100's
+PROCESSORS, L2 = 132, 50 << 20
+
+
+class TritonTarget:
+    """Triton kernels for the GPUs that it knows; on CPU tensors in its interpreter."""
+
+    def __init__(self, device_type: str = "cuda"):
+        self._device_type = device_type
+
+    @cached_property
+    def caps(self) -> Caps:
+        import torch
+
+        processors, l2 = PROCESSORS, L2
+        if self._device_type == "cuda" and torch.cuda.is_available():
+            device = torch.cuda.get_device_properties(torch.cuda.current_device())
+            processors, l2 = device.multi_processor_count, device.L2_cache_size
+        return Caps(
+            self._device_type,
+            vector_bytes=16,
+            l2=l2,
+            cores=processors,
+            rows=4 * processors,
+            part_bytes=1 << 15,
+            images_first=False,
+        )
+
+    def available(self) -> str | None:
+        try:
+            import triton  # noqa: F401
+        except ImportError:
+            return "no package triton: pip install triton"
+        if self._device_type == "cpu" and not interpreting():
+            return "Triton runs on CPU tensors in its interpreter only: TRITON_INTERPRET=1"
+        return None
+
+    def walk(self, plan: Plan) -> None:
+        walk_kernel(plan)
+
+    def emit(self, program: ir.Program) -> dict[str, str]:
+        from .program import emit_program
+
+        return emit_program(program)[0]
+
+    def build(self, sources: dict[str, str], program: ir.Program):
+        from .execute import TritonExecutable
+
+        return TritonExecutable(program, sources, self._device_type)
+
+    def describe(self) -> dict[str, str]:
+        import triton
+
+        return {
+            "compiler": f"triton {triton.__version__}",
+            "processors": str(self.caps.cores),
+            "interpreter": os.environ.get("TRITON_INTERPRET", "off"),
+        }
+
+
+def target() -> TritonTarget:
+    return TritonTarget()

@@ -1,0 +1,303 @@
+"""Expressions as Triton text: every value is a block with a dimension for each loop of its space.
+
+A space is the tuple of axes whose points are computed at once. A value that does not depend on one
+of them has size 1 there, one that depends on none is a scalar: Triton broadcasts both. Each
+distinct load, index and operation is named once in a scope; a loop's body is a scope of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import copysign, inf, isfinite, isnan
+
+from ...affine import FloorDiv, Index, Range
+from ...ir import COMPARISONS, DTYPES, Const, Expr, Iota, Load, Op, children, walk
+from ..c.half import rounded
+
+TRITON = {
+    "f64": "tl.float64", "f32": "tl.float32", "f16": "tl.float16", "bf16": "tl.bfloat16",
+    "i64": "tl.int64", "i32": "tl.int32", "i16": "tl.int16", "i8": "tl.int8",
+    "u64": "tl.uint64", "u32": "tl.uint32", "u16": "tl.uint16", "u8": "tl.uint8",
+    "bool": "tl.int1",
+}  # fmt: skip
+HALF = ("f16", "bf16")  # computed in float32, rounded after each operation
+SHORT = 56  # characters of an operation used once that stands where it is used
+_INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<",
+    "shr": ">>", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=",
+}  # fmt: skip
+_LIBDEVICE = frozenset((
+    "exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "tanh", "erf", "pow",
+    "floor", "ceil", "trunc", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
+    "erfc", "exp2", "lgamma", "atan2", "hypot", "fmod",
+))  # fmt: skip
+_OURS = {"div": "quotient", "sqrt": "root", "rsqrt": "rsqrt", "sigmoid": "sigmoid", "tf32": "tf32"}
+
+
+class EmitError(ValueError):
+    """What the IR says and this target does not write; the message names it."""
+
+
+Space = tuple[str, ...]  # axis symbols, outermost dimension first
+
+
+@dataclass(frozen=True)
+class Held:
+    """A value of an earlier nest, in registers."""
+
+    text: str
+    space: Space
+
+
+@dataclass
+class Scope:
+    """Names that are known in a block of text."""
+
+    memo: dict[tuple[object, Space], str] = field(default_factory=dict)
+    symbols: dict[str, tuple[str, bool]] = field(default_factory=dict)  # -> text, a block's axis?
+
+
+class Values:
+    """Writes lines of a kernel's body; `load` gives the text of a load in a space."""
+
+    def __init__(self, load: Callable[[Load, Space], str]):
+        self._load = load
+        self._lines: list[str] = []
+        self._depth = 1
+        self._scopes = [Scope()]
+        self._count = 0
+        self.ranges: dict[str, Range] = {}
+
+    # -- lines and scopes ----------------------------------------------------------------------
+
+    def write(self, line: str) -> None:
+        self._lines.append("    " * self._depth + line)
+
+    def text(self) -> str:
+        return "\n".join(self._lines)
+
+    def fresh(self, prefix: str) -> str:
+        self._count += 1
+        return f"{prefix}{self._count}"
+
+    @contextmanager
+    def block(self, header: str) -> Iterator[None]:
+        """An indented block; what is named inside ends with it."""
+        self.write(header)
+        self._depth += 1
+        self._scopes.append(Scope())
+        yield
+        self._scopes.pop()
+        self._depth -= 1
+
+    def define(self, symbol: str, text: str, in_block: bool, range_: Range) -> None:
+        """A symbol from here on: a scalar, or the one-dimensional block of an axis's points."""
+        self._scopes[-1].symbols[symbol] = (text, in_block)
+        self.ranges[symbol] = range_
+
+    def known(self, symbol: str, text: str, space: Space) -> None:
+        """A symbol whose value (of an indirect index) is there in a space."""
+        self._scopes[-1].memo[symbol, space] = text
+
+    def forget(self) -> None:
+        """What was loaded before is not what memory holds now."""
+        for scope in self._scopes:
+            for key in [k for k in scope.memo if isinstance(k[0], (Load, Op))]:
+                del scope.memo[key]
+
+    # -- indices -------------------------------------------------------------------------------
+
+    def symbol(self, name: str, space: Space) -> str:
+        found = self._found((name, space))
+        if found is not None:
+            return found
+        text, in_block = next(s.symbols[name] for s in self._scopes[::-1] if name in s.symbols)
+        if not in_block or len(space) == 1:
+            return text
+        if name not in space:
+            raise EmitError(f"axis {name} outside of its block {space}")
+        text = f"{text}[{', '.join(':' if d == name else 'None' for d in space)}]"
+        return self._named((name, space), text, f"{name}_")
+
+    def index(self, index: Index, space: Space) -> str:
+        """An index's value."""
+        parts: list[str] = []
+        terms = sorted(index.terms, key=lambda t: t[1] < 0)
+        for atom, c in terms:
+            text = self.symbol(atom, space) if isinstance(atom, str) else self._divided(atom, space)
+            parts.append(f"{'-' if c < 0 else ''}{text}{'' if abs(c) == 1 else f' * {abs(c)}'}")
+        if index.const or not parts:
+            parts.append(str(index.const))
+        return " + ".join(parts).replace("+ -", "- ")
+
+    def _divided(self, atom, space: Space) -> str:
+        found = self._found((atom, space))
+        if found is not None:
+            return found
+        numerator, d = atom.numerator, atom.divisor
+        low, _ = numerator.bounds(self.ranges)
+        shift = -(low // d) if low < 0 else 0  # Triton rounds towards zero
+        text = self.index(numerator + shift * d, space)
+        if isinstance(atom, FloorDiv):
+            text = f"{bracketed(text)} // {d}" + (f" - {shift}" if shift else "")
+        else:
+            text = f"{bracketed(text)} % {d}"
+        return self._named((atom, space), text, "i")
+
+    def mask(self, mask: tuple[Index, ...], space: Space) -> str:
+        """Where every index is >= 0; "" where that is always."""
+        tests = []
+        for m in mask:
+            if m.is_const and m.const >= 0:
+                continue
+            key = (("mask", m), space)
+            found = self._found(key)
+            tests.append(found or self._named(key, f"{self.index(m, space)} >= 0", "m"))
+        return " & ".join(tests)
+
+    def below(self, axis: str, extent: int, space: Space) -> str:
+        """Where a block's points are less than an axis's extent."""
+        key = (("below", axis, extent), space)
+        return self._found(key) or self._named(key, f"{self.symbol(axis, space)} < {extent}", "m")
+
+    # -- expressions ---------------------------------------------------------------------------
+
+    def value(self, root: Expr, space: Space) -> str:
+        """An expression's value, what is long or used twice in it by name."""
+        users: dict[int, int] = {}
+        for e in walk(root):
+            for a in children(e):
+                users[id(a)] = users.get(id(a), 0) + 1
+        texts: dict[int, str] = {}
+        for e in walk(root):
+            found = self._found((e, space))
+            if found is None:
+                found = self._one(e, texts, space)
+                long = isinstance(e, Op) and (len(found) > SHORT or users.get(id(e), 0) > 1)
+                if (isinstance(e, Load) and not found.isidentifier()) or long:
+                    found = self._named((e, space), found, "v")
+            texts[id(e)] = found
+        return texts[id(root)]
+
+    def name(self, text: str, prefix: str = "v") -> str:
+        name = self.fresh(prefix)
+        self.write(f"{name} = {text}")
+        return name
+
+    def _named(self, key, text: str, prefix: str) -> str:
+        name = self.name(text, prefix)
+        self._scopes[-1].memo[key] = name
+        return name
+
+    def _found(self, key) -> str | None:
+        return next((s.memo[key] for s in self._scopes[::-1] if key in s.memo), None)
+
+    def _one(self, e: Expr, texts: Mapping[int, str], space: Space) -> str:
+        if isinstance(e, Const):
+            return constant(e.value, e.dtype)
+        if isinstance(e, Load):
+            return self._load(e, space)
+        if isinstance(e, Iota):
+            text = self.index(e.index, space)
+            if not e.index.terms:
+                return constant(e.index.const, e.dtype)
+            return f"({text}).to({TRITON[e.dtype]})"
+        if not isinstance(e, Op):
+            raise EmitError(f"no Triton for {type(e).__name__} {e}")
+        args = [texts[id(a)] for a in e.args]
+        if e.name == "cast":
+            return cast(args[0], e.args[0].dtype, e.dtype)
+        if e.name == "where":
+            return f"tl.where({', '.join(args)})"
+        kinds = e.args[0].dtype if e.name in COMPARISONS else e.dtype
+        if kinds in HALF:
+            args = [f"{a}.to(tl.float32)" for a in args]
+            text = operation(e.name, args, "f32")
+            return text if e.name in COMPARISONS else f"({text}).to({TRITON[e.dtype]})"
+        return operation(e.name, args, kinds)
+
+
+def bracketed(text: str) -> str:
+    return text if text.isidentifier() else f"({text})"
+
+
+# -- text of operations ----------------------------------------------------------------------
+
+
+def operation(name: str, args: list[str], dtype: str) -> str:
+    """An operation on values of a dtype."""
+    kind = DTYPES[dtype][1]
+    if kind == "b":
+        name = {"add": "or", "mul": "and", "max": "or", "min": "and"}.get(name, name)
+        if name == "not":
+            return f"({args[0]} == 0)"
+    if name in _INFIX:
+        return f"({args[0]} {_INFIX[name]} {args[1]})"
+    if name in ("max", "min"):
+        tail = ", propagate_nan=sol.ALL" if kind == "f" else ""
+        return f"tl.{name}imum({args[0]}, {args[1]}{tail})"
+    if name in ("floordiv", "mod"):
+        return f"sol.{name}_{'float' if kind == 'f' else 'int'}({', '.join(args)})"
+    if name in _OURS:
+        return f"sol.{_OURS[name]}({', '.join(args)})"
+    if name in _LIBDEVICE:
+        return f"libdevice.{name}({', '.join(args)})"
+    if name == "round":
+        return f"libdevice.rint({args[0]})"
+    if name == "neg":  # Triton's own subtracts from zero, which loses the sign of zero
+        return f"({args[0]} * -1.0)" if kind == "f" else f"(-{args[0]})"
+    if name == "not":
+        return f"(~{args[0]})"
+    if name == "abs":
+        return f"tl.abs({args[0]})"
+    if name == "isnan":
+        return f"({args[0]} != {args[0]})"
+    if name == "signbit":
+        return f"({args[0]}.to(tl.int{8 * DTYPES[dtype][0]}, bitcast=True) < 0)"
+    raise EmitError(f"no Triton for {name} of {dtype}")
+
+
+def cast(text: str, source: str, dtype: str) -> str:
+    """As C converts; float64 reaches 16 bits by way of float32, as eager does."""
+    if source == dtype:
+        return text
+    if dtype == "bool":
+        return f"({text} != 0)"
+    if DTYPES[source][1] == "f" and DTYPES[dtype][1] in "iu":
+        if source in HALF:
+            text = f"{text}.to(tl.float32)"
+        if dtype not in ("i32", "i64", "u64"):
+            text = f"{text}.to(tl.int64)"
+    if (source == "f64" and dtype in HALF) or (source in HALF and dtype in ("f64", *HALF)):
+        text = f"{text}.to(tl.float32)"
+    if DTYPES[source][1] in "iu" and dtype in HALF:
+        text = f"{text}.to(tl.float32)"
+    return f"{text}.to({TRITON[dtype]})"
+
+
+def constant(value: float | int | bool, dtype: str) -> str:
+    """A typed scalar: a bare number would be of Triton's choice."""
+    kind = DTYPES[dtype][1]
+    if kind == "b":
+        return f"tl.full((), {int(bool(value))}, tl.int1)"
+    if kind in "iu":
+        return f"tl.full((), {whole(value, dtype)}, {TRITON[dtype]})"
+    value = float(value)
+    if dtype in HALF:
+        value = rounded(value, dtype)
+        return f"{constant(value, 'f32')}.to({TRITON[dtype]})"
+    text = repr(value) if isfinite(value) else f'float("{"nan" if isnan(value) else value}")'
+    if value == 0 and copysign(1, value) < 0:  # a literal of it is plus zero
+        return f"(tl.full((), -1.0, {TRITON[dtype]}) * 0.0)"
+    return f"tl.full((), {text}, {TRITON[dtype]})"
+
+
+def whole(value: float | int | bool, dtype: str) -> int:
+    """An integer constant; +-inf, a monoid's identity, is the dtype's greatest or least value."""
+    if value in (inf, -inf):
+        bits, signed = 8 * DTYPES[dtype][0], DTYPES[dtype][1] == "i"
+        top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+        return top if value > 0 else (-top - 1 if signed else 0)
+    return int(value)

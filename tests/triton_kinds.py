@@ -1,0 +1,84 @@
+"""A function for each kind of kernel that the Triton target writes, run in Triton's interpreter
+(TRITON_INTERPRET=1) and held to the accuracy contract; a script, see `test_triton.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import torch
+from accuracy import relative_error
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sol_dynamo import target
+from sol_dynamo.backend import Backend
+from sol_dynamo.kernels.triton.target import TritonTarget
+
+ULPS = 2 * torch.finfo(torch.float32).eps
+
+
+def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]]:
+    """Name -> (function, shapes of its inputs)."""
+    return {
+        "pointwise": (lambda x, y: torch.relu(x * 2 + y).sin(), ((5, 7), (7,))),
+        "permuted": (lambda x, y: torch.exp(x.transpose(0, 2)) + y, ((50, 17, 3), (50,))),
+        "transposed": (lambda x: x.t().contiguous() + 1, ((100, 33),)),
+        "rounded": (lambda x: (x.bfloat16() * 3).float().floor(), ((7, 9),)),
+        "rows": (lambda x: x.sum(1), ((9, 3000),)),
+        "columns": (lambda x: x.sum(0), ((3000, 9),)),
+        "all": (lambda x: x.mean(), ((1000, 33),)),
+        "softmax": (lambda x: torch.softmax(x, -1), ((6, 1000),)),
+        "long softmax": (lambda x: torch.softmax(x, -1), ((2, 20000),)),
+        "layer norm": (lambda x: functional.layer_norm(x, (100,)), ((6, 100),)),
+        "greatest": (lambda x: x.amax(1) + x.argmax(1), ((6, 300),)),
+        "running": (lambda x: x.cumsum(1), ((6, 30),)),
+        "gathered": (lambda x, y: x[y.abs().long() % 5], ((5, 7), (11,))),
+        "product": (lambda x, y: torch.relu(x @ y + 1), ((50, 70), (70, 90))),
+        "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
+        "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
+    }
+
+
+def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
+    return {
+        "3x3": (nn.Conv2d(16, 32, 3, padding=1), ((2, 16, 9, 9),)),
+        "7x7 of three": (nn.Conv2d(3, 32, 7, 2, 3), ((2, 3, 19, 19),)),
+        "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=2), ((2, 32, 9, 9),)),
+        "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), ((2, 32, 9, 9),)),
+        "pool": (nn.MaxPool2d(3, 2, 1), ((2, 32, 9, 9),)),
+        "average": (nn.AdaptiveAvgPool2d(1), ((2, 32, 9, 9),)),
+    }
+
+
+def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
+    """How a compiled function's result differs from eager's, or ""."""
+    torch._dynamo.reset()
+    backend = Backend()
+    with torch.no_grad():
+        eager, got = f(*inputs), torch.compile(f, backend=backend, dynamic=False)(*inputs)
+        if isinstance(f, nn.Module):
+            exact = f.double()(*(x.double() for x in inputs))
+        else:
+            exact = f(*(x.double() for x in inputs))
+    if any(g.runner is None or g.compiled.program.kernels == () for g in backend.graphs):
+        return "not compiled"
+    if got.shape != eager.shape or got.stride() != eager.stride():
+        return f"{tuple(got.shape)} {got.stride()}"
+    error, allowed = relative_error(got, exact), 2 * relative_error(eager, exact) + ULPS
+    return f"error {error:.1e}, allowed {allowed:.1e}" if error > allowed else ""
+
+
+def main() -> int:
+    target._loaded["cpu"] = TritonTarget("cpu")
+    torch.manual_seed(0)
+    failed = 0
+    for name, (f, shapes) in {**kinds(), **modules()}.items():
+        text = wrong(f, [torch.randn(s) for s in shapes])
+        print(f"{name:20} {text or 'ok'}")
+        failed += bool(text)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
