@@ -31,7 +31,7 @@ from ...ir import (
     Store,
     walk,
 )
-from .values import TRITON, EmitError, Held, Space, Values, constant
+from .values import HALF, TRITON, EmitError, Held, Space, Values, cast, constant
 from .walk import Matrix, matrix
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
@@ -327,6 +327,9 @@ class KernelText:
         for name, text in zip(x.buffers, found, strict=True):
             if self.program.buffers[name].scope != "local":
                 raise EmitError(f"reduction into memory {name}")
+            dtype = self.program.buffers[name].dtype
+            if dtype in HALF:
+                text = v.name(cast(text, "f32", dtype))
             self.held[name] = Held(text, outer), x.index
 
     def identities(self, x: Store) -> list[tuple[str, str]]:
@@ -337,6 +340,7 @@ class KernelText:
             zip(x.values, MONOIDS[x.reduce.monoid].identity, strict=True)
         ):
             dtype = x.reduce.acc_dtype if k == 0 else value.dtype
+            dtype = "f32" if dtype in HALF else dtype
             if k == 1 and x.reduce.monoid in POSITIONS:  # beyond all positions
                 identity = float("inf")
             found.append((constant(identity, dtype), dtype))
@@ -345,13 +349,18 @@ class KernelText:
     def masked(self, e: Expr, x: Store, k: int, nest: Loops, space: Space) -> str:
         """A value of a reduction, the identity beyond the axes' ends."""
         v = self.values
-        text = self.full(v.value(e, space), e, space)
+        text = self.wide(e, space)
         inside = self.inside({a.symbol for a in nest.reduce_axes}, space)
         tests = [t for t in (inside, v.mask(x.mask, space)) if t]
         if tests:
             identity, _ = self.identities(x)[k]
             text = v.name(f"tl.where({' & '.join(tests)}, {text}, {identity})")
         return text
+
+    def wide(self, e: Expr, space: Space) -> str:
+        """A value to be combined with others: of all points, 16-bit floats as float32."""
+        text = self.values.value(e, space)
+        return self.full(cast(text, e.dtype, "f32") if e.dtype in HALF else text, e, space)
 
     def combine(self, r: Reduce | None, acc: list[str], new: list[str]) -> None:
         assert r is not None
@@ -412,11 +421,10 @@ class KernelText:
         ]
         assert x.reduce is not None
         if x.reduce.init is not None:
-            start = [self.full(self.values.value(e, space), e, space) for e in x.reduce.init]
-            self.combine(x.reduce, acc, start)
+            self.combine(x.reduce, acc, [self.wide(e, space) for e in x.reduce.init])
         with ExitStack() as stack:
             space = self.enter(nest, s, stack)
-            new = [self.full(self.values.value(e, space), e, space) for e in x.values]
+            new = [self.wide(e, space) for e in x.values]
             self.combine(x.reduce, acc, new)
             for name, text in zip(x.buffers, acc, strict=True):
                 b = self.program.buffers[name]

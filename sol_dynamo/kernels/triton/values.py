@@ -126,11 +126,14 @@ class Values:
         parts: list[str] = []
         terms = sorted(index.terms, key=lambda t: t[1] < 0)
         for atom, c in terms:
-            text = self.symbol(atom, space) if isinstance(atom, str) else self._divided(atom, space)
+            text = self._atom(atom, space)
             parts.append(f"{'-' if c < 0 else ''}{text}{'' if abs(c) == 1 else f' * {abs(c)}'}")
         if index.const or not parts:
             parts.append(str(index.const))
         return " + ".join(parts).replace("+ -", "- ")
+
+    def _atom(self, atom, space: Space) -> str:
+        return self.symbol(atom, space) if isinstance(atom, str) else self._divided(atom, space)
 
     def _divided(self, atom, space: Space) -> str:
         found = self._found((atom, space))
@@ -200,10 +203,13 @@ class Values:
         if isinstance(e, Load):
             return self._load(e, space)
         if isinstance(e, Iota):
-            text = self.index(e.index, space)
             if not e.index.terms:
                 return constant(e.index.const, e.dtype)
-            return f"({text}).to({TRITON[e.dtype]})"
+            zero = "tl.full((), 0, tl.int64)"  # loop variables may be bare numbers
+            parts = [
+                f"({zero} + {bracketed(self._atom(a, space))}) * {c}" for a, c in e.index.terms
+            ]
+            return cast(f"({' + '.join((*parts, str(e.index.const)))})", "i64", e.dtype)
         if not isinstance(e, Op):
             raise EmitError(f"no Triton for {type(e).__name__} {e}")
         args = [texts[id(a)] for a in e.args]
