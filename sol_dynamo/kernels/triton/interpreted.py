@@ -64,7 +64,15 @@ def libdevice_of_interpreter() -> SimpleNamespace:
             return handle(data.view(torch.uint16).numpy(), tl.bfloat16)
         return plain_cast(self, value, dtype)
 
-    builder.cast_impl = cast_impl
+    plain_binary = builder.binary_op
+
+    def binary_op(self, a, b, op) -> Any:
+        made = plain_binary(self, a, b, op)
+        if np.asarray(made.data).dtype == np.bool_:  # else a scalar's would become numbers
+            made.dtype = tl.int1
+        return made
+
+    builder.cast_impl, builder.binary_op = cast_impl, binary_op
     builder.create_extern_elementwise = create_extern_elementwise
     builder.create_inline_asm = create_inline_asm
     _reduce_by_numpy(interpreter.ReduceOps)

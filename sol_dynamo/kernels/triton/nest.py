@@ -426,11 +426,11 @@ class KernelText:
             space = self.enter(nest, s, stack)
             new = [self.wide(e, space) for e in x.values]
             self.combine(x.reduce, acc, new)
-            for name, text in zip(x.buffers, acc, strict=True):
+            for name, text, (_, dtype) in zip(x.buffers, acc, self.identities(x), strict=True):
                 b = self.program.buffers[name]
                 if b.scope == "local":
                     raise EmitError(f"a scan into registers {name}")
-                self.store(name, x, f"{text}.to({TRITON[b.dtype]})", space)
+                self.store(name, x, cast(text, dtype, b.dtype), space)
 
     # -- blocks --------------------------------------------------------------------------------
 

@@ -99,8 +99,8 @@ def _rows(plan: Plan) -> None:
         tile={**s.tile, **tiles},
         block=(*s.block, *block),
     )
-    if s.tile and any(len(b) > 1 for b in (loops,)):
-        _spill(plan, new)
+    if longest > size:
+        _spill(plan, new, {a.symbol for a, _ in dims})
     plan.kernel = replace(plan.kernel, body=(*new, last), schedules=(*schedules, s))
 
 
@@ -293,11 +293,11 @@ def _grid(dims: Dims) -> Schedule:
     )
 
 
-def _spill(plan: Plan, nests: Sequence[Loops]) -> None:
-    """Rows too long for registers, that a later nest reads again, go to memory in between."""
+def _spill(plan: Plan, nests: Sequence[Loops], outer: set[str]) -> None:
+    """What a nest makes along rows too long for registers is in memory until another reads it."""
     for nest in nests:
         for s in nest.stores:
-            if s.reduce is None:
+            if s.reduce is None and not {x for i in s.index for x in i.symbols} <= outer:
                 for b in s.buffers:
                     if plan.buffers[b].scope == "local":
                         plan.buffers[b] = replace(plan.buffers[b], scope="arena")
