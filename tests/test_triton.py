@@ -1,6 +1,6 @@
-"""Triton kernels in Triton's interpreter, on CPU tensors: no GPU is needed.
+"""Triton kernels without a GPU: in Triton's interpreter, on CPU tensors, and compiled for some.
 
-The interpreter is chosen when triton is imported, so that these run in a process of their own.
+The interpreter is chosen when triton is imported, so that each runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,17 @@ import pytest
 pytest.importorskip("triton")
 
 
-def test_kernels_in_the_interpreter():
-    """Each kind of kernel, held to the accuracy contract by `triton_kinds.py`."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("triton_kinds.py")
-    p = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=600
-    )
+def run_kinds(*args: str, **environment: str) -> None:
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0", **environment}
+    command = [sys.executable, str(Path(__file__).with_name("triton_kinds.py")), *args]
+    p = subprocess.run(command, env=given, capture_output=True, text=True, timeout=900)
     assert p.returncode == 0, p.stdout + p.stderr[-3000:]
+
+
+def test_kernels_in_the_interpreter():
+    """Each kind of kernel, held to the accuracy contract."""
+    run_kinds(TRITON_INTERPRET="1")
+
+
+def test_kernels_compile_without_a_gpu():
+    run_kinds("80", "90", "100")

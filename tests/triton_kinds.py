@@ -1,5 +1,8 @@
-"""A function for each kind of kernel that the Triton target writes, run in Triton's interpreter
-(TRITON_INTERPRET=1) and held to the accuracy contract; a script, see `test_triton.py`."""
+"""A function for each kind of kernel that the Triton target writes; a script, see `test_triton.py`.
+
+TRITON_INTERPRET=1 python tests/triton_kinds.py   # run in the interpreter, held to the contract
+python tests/triton_kinds.py 80 90 100            # compiled for GPUs of these capabilities
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch.nn import functional
 
 from sol_dynamo import target
 from sol_dynamo.backend import Backend
+from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.target import TritonTarget
 
 ULPS = 2 * torch.finfo(torch.float32).eps
@@ -69,12 +73,43 @@ def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
     return f"error {error:.1e}, allowed {allowed:.1e}" if error > allowed else ""
 
 
+class EveryKernelCompiled(Exception):
+    """Raised in place of an executable."""
+
+
+class CompilingOnly(TritonTarget):
+    """Compiles each program for some GPUs, and goes no further."""
+
+    def __init__(self, capabilities: list[int]):
+        super().__init__("cpu")
+        self.capabilities = capabilities
+
+    def build(self, sources, program):
+        for capability in self.capabilities:
+            made = compile_program(sources, program, capability)
+            assert made and all(k.asm["cubin"] for _, k in made.values())
+        raise EveryKernelCompiled
+
+
+def uncompiled(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
+    """Why a function's kernels don't compile, or ""."""
+    torch._dynamo.reset()
+    try:
+        with torch.no_grad():
+            torch.compile(f, backend=Backend(), dynamic=False)(*inputs)
+    except Exception as e:
+        return "" if "EveryKernelCompiled" in str(e) else str(e)[:2000]
+    return "not compiled"
+
+
 def main() -> int:
-    target._loaded["cpu"] = TritonTarget("cpu")
+    capabilities = list(map(int, sys.argv[1:]))
+    check = uncompiled if capabilities else wrong
+    target._loaded["cpu"] = CompilingOnly(capabilities) if capabilities else TritonTarget("cpu")
     torch.manual_seed(0)
     failed = 0
     for name, (f, shapes) in {**kinds(), **modules()}.items():
-        text = wrong(f, [torch.randn(s) for s in shapes])
+        text = check(f, [torch.randn(s) for s in shapes])
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)
     return failed
