@@ -6,6 +6,7 @@ python tests/triton_kinds.py 80 90 100            # compiled for GPUs of these c
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from sol_dynamo.backend import Backend
 from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.target import TritonTarget
 
+os.environ["SOL_STRICT"] = "1"
 ULPS = 2 * torch.finfo(torch.float32).eps
 
 
