@@ -242,8 +242,8 @@ class KernelText:
         for name, value in zip(x.buffers, x.values, strict=True):
             text = self.values.value(value, space)
             if self.program.buffers[name].scope == "local":
-                if x.mask:
-                    raise EmitError(f"masked store to {name} in registers")
+                if x.mask or self.values.in_loop:
+                    raise EmitError(f"{name} in registers, of some points only")
                 self.held[name] = Held(self.full(text, value, space), space), x.index
             else:
                 self.store(name, x, text, space)

@@ -78,6 +78,10 @@ class Values:
     def text(self) -> str:
         return "\n".join(self._lines)
 
+    @property
+    def in_loop(self) -> bool:
+        return len(self._scopes) > 1
+
     def fresh(self, prefix: str) -> str:
         self._count += 1
         return f"{prefix}{self._count}"
