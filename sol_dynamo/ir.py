@@ -255,7 +255,7 @@ class Schedule:
     # sums that are in memory meanwhile
     carry: str | None = None
     ahead: str | None = None  # a loop over blocks of weights: the next one is fetched meanwhile
-    # loops whose points are computed at once, as the dimensions of a block of values (GPUs)
+    # loops whose points are computed at once, as the dimensions of a block of values
     block: tuple[str, ...] = ()
 
 

@@ -130,11 +130,3 @@ def sigmoid(a):
 @triton.jit
 def rsqrt(a):
     return quotient(tl.full((), 1, a.dtype), root(a))
-
-
-@triton.jit
-def tf32(a):
-    """Rounded to the 10 bits of mantissa that the matrix units take, ties away from zero."""
-    return tl.inline_asm_elementwise(
-        "cvt.rna.tf32.f32 $0, $1;", "=r,f", [a], dtype=tl.int32, is_pure=True, pack=1
-    ).to(tl.float32, bitcast=True)

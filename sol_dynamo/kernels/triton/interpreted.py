@@ -1,7 +1,7 @@
 """Triton's interpreter, completed: what it lacks of what emitted kernels call, in numpy.
 
 TRITON_INTERPRET=1 runs kernels on CPU tensors, so that they are tested where there is no GPU. It
-knows neither functions of libdevice nor assembly, and combines reductions of other than its own
+knows no functions of libdevice, and combines reductions of other than its own
 functions one element at a time.
 """
 
@@ -49,13 +49,6 @@ def libdevice_of_interpreter() -> SimpleNamespace:
         made = np.asarray(_function(symbol)(*(v.astype(np.float64) for v in values)))
         return handle(made.astype(values[0].dtype), args[0].dtype)
 
-    def create_inline_asm(self, text, constraints, values, dtype, pure, pack) -> Any:
-        if not text.startswith("cvt.rna.tf32.f32"):
-            raise NotImplementedError(text)
-        bits = np.asarray(values[0].data).view(np.int32)
-        number = (bits & 0x7F800000) != 0x7F800000
-        return handle(np.where(number, (bits + 0x1000) & ~0x1FFF, bits), dtype.scalar)
-
     plain_cast = builder.cast_impl
 
     def cast_impl(self, value, dtype) -> Any:
@@ -74,7 +67,6 @@ def libdevice_of_interpreter() -> SimpleNamespace:
 
     builder.cast_impl, builder.binary_op = cast_impl, binary_op
     builder.create_extern_elementwise = create_extern_elementwise
-    builder.create_inline_asm = create_inline_asm
     _reduce_by_numpy(interpreter.ReduceOps)
     semantic = interpreter.interpreter_semantic
     return SimpleNamespace(**{

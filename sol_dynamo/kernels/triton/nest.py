@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
 
 from ...affine import Index
 from ...ir import (
+    DTYPES,
     MONOIDS,
     Axis,
     Expr,
@@ -29,10 +29,13 @@ from ...ir import (
     Reduce,
     Schedule,
     Store,
+    read,
     walk,
+    written,
 )
+from ...schedule.memory import nbytes
 from .values import HALF, TRITON, EmitError, Held, Space, Values, cast, constant
-from .walk import Matrix, matrix
+from .walk import Matrix, matrix, pow2
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
 POSITIONS = ("argmax", "argmin")
@@ -73,7 +76,7 @@ class KernelText:
             self.sizes |= {a: tile[0] for a, tile in s.tile.items()}
         for nest, s in nests:
             for a in map(_axis, s.block):
-                self.sizes.setdefault(a, _pow2(nest.axis(a).extent))
+                self.sizes.setdefault(a, pow2(nest.axis(a).extent))
 
     def emit(self, warps: int, stages: int) -> tuple[str, Launch]:
         """The function's text, and its launch: text that is equal has an equal name."""
@@ -94,7 +97,8 @@ class KernelText:
     def programs(self) -> int:
         """The block that a program computes; gives the number of programs."""
         v, s = self.values, self.schedule
-        wide = any(self._span(b) >= WIDE for b in self._touched())
+        touched = {*read(self.kernel), *written(self.kernel)}
+        wide = any(self._elements(b) >= WIDE for b in touched)
         v.write("pid = tl.program_id(0)" + (".to(tl.int64)" if wide else ""))
         loops = list(map(_axis, s.order[: s.parallel]))
         counts = {a: -(-self.root.axis(a).extent // s.tile.get(a, (1,))[0]) for a in loops}
@@ -125,21 +129,10 @@ class KernelText:
         self.values.define(a.symbol, self.values.name(text, f"{a.symbol}_"), True, _range(a, size))
         self.extents[a.symbol] = a.extent, a.extent % size == 0
 
-    def _touched(self) -> Iterator[str]:
-        for nest in self.kernel.body:
-            for s in nest.stores:
-                yield from s.buffers
-            for e in walk(*self._roots(nest)):
-                if isinstance(e, Load):
-                    yield e.buffer
-
-    def _roots(self, nest: Loops) -> list[Expr]:
-        inits = [i for s in nest.stores if s.reduce for i in s.reduce.init or ()]
-        return [*(b.value for b in nest.binds), *(x for s in nest.stores for x in s.values), *inits]
-
-    def _span(self, name: str) -> int:
-        b = self.program.buffers[name]
-        return b.offset + sum((n - 1) * abs(s) for n, s in zip(b.shape, b.strides, strict=True))
+    def _elements(self, name: str) -> int:
+        """Of the memory that a buffer lies in."""
+        base = self.program.base(name)
+        return nbytes(base) // DTYPES[base.dtype][0]
 
     # -- nests ---------------------------------------------------------------------------------
 
@@ -260,17 +253,13 @@ class KernelText:
             place = f"tl.broadcast_to({place}, [{shape}])"
         tail = f", mask={mask}" if mask else ""
         self.values.write(f"tl.store({place}, {text}{tail})")
-        if self.program.buffers[name].scope == "arena" and self._read_later(name):
+        if self.program.buffers[name].scope == "arena" and self._read_here(name):
             self.values.write("tl.debug_barrier()")
             self.values.forget()
 
-    def _read_later(self, name: str) -> bool:
+    def _read_here(self, name: str) -> bool:
         base = self.program.base(name).name
-        found = False
-        for nest in self.kernel.body[1:]:
-            for e in walk(*self._roots(nest)):
-                found = found or (isinstance(e, Load) and self.program.base(e.buffer).name == base)
-        return found
+        return any(self.program.base(b).name == base for b in read(self.kernel))
 
     # -- reductions ----------------------------------------------------------------------------
 
@@ -397,11 +386,10 @@ class KernelText:
             if inside and not (isinstance(e, Load) and self._zero_outside(e, deep)):
                 text = v.name(f"tl.where({inside}, {text}, {constant(0, e.dtype)})")
             texts.append(text)
-        precision = "tf32" if m.tf32 else "ieee"
         out = TRITON[x.reduce.acc_dtype] if x.reduce else "tl.float32"
         v.write(
             f"{acc} = tl.dot({texts[0]}, {texts[1]}, {acc},"
-            f' input_precision="{precision}", out_dtype={out})'
+            f' input_precision="ieee", out_dtype={out})'
         )
 
     def _zero_outside(self, e: Load, axis: str) -> bool:
@@ -525,10 +513,6 @@ def _axis(loop: str) -> str:
 
 def _range(a: Axis, size: int) -> tuple[int, int]:
     return 0, -(-a.extent // size) * size - 1
-
-
-def _pow2(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
 
 
 def _whole(nest: Loops, s: Schedule, loop: str) -> bool:

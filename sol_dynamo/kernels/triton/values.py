@@ -33,7 +33,7 @@ _LIBDEVICE = frozenset((
     "floor", "ceil", "trunc", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
     "erfc", "exp2", "lgamma", "atan2", "hypot", "fmod",
 ))  # fmt: skip
-_OURS = {"div": "quotient", "sqrt": "root", "rsqrt": "rsqrt", "sigmoid": "sigmoid", "tf32": "tf32"}
+_OURS = {"div": "quotient", "sqrt": "root", "rsqrt": "rsqrt", "sigmoid": "sigmoid"}
 
 
 class EmitError(ValueError):
