@@ -50,7 +50,7 @@ class Executable(Protocol):
 
 
 class Target(Protocol):
-    """Six methods, none optional."""
+    """A table of what the machine can do, and five methods, none optional."""
 
     @property
     def caps(self) -> Caps: ...

@@ -43,9 +43,9 @@ from sol_dynamo.ir import (
     Schedule,
     Store,
 )
-from sol_dynamo.kernels.c import half
 from sol_dynamo.kernels.c.program import emit_program
 from sol_dynamo.kernels.c.values import EmitError
+from sol_dynamo.kernels.constants import bits, rounded
 from sol_dynamo.spec import check
 
 Array = np.ndarray
@@ -123,8 +123,8 @@ def test_half_narrows_as_eager(dtype: torch.dtype) -> None:
 def test_half_constants(dtype: str, value: float) -> None:
     kind = torch.float16 if dtype == "f16" else torch.bfloat16
     expected = torch.tensor(float(value), dtype=torch.float32).to(kind)
-    assert half.bits(value, dtype) == int(expected.view(torch.int16)) & 0xFFFF
-    np.testing.assert_equal(half.rounded(value, dtype), float(expected))
+    assert bits(value, dtype) == int(expected.view(torch.int16)) & 0xFFFF
+    np.testing.assert_equal(rounded(value, dtype), float(expected))
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

@@ -1,5 +1,5 @@
-"""What the executables of all targets share: ATen calls between native runs, weights packed once,
-and memory for what is saved for backward."""
+"""What the executables of all targets share: a program's buffers as tensors, ATen calls between
+native runs, weights packed once, and memory for what is saved for backward."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..compat import storage_users, with_memory
-from ..ir import FOREIGN, Buffer, Extern, Load, Loops, Program, filled
+from ..ir import DTYPES, FOREIGN, Buffer, Extern, Load, Loops, Program, filled
 from ..lowering.graph import TORCH_DTYPE
 from ..schedule.memory import nbytes
 
@@ -35,6 +35,55 @@ def runs(program: Program) -> list:
     if native > start or not plan:
         plan.append((start, native))
     return plan
+
+
+# -- buffers -------------------------------------------------------------------------------------
+
+
+class Operands:
+    """What a call brings and what it makes, by name, in the order in which each comes."""
+
+    def __init__(self, program: Program):
+        self._program = program
+        buffers = program.buffers
+        self.inputs = [n for n in program.inputs if buffers[n].scope == "input"]
+        self._raw = [n for n in program.inputs if buffers[n].scope == "weight"]
+        self.weights = [*self._raw, *(p.stores[0].buffers[0] for p in program.packs)]
+        own = [b for b in buffers.values() if b.base is None]
+        self.outputs = [b for b in own if b.scope == "output"]
+        self.saved = [b for b in own if b.scope == "saved"]
+
+    def prepare(self, weights: list[Any]) -> list[Any]:
+        """The weights as they are, then the packed ones."""
+        values = dict(zip(self._raw, weights, strict=True))
+        return [*weights, *(packed(self._program, p, values) for p in self._program.packs)]
+
+    def given(self, inputs: list[Any], weights: list[Any]) -> dict[str, Any]:
+        """The arguments of a call by buffer name; `weights` as `prepare` gave them."""
+        values = dict(zip(self.inputs, inputs, strict=True))
+        return values | dict(zip(self.weights, weights, strict=True))
+
+
+def memory(
+    program: Program, name: str, arena: torch.Tensor, values: Mapping[str, Any]
+) -> torch.Tensor:
+    """A tensor that starts where a buffer with memory of its own does: one of `values`, or in the
+    arena, whose bytes are counted from the first of a byte tensor."""
+    if name in values:
+        return values[name]
+    start, dtype = program.arena[name], program.buffers[name].dtype
+    size = DTYPES[dtype][0]
+    return arena[start : start + (len(arena) - start) // size * size].view(TORCH_DTYPE[dtype])
+
+
+def tensor(program: Program, name: str, arena: torch.Tensor, values: Mapping[str, Any]) -> Any:
+    """A buffer as a tensor over its memory, or the foreign value that it stands for."""
+    b = program.buffers[name]
+    base = program.base(name).name
+    if base in values and b.base is None:
+        return values[base]
+    t = memory(program, base, arena, values)
+    return t.as_strided(b.shape, b.strides, t.storage_offset() + b.offset)
 
 
 # -- ATen calls ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from ...affine import Index
 from ...ir import DTYPES, Buffer, Kernel, Program
-from . import half
+from ..constants import HALVES, bits
 from .bounds import Bounds, Box
 from .scope import Scope
 from .values import c_type, literal
@@ -281,7 +281,7 @@ def storage(dtype: str) -> str:
 
 def stored_literal(value: float | int | bool, dtype: str) -> str:
     """A C constant as it is in memory."""
-    return str(half.bits(value, dtype)) if dtype in half.HALVES else literal(value, dtype)
+    return str(bits(value, dtype)) if dtype in HALVES else literal(value, dtype)
 
 
 def page_name(dtype: str, text: str) -> str:

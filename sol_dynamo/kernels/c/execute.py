@@ -16,9 +16,9 @@ from weakref import WeakSet, ref
 
 import torch
 
-from ...ir import DTYPES, Extern, Kernel, Load, Program, read, walk, written
+from ...ir import Extern, Kernel, Load, Program, read, walk, written
 from ...lowering.graph import TORCH_DTYPE
-from ..host import Blocks, call, packed, runs
+from ..host import Blocks, Operands, call, runs, tensor
 from .program import addresses, indirect_sites
 
 _forked = False
@@ -69,6 +69,7 @@ class Frame:
     arena: torch.Tensor
     scratch: torch.Tensor
     state: torch.Tensor
+    addresses: tuple[int, int, int]  # of the three
     weights: Any = lambda: None  # weakly, the prepared weights whose addresses are in `pointers`
 
 
@@ -85,10 +86,7 @@ class NativeExecutable:
         self._scratch_size = lib.sol_scratch_size()
         self._parallel = gomp_parallel()
         self._slots = addresses(program)[1]
-        buffers = program.buffers
-        self._inputs = [n for n in program.inputs if buffers[n].scope == "input"]
-        self._raw = [n for n in program.inputs if buffers[n].scope == "weight"]
-        self._packed = [p.stores[0].buffers[0] for p in program.packs]
+        self._operands = Operands(program)
         touched = {
             program.base(b).name
             for k in program.kernels
@@ -97,20 +95,17 @@ class NativeExecutable:
         }
         # an input that only ATen reads may be anything: an effect's token is None
         self._input_slots = [
-            (self._slots[n], i) for i, n in enumerate(self._inputs) if n in touched
+            (self._slots[n], i) for i, n in enumerate(self._operands.inputs) if n in touched
         ]
         self._weight_slots = [
-            (self._slots[n], i)
-            for i, n in enumerate((*self._raw, *self._packed))
-            if n in self._slots
+            (self._slots[n], i) for i, n in enumerate(self._operands.weights) if n in self._slots
         ]
-        own = {n: b for n, b in buffers.items() if b.scope == "output" and b.base is None}
+        outputs, saved = self._operands.outputs, self._operands.saved
         self._made = [
-            (n, self._slots[n], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for n, b in own.items()
+            (self._slots[b.name], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for b in outputs
         ]
-        saved = [b for b in buffers.values() if b.scope == "saved" and b.base is None]
         self._blocks = Blocks(saved, "cpu")
-        made = [n for n, *_ in self._made] + [b.name for b in saved]
+        made = [b.name for b in (*outputs, *saved)]
         self._written = made
         self._results = [
             None if o is None else (made.index(o) if o in made else o) for o in program.outputs
@@ -122,10 +117,7 @@ class NativeExecutable:
         self.times: ctypes.Array | None = None  # set it to have the steps timed
 
     def prepare(self, weights: list[Any]) -> list[Any]:
-        """The weights as they are, then the packed ones."""
-        values = dict(zip(self._raw, weights, strict=True))
-        packs = [packed(self.program, p, values) for p in self.program.packs]
-        return Prepared((*weights, *packs))
+        return Prepared(self._operands.prepare(weights))
 
     def forget_frames(self) -> None:
         """Start without the memory of calls before."""
@@ -139,14 +131,15 @@ class NativeExecutable:
                     return self._frames.pop(i)
         pointers = (ctypes.c_void_p * max(len(self._slots), 1))()
         arena, scratch, state = (
-            torch.empty(n + 64, dtype=torch.uint8, device="cpu")
+            aligned(n)
             for n in (
                 self.program.arena_bytes,
                 threads * self._scratch_size,
                 self._state_size(threads),
             )
         )
-        return Frame(pointers, threads, arena, scratch, state)
+        places = arena.data_ptr(), scratch.data_ptr(), state.data_ptr()
+        return Frame(pointers, threads, arena, scratch, state, places)
 
     def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
         threads = 1 if _forked or self._parallel is None else torch.get_num_threads()
@@ -159,7 +152,7 @@ class NativeExecutable:
         for slot, i in self._input_slots:
             pointers[slot] = inputs[i].data_ptr()
         outputs = []
-        for _, slot, shape, strides, dtype in self._made:
+        for slot, shape, strides, dtype in self._made:
             y = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
             pointers[slot] = y.data_ptr()
             outputs.append(y)
@@ -170,8 +163,7 @@ class NativeExecutable:
             outputs.append(y)
         values: dict[str, Any] = {}
         if self._named or len(self._plan) > 1 or isinstance(self._plan[0], Extern):
-            values = dict(zip(self._inputs, inputs, strict=True))
-            values |= zip((*self._raw, *self._packed), weights, strict=True)
+            values = self._operands.given(inputs, weights)
             values |= zip(self._written, outputs, strict=True)
         try:
             for step in self._plan:
@@ -179,11 +171,10 @@ class NativeExecutable:
                     self._call(step, frame, values)
                     continue
                 site = self._run(
-                    pointers, aligned(frame.arena), aligned(frame.scratch), aligned(frame.state),
-                    self.times, threads, *step, self._parallel,
-                )  # fmt: skip
+                    pointers, *frame.addresses, self.times, threads, *step, self._parallel
+                )
                 if site:
-                    raise self._out_of_range(site, aligned(frame.state))
+                    raise self._out_of_range(site, frame.addresses[2])
         finally:
             with self._lock:
                 self._frames.append(frame)
@@ -192,7 +183,7 @@ class NativeExecutable:
             if r is None
             else outputs[r]
             if isinstance(r, int)
-            else self._tensor(r, frame, values)
+            else tensor(self.program, r, frame.arena, values)
             for r in self._results
         ]
 
@@ -208,28 +199,16 @@ class NativeExecutable:
     # -- ATen calls in the middle ----------------------------------------------------------------
 
     def _call(self, step: Extern, frame: Frame, values: dict[str, Any]) -> None:
-        given = {b: self._tensor(b, frame, values) for b in read(step)}
-        for name, t in call(self.program, step, given, frame.arena).items():
+        p, arena = self.program, frame.arena
+        given = {b: tensor(p, b, arena, values) for b in read(step)}
+        for name, t in call(p, step, given, arena).items():
             values[name] = t
             if name in self._slots:
                 frame.pointers[self._slots[name]] = t.data_ptr()
 
-    def _tensor(self, name: str, frame: Frame, values: dict[str, Any]) -> Any:
-        """A buffer as a tensor over its memory, or the foreign value that it stands for."""
-        b = self.program.buffers[name]
-        base = self.program.base(name)
-        if base.name in values:
-            t = values[base.name]
-            if b.base is None:
-                return t
-            return t.as_strided(b.shape, b.strides, t.storage_offset() + b.offset)
-        start = self.program.arena[base.name] + (aligned(frame.arena) - frame.arena.data_ptr())
-        size = DTYPES[b.dtype][0]
-        memory = frame.arena[start : start + (len(frame.arena) - start) // size * size]
-        memory = memory.view(TORCH_DTYPE[b.dtype])
-        return memory.as_strided(b.shape, b.strides, memory.storage_offset() + b.offset)
 
-
-def aligned(t: torch.Tensor) -> int:
-    """The first address of a byte tensor on a cache line."""
-    return (t.data_ptr() + 63) & ~63
+def aligned(size: int) -> torch.Tensor:
+    """Uninitialized bytes that begin on a cache line."""
+    t = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
+    start = -t.data_ptr() % 64
+    return t[start : start + size]

@@ -7,11 +7,6 @@ overflow is infinity. Knows nothing of the IR.
 
 from __future__ import annotations
 
-import struct
-from math import isnan
-
-HALVES = ("f16", "bf16")
-
 # over: x the argument, u/f/h the types of as many u32, f32 and u16; TO(type, value) converts each
 # lane, MASK(condition) is all ones where it holds, BITS(declared, value) copies a bit pattern
 _BODIES = {
@@ -76,29 +71,3 @@ def _expanded(text: str, macro: str, template: str) -> str:
         args = [inside] if macro == "MASK" else args
         text = text[:start] + template.format(*args) + text[end + 1 :]
     return text
-
-
-def bits(value: float | int | bool, dtype: str) -> int:
-    """The 16 bits of a constant, rounded as generated code rounds: by way of float32."""
-    value = float(value)
-    if isnan(value):
-        return 0x7E00 if dtype == "f16" else 0x7FC0
-    sign = 0x8000 if struct.pack(">d", value)[0] & 0x80 else 0
-    try:
-        (word,) = struct.unpack("<I", struct.pack("<f", abs(value)))
-        if dtype == "bf16":
-            return sign | (word + 0x7FFF + (word >> 16 & 1)) >> 16
-        (half,) = struct.unpack(
-            "<H", struct.pack("<e", *struct.unpack("<f", struct.pack("<I", word)))
-        )
-        return sign | half
-    except OverflowError:
-        return sign | (0x7C00 if dtype == "f16" else 0x7F80)
-
-
-def rounded(value: float | int | bool, dtype: str) -> float:
-    """The float that a constant of a 16-bit dtype is."""
-    word = bits(value, dtype)
-    if dtype == "f16":
-        return struct.unpack("<e", struct.pack("<H", word))[0]
-    return struct.unpack("<f", struct.pack("<I", word << 16))[0]

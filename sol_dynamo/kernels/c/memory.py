@@ -24,7 +24,7 @@ from ...ir import (
     subst,
     walk,
 )
-from . import half
+from ..constants import HALVES
 from .addresses import Addresses, storage, stored_literal
 from .bounds import Bounds, Box, tested
 from .scope import Scope
@@ -136,9 +136,7 @@ class Memory:
         """A register's value, rounded as its dtype has it."""
         dtype = self.program.buffers[name].dtype
         v = self.expr.cast(v, compute_dtype(dtype))
-        self._registers[name, place, lanes] = (
-            self.expr.rounded(v, dtype) if dtype in half.HALVES else v
-        )
+        self._registers[name, place, lanes] = self.expr.rounded(v, dtype) if dtype in HALVES else v
 
     # -- stores --------------------------------------------------------------------------------
 
@@ -175,13 +173,13 @@ class Memory:
             place, n, memory = self.register(name, index, lanes)
             if memory is not None:
                 raise EmitError(f"{name}{list(index)} is no register\n{show(self.kernel)}")
-            v = expr.rounded(v, buffer.dtype) if buffer.dtype in half.HALVES else v
+            v = expr.rounded(v, buffer.dtype) if buffer.dtype in HALVES else v
             self._registers[name, place, n] = expr.name(v, "r")
             return
         dtype = storage(buffer.dtype)
         if buffer.dtype == "bool":
             v = expr.stored_bool(v)
-        elif buffer.dtype in half.HALVES:
+        elif buffer.dtype in HALVES:
             v = expr.narrow(v, buffer.dtype)
         else:
             v = expr.cast(v, buffer.dtype)
@@ -276,7 +274,7 @@ class Memory:
                 return self.expr.name(Value(text, "bool"))
             byte = self.expr.name(Value(text, "u8", lanes))
             return self.expr.name(Value(f"({byte.text} != 0)", "bool", lanes, 8))
-        if dtype in half.HALVES:
+        if dtype in HALVES:
             return self.expr.widen(Value(text, "u16", lanes), dtype)
         return self.expr.name(Value(text, dtype, lanes), "x")
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf, isinf, isnan
+from math import isinf, isnan
 from typing import NamedTuple, Protocol
 
 from ...affine import Index
 from ...ir import COMPARISONS, DTYPES, Const, Expr, Iota, Load, Op, walk
-from . import half
+from ..constants import rounded, whole
 
 LANE = "@"  # the symbol of the vector loop's points in a substituted index
 
@@ -58,11 +58,7 @@ def literal(value: float | int | bool, dtype: str) -> str:
     if DTYPES[dtype][1] == "b":
         return str(int(bool(value)))
     if DTYPES[dtype][1] in "iu":
-        if value in (inf, -inf):  # a monoid's identity
-            bits, signed = 8 * DTYPES[dtype][0], DTYPES[dtype][1] == "i"
-            top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-            value = top if value > 0 else (-top - 1 if signed else 0)
-        value = int(value)
+        value = whole(value, dtype)
         if value == -(2**63):
             return "(-9223372036854775807L - 1)"
         if abs(value) <= 2**31 - 1:
@@ -144,7 +140,7 @@ class Expressions:
 
     def _emit(self, e: Expr, lanes: int) -> Value:
         if isinstance(e, Const):
-            exact = half.rounded(e.value, e.dtype) if e.dtype in STORAGE_ONLY else e.value
+            exact = rounded(e.value, e.dtype) if e.dtype in STORAGE_ONLY else e.value
             return Value(literal(exact, compute_dtype(e.dtype)), compute_dtype(e.dtype))
         if isinstance(e, Load):
             return self.load(e, lanes)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...ir import DTYPES, Extern, Program, read
+from ...ir import Extern, Program, read
 from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
-from ..host import Blocks, call, packed
+from ..host import Blocks, Operands, call, memory, tensor
 from .nest import Launch
 from .program import launches_of
 
@@ -49,32 +49,23 @@ class TritonExecutable:
             elif launch is not None:
                 module = load(launch.function, sources[f"{launch.function}.py"])
                 self._steps.append((launch, getattr(module, launch.function)))
-        buffers = program.buffers
         self._device_type = device_type
-        self._inputs = [n for n in program.inputs if buffers[n].scope == "input"]
-        self._raw = [n for n in program.inputs if buffers[n].scope == "weight"]
-        self._packed = [p.stores[0].buffers[0] for p in program.packs]
-        self._made = [b for b in buffers.values() if b.scope == "output" and b.base is None]
-        self._blocks = Blocks(
-            [b for b in buffers.values() if b.scope == "saved" and b.base is None], device_type
-        )
+        self._operands = Operands(program)
+        self._blocks = Blocks(self._operands.saved, device_type)
         self._lock = threading.Lock()
 
     def prepare(self, weights: list[Any]) -> list[Any]:
-        """The weights as they are, then the packed ones."""
-        values = dict(zip(self._raw, weights, strict=True))
-        return [*weights, *(packed(self.program, p, values) for p in self.program.packs)]
+        return self._operands.prepare(weights)
 
     def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
         p = self.program
-        values: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
-        values |= zip((*self._raw, *self._packed), weights, strict=True)
+        values = self._operands.given(inputs, weights)
         device = next(
             (t.device for t in values.values() if isinstance(t, torch.Tensor)
              and t.device.type == self._device_type), torch.device(self._device_type)
         )  # fmt: skip
         arena = torch.empty(max(p.arena_bytes, 1), dtype=torch.uint8, device=device)
-        for b in self._made:
+        for b in self._operands.outputs:
             values[b.name] = torch.empty_strided(
                 b.shape, b.strides, dtype=TORCH_DTYPE[b.dtype], device=device
             )
@@ -82,13 +73,13 @@ class TritonExecutable:
             values |= self._blocks.take()
         for step in self._steps:
             if isinstance(step, Extern):
-                given = {b: self._tensor(b, arena, values) for b in read(step)}
+                given = {b: tensor(p, b, arena, values) for b in read(step)}
                 values |= call(p, step, given, arena)
                 continue
             launch, function = step
-            args = [self._memory(b, arena, values) for b in launch.buffers]
+            args = [memory(p, b, arena, values) for b in launch.buffers]
             self._launch(launch, function, args)
-        return [None if o is None else self._tensor(o, arena, values) for o in p.outputs]
+        return [None if o is None else tensor(p, o, arena, values) for o in p.outputs]
 
     def _launch(self, launch: Launch, function: Any, args: list[torch.Tensor]) -> None:
         extra = {"debug": True} if launch.checks else {}
@@ -99,20 +90,3 @@ class TritonExecutable:
                 )
         except AssertionError as e:  # in the interpreter; a GPU's error comes with its next call
             raise IndexError(str(e)) from None
-
-    def _memory(self, name: str, arena: torch.Tensor, values: dict[str, Any]) -> torch.Tensor:
-        """A tensor that starts where a buffer with memory of its own does."""
-        if name in values:
-            return values[name]
-        start, dtype = self.program.arena[name], self.program.buffers[name].dtype
-        size = DTYPES[dtype][0]
-        return arena[start : start + (len(arena) - start) // size * size].view(TORCH_DTYPE[dtype])
-
-    def _tensor(self, name: str, arena: torch.Tensor, values: dict[str, Any]) -> Any:
-        """A buffer as a tensor over its memory, or the foreign value that it stands for."""
-        b = self.program.buffers[name]
-        base = self.program.base(name)
-        if base.name in values and b.base is None:
-            return values[base.name]
-        t = self._memory(base.name, arena, values)
-        return t.as_strided(b.shape, b.strides, t.storage_offset() + b.offset)

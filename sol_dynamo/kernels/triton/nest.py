@@ -34,7 +34,8 @@ from ...ir import (
     written,
 )
 from ...schedule.memory import nbytes
-from .values import HALF, TRITON, EmitError, Held, Space, Values, cast, constant
+from ..constants import HALVES
+from .values import TRITON, EmitError, Held, Space, Values, cast, constant
 from .walk import Matrix, matrix, pow2
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
@@ -317,7 +318,7 @@ class KernelText:
             if self.program.buffers[name].scope != "local":
                 raise EmitError(f"reduction into memory {name}")
             dtype = self.program.buffers[name].dtype
-            if dtype in HALF:
+            if dtype in HALVES:
                 text = v.name(cast(text, "f32", dtype))
             self.held[name] = Held(text, outer), x.index
 
@@ -329,7 +330,7 @@ class KernelText:
             zip(x.values, MONOIDS[x.reduce.monoid].identity, strict=True)
         ):
             dtype = x.reduce.acc_dtype if k == 0 else value.dtype
-            dtype = "f32" if dtype in HALF else dtype
+            dtype = "f32" if dtype in HALVES else dtype
             if k == 1 and x.reduce.monoid in POSITIONS:  # beyond all positions
                 identity = float("inf")
             found.append((constant(identity, dtype), dtype))
@@ -349,7 +350,7 @@ class KernelText:
     def wide(self, e: Expr, space: Space) -> str:
         """A value to be combined with others: of all points, 16-bit floats as float32."""
         text = self.values.value(e, space)
-        return self.full(cast(text, e.dtype, "f32") if e.dtype in HALF else text, e, space)
+        return self.full(cast(text, e.dtype, "f32") if e.dtype in HALVES else text, e, space)
 
     def combine(self, r: Reduce | None, acc: list[str], new: list[str]) -> None:
         assert r is not None

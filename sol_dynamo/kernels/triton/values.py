@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import copysign, inf, isfinite, isnan
+from math import copysign, isfinite, isnan
 
 from ...affine import FloorDiv, Index, Range
 from ...ir import COMPARISONS, DTYPES, Const, Expr, Iota, Load, Op, children, walk
-from ..c.half import rounded
+from ..constants import HALVES, rounded, whole
 
 TRITON = {
     "f64": "tl.float64", "f32": "tl.float32", "f16": "tl.float16", "bf16": "tl.bfloat16",
@@ -22,7 +22,6 @@ TRITON = {
     "u64": "tl.uint64", "u32": "tl.uint32", "u16": "tl.uint16", "u8": "tl.uint8",
     "bool": "tl.int1",
 }  # fmt: skip
-HALF = ("f16", "bf16")  # computed in float32, rounded after each operation
 SHORT = 56  # characters of an operation used once that stands where it is used
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<",
@@ -222,7 +221,7 @@ class Values:
         if e.name == "where":
             return f"tl.where({', '.join(args)})"
         kinds = e.args[0].dtype if e.name in COMPARISONS else e.dtype
-        if kinds in HALF:
+        if kinds in HALVES:
             args = [f"{a}.to(tl.float32)" for a in args]
             text = operation(e.name, args, "f32")
             return text if e.name in COMPARISONS else f"({text}).to({TRITON[e.dtype]})"
@@ -276,13 +275,13 @@ def cast(text: str, source: str, dtype: str) -> str:
     if dtype == "bool":
         return f"({text} != 0)"
     if DTYPES[source][1] == "f" and DTYPES[dtype][1] in "iu":
-        if source in HALF:
+        if source in HALVES:
             text = f"{text}.to(tl.float32)"
         if dtype not in ("i32", "i64", "u64"):
             text = f"{text}.to(tl.int64)"
-    if (source == "f64" and dtype in HALF) or (source in HALF and dtype in ("f64", *HALF)):
+    if (source == "f64" and dtype in HALVES) or (source in HALVES and dtype in ("f64", *HALVES)):
         text = f"{text}.to(tl.float32)"
-    if DTYPES[source][1] in "iu" and dtype in HALF:
+    if DTYPES[source][1] in "iu" and dtype in HALVES:
         text = f"{text}.to(tl.float32)"
     return f"{text}.to({TRITON[dtype]})"
 
@@ -295,19 +294,10 @@ def constant(value: float | int | bool, dtype: str) -> str:
     if kind in "iu":
         return f"tl.full((), {whole(value, dtype)}, {TRITON[dtype]})"
     value = float(value)
-    if dtype in HALF:
+    if dtype in HALVES:
         value = rounded(value, dtype)
         return f"{constant(value, 'f32')}.to({TRITON[dtype]})"
     text = repr(value) if isfinite(value) else f'float("{"nan" if isnan(value) else value}")'
     if value == 0 and copysign(1, value) < 0:  # a literal of it is plus zero
         return f"(tl.full((), -1.0, {TRITON[dtype]}) * 0.0)"
     return f"tl.full((), {text}, {TRITON[dtype]})"
-
-
-def whole(value: float | int | bool, dtype: str) -> int:
-    """An integer constant; +-inf, a monoid's identity, is the dtype's greatest or least value."""
-    if value in (inf, -inf):
-        bits, signed = 8 * DTYPES[dtype][0], DTYPES[dtype][1] == "i"
-        top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-        return top if value > 0 else (-top - 1 if signed else 0)
-    return int(value)
