@@ -529,6 +529,7 @@ class Apart(nn.Module):
     def __init__(self, scores: nn.Module):
         super().__init__()
         self.scores = scores
+        self.places: Tensor
         self.register_buffer("places", torch.randn(1 << 18))
 
     def forward(self, x: Any) -> Tensor:
