@@ -1,7 +1,8 @@
 """PyTorch's own samples of every operator and module, as functions to compile.
 
 `compare(case)` runs a case in eager and compiled by us and says what differs, if anything. What
-fails under `aot_eager`, which compiles nothing, too, is torch's and not held against us.
+fails under `aot_eager`, which compiles nothing, too, is torch's and not held against us; nor are
+strides that a fake kernel says and ATen's does not give.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from accuracy import ULP2, relative_error
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from traced import as_traced
 
 from sol_dynamo.backend import Backend
 
@@ -152,8 +154,8 @@ def _brief(x: Any) -> str:
 
 
 def compare(case: Case, grad: bool = False) -> str:
-    """What is wrong with a case compiled by us, or an empty text; "skip: ..." where eager or
-    `aot_eager` fails."""
+    """What is wrong with a case compiled by us, or an empty text; "skip: ..." where eager,
+    `aot_eager` or a fake kernel is."""
     try:
         eager = call(case.fresh(), case.tensors, grad)
         other = call(case.fresh(), case.tensors, grad, seed=8)
@@ -185,7 +187,9 @@ def compare(case: Case, grad: bool = False) -> str:
     if not ours:
         return ""
     theirs = wrong("aot_eager", [])
-    return f"skip: aot_eager: {theirs[:80]}" if theirs else ours
+    if theirs:
+        return f"skip: aot_eager: {theirs[:80]}"
+    return f"skip: fake kernel: {ours[:80]}" if ours == wrong(as_traced, []) else ours
 
 
 def _holds_contract(eager: Any, exact: Any) -> bool:

@@ -11,6 +11,7 @@ from accuracy import relative_error
 from drawn import DTYPES, LAYOUTS, STEPS, Drawn, Machine, Step, function, outcome, tensor
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from traced import as_traced
 
 from sol_dynamo.backend import Backend
 
@@ -39,7 +40,7 @@ def precision(program: list[Step], given: list[torch.Tensor]) -> float:
 
 
 def holds(drawn: list[Drawn], program: list[Step], train: bool) -> None:
-    """What is right with `aot_eager` is right with us."""
+    """What is right with `aot_eager`, and traced with eager's strides, is right with us."""
     f, inputs = function(program), [tensor(d) for d in drawn]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -65,7 +66,7 @@ def holds(drawn: list[Drawn], program: list[Step], train: bool) -> None:
                 theirs = mistake("aot_eager")
             except Exception:
                 theirs = "an error"
-            assume(not theirs)
+            assume(not theirs and text != mistake(as_traced))  # strides of a fake kernel alone
             raise AssertionError(text)
 
 
