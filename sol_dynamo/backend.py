@@ -27,7 +27,7 @@ from .config import Config, check_mode, config
 from .decompositions import decompositions
 from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
-from .lowering.graph import LEFT_TO_ATEN, foreign
+from .lowering.graph import LEFT_TO_ATEN, Products, foreign
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
@@ -331,11 +331,13 @@ def _program(
 ) -> tuple[Program, dict[str, str]]:
     """A program and its source; the ops of kernels that the target can't take run on ATen, with a
     warning (under SOL_STRICT=1 it is an error)."""
+    caps = target.caps
+    products = Products(compat.tf32_products() if caps.tf32 else frozenset(), caps.half_products)
     while True:
-        program = lower(hoisted.main, hoisted.sources, target.caps.device_type)
+        program = lower(hoisted.main, hoisted.sources, caps.device_type, products)
         _look("lower", program, c)
         try:
-            program = schedule(program, target.caps, target.walk, lambda name, p: _look(name, p, c))
+            program = schedule(program, caps, target.walk, lambda name, p: _look(name, p, c))
             return program, target.emit(program)
         except KernelError as e:
             blamed = [n for n in hoisted.main.graph.nodes if n.name in e.kernel.origin.nodes]

@@ -30,6 +30,15 @@ def reset_dynamo() -> None:
     torch._dynamo.reset()
 
 
+def tf32_products() -> frozenset[str]:
+    """Which products of float32 may round their operands on a GPU: "matmul", "convolution"."""
+    flags = {
+        "matmul": torch.backends.cuda.matmul.fp32_precision,
+        "convolution": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
+    }
+    return frozenset(kind for kind, precision in flags.items() if precision == "tf32")
+
+
 def register_log(alias: str, name: str) -> None:
     """Make TORCH_LOGS=alias mean a logger (before torch 2.14 names are parsed too early)."""
     try:

@@ -434,6 +434,12 @@ def _mod(a: Array, b: Array) -> Array:
     return np.where((r != 0) & ((b < 0) != (r < 0)), r + b, r)
 
 
+def _tf32(x: Array) -> Array:
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isnan(x), x, rounded.view(np.float32))
+
+
 def _by_torch(f: Callable[[torch.Tensor], torch.Tensor], x: Array) -> Array:
     """A function that numpy does not have."""
     return f(torch.from_numpy(np.array(x))).numpy()
@@ -447,6 +453,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {  # in the dtype of their arguments
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal,
     "ne": np.not_equal, "where": np.where, "isnan": np.isnan, "sqrt": np.sqrt, "floor": np.floor,
     "ceil": np.ceil, "trunc": np.trunc, "round": np.rint, "signbit": np.signbit, "fmod": np.fmod,
+    "tf32": _tf32,
 }  # fmt: skip
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {  # in float64

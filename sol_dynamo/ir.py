@@ -132,7 +132,7 @@ class OpInfo(NamedTuple):
 
 
 # min and max propagate NaN; floordiv and mod round down, fmod towards zero; shifts are arithmetic
-# for signed.
+# for signed; tf32 rounds float32 to 10 bits of fraction, to nearest and ties away from zero.
 OPS: dict[str, OpInfo] = {
     "neg": OpInfo(1, "fi", 1), "abs": OpInfo(1, "fi", 1), "not": OpInfo(1, "iub", 1),
     "cast": OpInfo(1, "fiub", 1), "add": OpInfo(2, "fiu", 1), "sub": OpInfo(2, "fiu", 1),
@@ -153,7 +153,7 @@ OPS: dict[str, OpInfo] = {
     "sinh": OpInfo(1, "f", 60), "cosh": OpInfo(1, "f", 60), "asinh": OpInfo(1, "f", 60),
     "acosh": OpInfo(1, "f", 60), "atanh": OpInfo(1, "f", 60), "erfc": OpInfo(1, "f", 60),
     "exp2": OpInfo(1, "f", 60), "lgamma": OpInfo(1, "f", 90), "atan2": OpInfo(2, "f", 80),
-    "hypot": OpInfo(2, "f", 40), "fmod": OpInfo(2, "f", 40),
+    "hypot": OpInfo(2, "f", 40), "fmod": OpInfo(2, "f", 40), "tf32": OpInfo(1, "f", 4),
 }  # fmt: skip
 COMPARISONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "isnan", "signbit"))
 

@@ -230,7 +230,7 @@ REFERENCE = {
     "exp2": torch.exp2, "lgamma": torch.lgamma, "atan2": torch.atan2, "hypot": torch.hypot,
     "fmod": torch.fmod,
 }  # fmt: skip
-ELSEWHERE = {"cast", "where"}  # have tests of their own
+ELSEWHERE = {"cast", "where", "tf32"}  # have tests of their own
 CASES = [
     (name, dtype)
     for name, info in OPS.items()
@@ -289,10 +289,21 @@ def test_op_is_eager_s(name: str, dtype: str) -> None:
         np.testing.assert_array_equal(y, ref.numpy())
 
 
+def test_tf32_has_ten_bits_of_fraction() -> None:
+    x = np.array(
+        [1 + 2**-11, 1 + 2**-11 - 2**-23, -3.0 - 2**-10, inf, -0.0, np.finfo(np.float32).max],
+        np.float32,
+    )
+    expected = np.array([1 + 2**-10, 1, -3.0 - 2**-9, inf, -0.0, inf], np.float32)
+    y = interp.OPERATIONS["tf32"](x)
+    np.testing.assert_array_equal(y.view(np.int32), expected.view(np.int32))
+    assert np.isnan(interp.OPERATIONS["tf32"](np.array([nan, -nan], np.float32))).all()
+
+
 def test_every_op_has_a_meaning() -> None:
     assert {*interp.OPERATIONS, *interp.FUNCTIONS} == set(OPS)
     assert set(interp.COMBINE) == set(MONOIDS)
-    assert {*REFERENCE, "cast", "where"} == set(OPS)
+    assert {*REFERENCE, *ELSEWHERE} == set(OPS)
 
 
 @pytest.mark.parametrize("source", TORCH)

@@ -43,6 +43,8 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "product": (lambda x, y: torch.relu(x @ y + 1), ((50, 70), (70, 90))),
         "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
+        "bf16 product": (lambda x, y: x.bfloat16() @ y.bfloat16(), ((50, 70), (70, 90))),
+        "f16 product": (lambda x, y: torch.relu(x.half() @ y.half() + 1), ((50, 70), (70, 90))),
     }
 
 
@@ -57,6 +59,41 @@ def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
     }
 
 
+def tf32(x: Tensor) -> Tensor:
+    """float32 as a TF32 unit reads it: 10 bits of fraction, to nearest, ties away from zero."""
+    if x.dtype != torch.float32:
+        return x
+    step = torch.exp2(torch.floor(torch.log2(x.abs().double())) - 10)
+    return (torch.sign(x) * torch.floor(x.abs().double() / step + 0.5) * step).float()
+
+
+def products(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    """Where operands are rounded if torch's flags say so; not the depthwise convolution's."""
+    return x @ y, functional.conv2d(w, w, padding=1), functional.conv2d(w, w[:, :1], groups=32)
+
+
+def misrounded() -> str:
+    """How products differ from those of operands rounded to TF32, where its flags are on, or ""."""
+    inputs = [torch.randn(s) for s in ((40, 50), (50, 60), (32, 32, 3, 3))]
+    x, y, w = (t.double() for t in inputs)
+    p, q, r = (tf32(t).double() for t in inputs)
+    for matmul, convolution in ((0, 0), (0, 1), (1, 0)):
+        torch._dynamo.reset()
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if matmul else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = "tf32" if convolution else "ieee"
+        with torch.no_grad():
+            got = torch.compile(products, backend=Backend(), dynamic=False)(*inputs)
+            exact = (
+                (p if matmul else x) @ (q if matmul else y),
+                functional.conv2d(*((r, r) if convolution else (w, w)), padding=1),
+                functional.conv2d(w, w[:, :1], groups=32),
+            )
+        for k, (a, b) in enumerate(zip(got, exact, strict=True)):
+            if relative_error(a, b) > 1e-6:
+                return f"{matmul=} {convolution=}: product {k} off by {relative_error(a, b):.1e}"
+    return ""
+
+
 def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
     """How a compiled function's result differs from eager's, or ""."""
     torch._dynamo.reset()
@@ -69,9 +106,10 @@ def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
             exact = f(*(x.double() for x in inputs))
     if any(g.runner is None or g.compiled.program.kernels == () for g in backend.graphs):
         return "not compiled"
-    if got.shape != eager.shape or got.stride() != eager.stride():
+    if got.dtype != eager.dtype or got.shape != eager.shape or got.stride() != eager.stride():
         return f"{tuple(got.shape)} {got.stride()}"
-    error, allowed = relative_error(got, exact), 2 * relative_error(eager, exact) + ULPS
+    ulps = max(ULPS, 2 * torch.finfo(got.dtype).eps)
+    error, allowed = relative_error(got, exact), 2 * relative_error(eager, exact) + ulps
     return f"error {error:.1e}, allowed {allowed:.1e}" if error > allowed else ""
 
 
@@ -110,9 +148,15 @@ def main() -> int:
     target._loaded["cpu"] = CompilingOnly(capabilities) if capabilities else TritonTarget("cpu")
     torch.manual_seed(0)
     failed = 0
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if capabilities else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if capabilities else "ieee"
     for name, (f, shapes) in {**kinds(), **modules()}.items():
         text = check(f, [torch.randn(s) for s in shapes])
         print(f"{name:20} {text or 'ok'}")
+        failed += bool(text)
+    if not capabilities:
+        text = misrounded()
+        print(f"{'TF32':20} {text or 'ok'}")
         failed += bool(text)
     return failed
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..compat import storage_users, with_memory
-from ..ir import DTYPES, FOREIGN, Buffer, Extern, Load, Loops, Program, filled
+from ..ir import DTYPES, FOREIGN, Buffer, Extern, Load, Loops, Op, Program, filled
 from ..lowering.graph import TORCH_DTYPE
 from ..schedule.memory import nbytes
 
@@ -149,9 +149,11 @@ def _lies_otherwise(t: torch.Tensor, b: Buffer) -> bool:
 
 
 def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Evaluate a weight-only copy: an affine load is a strided view of the weight's memory."""
+    """Evaluate a weight-only copy, as it is or rounded: an affine load is a strided view of the
+    weight's memory."""
     store = pack.stores[0]
-    load = store.values[0]
+    value = store.values[0]
+    load = value.args[0] if isinstance(value, Op) and value.name == "tf32" else value
     assert isinstance(load, Load), store
     source: Buffer = program.buffers[load.buffer]
     base = program.base(load.buffer)
@@ -164,7 +166,17 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
     flat = w.as_strided((have,), (1,), w.storage_offset())
     if need > have:  # the padded end of the last block: any value, no lane of it is stored
         flat = torch.cat([flat, flat.new_zeros(need - have)])
-    return flat.as_strided(sizes, steps, flat.storage_offset() + address.const).contiguous()
+    view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)
+    target = program.buffers[store.buffers[0]]
+    if load is not value:
+        view = rounded_to_tf32(view)
+    return view.new_empty_strided(sizes, target.strides).copy_(view)
+
+
+def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:
+    """float32 with 10 bits of fraction, to nearest, ties away from zero."""
+    bits = (x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF
+    return torch.where(x.isnan(), x, bits.view(torch.float32))
 
 
 class Blocks:

@@ -12,19 +12,18 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import Axis, Buffer, Expr, Op, Reduce
-from .graph import Lowering, NotHandled, rule
+from .graph import Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
-_FLOAT = ("f32", "f64")
 
 
 def _sum(dtype: str, init: Expr | None = None) -> Reduce:
-    return Reduce("sum", dtype, None if init is None else (init,))
+    return Reduce("sum", dtype, None if init is None else (cast(init, dtype),))
 
 
 def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
     """out[..., m, n] = init + sum over k of a[..., m, k] * b[..., k, n]"""
-    if a.dtype not in _FLOAT or a.dtype != b.dtype:
+    if not low.summable(a.dtype, b.dtype):
         return NotHandled(f"product of {a.dtype} by {b.dtype}")
     out = low.output(node)
     batch = [Axis(f"b{d}", n) for d, n in enumerate(out.shape[:-2])]
@@ -36,9 +35,10 @@ def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
     ]
     lead = [Index.of(x.symbol) for x in batch]
     m, n, k = map(Index.of, "mnk")
-    product = Op("mul", (low.load(a, [*lead, m, k]), low.load(b, [*lead, k, n])), out.dtype)
+    left, right = low.factors("matmul", low.load(a, [*lead, m, k]), low.load(b, [*lead, k, n]))
+    product = Op("mul", (left, right), left.dtype)
     start = init(lead, m, n) if init else None
-    low.compute(out, axes, [*lead, m, n], product, _sum(out.dtype, start))
+    low.compute(out, axes, [*lead, m, n], product, _sum(left.dtype, start))
     return out
 
 

@@ -19,7 +19,7 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import Axis, Buffer, Op, Reduce
-from .graph import Lowering, NotHandled, rule
+from .graph import Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
 SPATIAL = ("d", "h", "w")
@@ -70,7 +70,7 @@ def convolution(
     """y[n,o,p] = bias[o] + sum over i, k of x[n,i,p*s+k*d-pad] * w[o,i,k], in groups; transposed:
     y[n,o,p] = bias[o] + sum over i, q, k with q*s+k*d-pad = p of x[n,i,q] * w[i,o,k]."""
     spatial = len(x.shape) - 2
-    if x.dtype not in ("f32", "f64") or x.dtype != w.dtype:
+    if not low.summable(x.dtype, w.dtype):
         return NotHandled(f"convolution of {x.dtype} by {w.dtype}")
     if len(w.shape) != len(x.shape) or not 1 <= spatial <= len(SPATIAL):
         return NotHandled(f"convolution of {list(x.shape)} by {list(w.shape)}")
@@ -105,7 +105,7 @@ def weight_gradient(
     spatial = len(x.shape) - 2
     if list(wanted) != [False, True, False]:
         return NotHandled("gradients of a convolution together")
-    if x.dtype not in ("f32", "f64") or not x.dtype == dy.dtype == w.dtype:
+    if not low.summable(x.dtype, dy.dtype, w.dtype):
         return NotHandled(f"weight gradient of {dy.dtype} by {x.dtype}")
     if len(w.shape) != len(x.shape) or not 1 <= spatial <= len(SPATIAL) or 0 in w.shape:
         return NotHandled(f"weight gradient of {list(x.shape)} by {list(w.shape)}")
@@ -136,9 +136,13 @@ def weight_gradient(
         position.append(p)
         mask += guards
     axes += [Axis("n", dy.shape[0], "reduce"), *where]
-    left = low.load(dy, [*of_dy, *(point.symbol for point in where)])
-    right = low.load(x, [*map(Index.of, of_x), *position], mask, 0.0)
-    low.compute(into, axes, index, Op("mul", (left, right), out.dtype), Reduce("sum", out.dtype))
+    left, right = low.factors(
+        "convolution",
+        low.load(dy, [*of_dy, *(point.symbol for point in where)]),
+        low.load(x, [*map(Index.of, of_x), *position], mask, 0.0),
+    )
+    product = Op("mul", (left, right), left.dtype)
+    low.compute(into, axes, index, product, Reduce("sum", left.dtype))
     return None, out, None
 
 
@@ -240,15 +244,18 @@ def _contract(
         w = _by_group(low, w, 0, groups)
         bias = None if bias is None else _by_group(low, bias, 0, groups)
     spatial = [Axis(a, s) for a, s in zip(g.names, out.shape[-len(g.names) :], strict=True)]
-    a = low.load(x, [n, *of_x, *position], mask, 0.0)
-    b = low.load(w, [*of_w, *weight])
-    start = None if bias is None else (low.load(bias, of_out),)
+    a, b = low.factors(
+        "convolution",
+        low.load(x, [n, *of_x, *position], mask, 0.0),
+        low.load(w, [*of_w, *weight]),
+    )
+    start = None if bias is None else (cast(low.load(bias, of_out), a.dtype),)
     low.compute(
         out,
         [Axis("n", out.shape[0]), *channels, *spatial, *reduces],
         [n, *of_out, *(Index.of(a.symbol) for a in spatial)],
-        Op("mul", (a, b), out.dtype),
-        Reduce("sum", out.dtype, start),
+        Op("mul", (a, b), a.dtype),
+        Reduce("sum", a.dtype, start),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ DTYPE = {
     torch.uint64: "u64", torch.uint32: "u32", torch.uint16: "u16", torch.uint8: "u8",
     torch.bool: "bool",
 }  # fmt: skip
+HALVES = ("f16", "bf16")
 LEFT_TO_ATEN = "sol_left_to_aten"  # in a node's `meta`: why no rule is asked
 TORCH_DTYPE = {v: k for k, v in DTYPE.items()}
 
@@ -105,11 +106,23 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
     return register
 
 
+@dataclass(frozen=True)
+class Products:
+    """How a machine multiplies what it then sums."""
+
+    tf32: frozenset[str] = frozenset()  # "matmul", "convolution": of operands rounded to it
+    halves: bool = False  # 16-bit floats, exactly
+
+
+EXACT = Products()
+
+
 class Lowering:
     """A program being built."""
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, products: Products = EXACT) -> None:
         """Kernels are for tensors of this type of device; without one, for all."""
+        self.products = products
         self.device = device
         self.buffers: dict[str, Buffer] = {}
         self.steps: list[Kernel | Extern] = []
@@ -202,6 +215,18 @@ class Lowering:
         other: float | None = None,
     ) -> Load:
         return Load(b.name, tuple(map(Index.of, index)), b.dtype, tuple(mask), other)
+
+    def factors(self, kind: str, *values: Expr) -> tuple[Expr, ...]:
+        """The operands of a product that is summed in float32, as the machine takes them; `kind` is
+        "matmul" or "convolution"."""
+        if all(e.dtype == "f32" for e in values) and kind in self.products.tf32:
+            return tuple(Op("tf32", (e,), "f32") for e in values)
+        return tuple(cast(e, "f32") if e.dtype in HALVES else e for e in values)
+
+    def summable(self, *dtypes: str) -> bool:
+        """Whether products of values of these dtypes are the loop IR's: else they are ATen's."""
+        known = ("f32", "f64", *(HALVES if self.products.halves else ()))
+        return len(set(dtypes)) == 1 and dtypes[0] in known
 
     def broadcast(self, b: Buffer, index: Sequence[Index]) -> Load:
         """Load b at the trailing dimensions of an index, dimensions of size 1 at 0."""
@@ -328,6 +353,7 @@ def lower(
     gm: fx.GraphModule,
     sources: Sequence[tuple[str, int]] | None = None,
     device: str | None = None,
+    products: Products = EXACT,
 ) -> Program:
     """The loop IR of a graph, for a type of device. sources[i] = ("input" | "weight", k) for each
     placeholder.
@@ -336,13 +362,10 @@ def lower(
     """
     # torch 2.14's Python kernel of `view` makes one of (4, 1, 5) with strides (10, 5, 1), say
     with plain_dispatch():
-        return _lower(gm, sources, device)
+        return _lower(gm, sources, Lowering(device, products))
 
 
-def _lower(
-    gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, device: str | None
-) -> Program:
-    low = Lowering(device)
+def _lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, low: Lowering) -> Program:
     outputs: tuple[str | None, ...] = ()
     placeholders = 0
     for node in gm.graph.nodes:
@@ -350,7 +373,7 @@ def _lower(
         if node.op == "placeholder":
             kind = sources[placeholders][0] if sources else "input"
             value = node.meta["val"]
-            strides = () if foreign(value, device) else value.stride()
+            strides = () if foreign(value, low.device) else value.stride()
             b = low.buffer_of(node.name, value, strides, kind)
             low.inputs.append(b.name)
             low.env[node] = b

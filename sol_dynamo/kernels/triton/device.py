@@ -105,6 +105,13 @@ def floordiv_float(a, b):
 
 
 @triton.jit
+def tf32(a):
+    """Rounded to what a TF32 unit reads, to nearest; a `tl.dot` alone would truncate."""
+    asm: tl.constexpr = "cvt.rna.tf32.f32 $0, $1;"
+    return tl.inline_asm_elementwise(asm, "=r,r", [a], dtype=tl.float32, is_pure=True, pack=1)
+
+
+@triton.jit
 def quotient(a, b):
     """Correctly rounded."""
     if a.dtype.is_fp64():

@@ -49,6 +49,23 @@ def libdevice_of_interpreter() -> SimpleNamespace:
         made = np.asarray(_function(symbol)(*(v.astype(np.float64) for v in values)))
         return handle(made.astype(values[0].dtype), args[0].dtype)
 
+    def create_inline_asm(self, asm, constraints, values, types, pure, pack) -> Any:
+        if not asm.startswith("cvt.rna.tf32"):
+            raise NotImplementedError(f"{asm} in the interpreter")
+        made = handle(OPERATIONS["tf32"](np.asarray(values[0].data)), tl.float32)
+        return SimpleNamespace(get_result=lambda _: made)
+
+    plain_dot = builder.create_dot
+
+    def create_dot(self, a, b, acc, precision, imprecise) -> Any:
+        a, b = (
+            handle(x.data.astype(np.uint32).__lshift__(16).view(np.float32), tl.float32)
+            if x.dtype.scalar == tl.bfloat16  # it would multiply the bits
+            else x
+            for x in (a, b)
+        )
+        return plain_dot(self, a, b, acc, precision, imprecise)
+
     plain_cast = builder.cast_impl
 
     def cast_impl(self, value, dtype) -> Any:
@@ -66,6 +83,7 @@ def libdevice_of_interpreter() -> SimpleNamespace:
         return made
 
     builder.cast_impl, builder.binary_op = cast_impl, binary_op
+    builder.create_inline_asm, builder.create_dot = create_inline_asm, create_dot
     builder.create_extern_elementwise = create_extern_elementwise
     _reduce_by_numpy(interpreter.ReduceOps)
     semantic = interpreter.interpreter_semantic

@@ -14,6 +14,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
+from typing import TypeGuard
 
 from ...affine import Index
 from ...ir import (
@@ -25,6 +26,7 @@ from ...ir import (
     Kernel,
     Load,
     Loops,
+    Op,
     Program,
     Reduce,
     Schedule,
@@ -72,6 +74,8 @@ class KernelText:
         self.root, self.schedule = self.kernel.body[-1], self.kernel.schedules[-1]
         self.grid = set(map(_axis, self.schedule.order[: self.schedule.parallel]))
         self.sizes: dict[str, int] = {}  # of the blocks, by axis
+        stores = [s for pack in self.program.packs for s in pack.stores]
+        self.rounded = {s.buffers[0] for s in stores if _is(s.values[0], "tf32")}
         nests = tuple(zip(self.kernel.body, self.kernel.schedules, strict=True))
         for _, s in nests:
             self.sizes |= {a: tile[0] for a, tile in s.tile.items()}
@@ -381,16 +385,24 @@ class KernelText:
         v = self.values
         rows, columns, deep = m.m, m.n, m.k
         texts = []
-        for e, own in ((m.a, (rows, deep)), (m.b, (deep, columns))):
+        factors = [m.a, m.b]
+        precision = "tf32" if all(_is(e, "tf32") for e in factors) else "ieee"
+        narrow = [e.args[0] for e in factors if _is(e, "cast") and e.args[0].dtype in HALVES]
+        if len(narrow) == 2:  # their products are exact
+            factors = narrow
+        for e, own in zip(factors, ((rows, deep), (deep, columns)), strict=True):
+            read = e.args[0] if _is(e, "tf32") or _is(e, "cast") else e
+            if isinstance(read, Load) and read.buffer in self.rounded:
+                e = read
             text = self.full(v.value(e, own), e, own)
             inside = self.inside({deep}, own)
-            if inside and not (isinstance(e, Load) and self._zero_outside(e, deep)):
+            if inside and not (isinstance(read, Load) and self._zero_outside(read, deep)):
                 text = v.name(f"tl.where({inside}, {text}, {constant(0, e.dtype)})")
             texts.append(text)
         out = TRITON[x.reduce.acc_dtype] if x.reduce else "tl.float32"
         v.write(
             f"{acc} = tl.dot({texts[0]}, {texts[1]}, {acc},"
-            f' input_precision="ieee", out_dtype={out})'
+            f' input_precision="{precision}", out_dtype={out})'
         )
 
     def _zero_outside(self, e: Load, axis: str) -> bool:
@@ -500,6 +512,10 @@ class KernelText:
         if held.space == space or not held.space:
             return held.text
         return f"{held.text}[{', '.join(':' if d in held.space else 'None' for d in space)}]"
+
+
+def _is(e: Expr, name: str) -> TypeGuard[Op]:
+    return isinstance(e, Op) and e.name == name
 
 
 def _step(monoid: str, a: str, b: str) -> str:

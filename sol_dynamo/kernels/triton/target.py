@@ -37,6 +37,8 @@ class TritonTarget:
             rows=4 * processors,
             part_bytes=1 << 15,
             images_first=False,
+            tf32=True,
+            half_products=True,
         )
 
     def available(self) -> str | None:

@@ -32,7 +32,8 @@ _LIBDEVICE = frozenset((
     "floor", "ceil", "trunc", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh",
     "erfc", "exp2", "lgamma", "atan2", "hypot", "fmod",
 ))  # fmt: skip
-_OURS = {"div": "quotient", "sqrt": "root", "rsqrt": "rsqrt", "sigmoid": "sigmoid"}
+_OURS = {"div": "quotient", "sqrt": "root", "rsqrt": "rsqrt", "sigmoid": "sigmoid",
+         "tf32": "tf32"}  # fmt: skip
 
 
 class EmitError(ValueError):

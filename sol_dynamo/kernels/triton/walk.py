@@ -14,7 +14,20 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ...affine import Index
-from ...ir import Axis, Expr, Load, Loops, Schedule, loads, walk
+from ...ir import (
+    DTYPES,
+    Axis,
+    Buffer,
+    Expr,
+    Load,
+    Loops,
+    Op,
+    Schedule,
+    Store,
+    contiguous,
+    loads,
+    walk,
+)
 from ...schedule.nests import is_contraction, product_factors, substitute
 from ...schedule.normal_form import flatten
 from ...schedule.plan import Plan, scan_axis, vector_axis
@@ -24,6 +37,7 @@ ROW = 8192  # the longest row that a block holds whole
 CHUNK = 2048  # points of a row that are held at once where it is longer
 WINDOW = 32  # taps up to which a window is written out
 SMALLEST = 16  # rows, columns and terms from which a product of blocks pays
+ALIGNED = 16  # bytes that a thread loads at once
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
 
@@ -32,12 +46,31 @@ def walk_kernel(plan: Plan) -> None:
     nests = plan.kernel.body
     if any(a.extent == 0 for n in nests for a in n.axes if a.kind == "parallel"):
         plan.kernel = replace(plan.kernel, body=())
-    elif scan_axis(nests[-1]):
+        return
+    if len(nests) == 2 and is_contraction(nests[0]) and _product(plan):
+        return
+    plan.kernel = replace(plan.kernel, body=tuple(map(_unrounded, nests)))
+    if scan_axis(nests[-1]):
         _scan(plan)
     elif len(nests) == 1:
         _points(plan)
-    elif not (len(nests) == 2 and is_contraction(nests[0]) and _product(plan)):
+    else:
         _rows(plan)
+
+
+def _unrounded(nest: Loops) -> Loops:
+    """What multiplies outside of the units for it need not round for them."""
+
+    def value(v: Expr) -> Expr:
+        factors = product_factors(v)
+        return v if factors is None else Op("mul", tuple(map(_exact, factors)), v.dtype)
+
+    stores = (replace(s, values=tuple(map(value, s.values))) for s in nest.stores)
+    return replace(nest, stores=tuple(stores))
+
+
+def _exact(factor: Expr) -> Expr:
+    return factor.args[0] if isinstance(factor, Op) and factor.name == "tf32" else factor
 
 
 # -- kinds -----------------------------------------------------------------------------------
@@ -153,10 +186,9 @@ def _product(plan: Plan) -> bool:
     x = vector_axis(plan, root)
     if factors is None or len(root.axes) != len(nest.axes) - len(nest.reduce_axes):
         return False
-    of = [_symbols(f) for f in factors]
-    if x is not None and x in of[0] - of[1]:
-        of.reverse()
-    of_a, of_b = of
+    of_a, of_b = map(_symbols, factors)
+    if x is not None and x in of_a - of_b:
+        factors, of_a, of_b = factors[::-1], of_b, of_a
     rows = [a for a in root.axes if a.symbol in of_a - of_b]
     columns = [a for a in root.axes if a.symbol in of_b - of_a]
     batch = [a for a in root.axes if a not in rows and a not in columns]
@@ -164,9 +196,17 @@ def _product(plan: Plan) -> bool:
     m, n, k = (prod(a.extent for a in axes) for axes in (rows, columns, terms))
     if min(m, n, k) < SMALLEST or store.reduce is None or store.reduce.acc_dtype != "f32":
         return False
-    body, m_axis = _fuse(plan.kernel.body, rows, "rows")
-    body, n_axis = _fuse(body, columns, "columns")
     deep = _deep(plan, nest, terms)
+    within = [a for a in terms if a is not deep] + ([deep] if deep else [])
+    packed = tuple(
+        _packed(plan, f, [*batch, *axes, *within])
+        for f, axes in ((factors[0], rows), (factors[1], columns))
+    )
+    if packed != factors:
+        value = Op("mul", packed, store.values[0].dtype)
+        nest = replace(nest, stores=(replace(store, values=(value,)),))
+    body, m_axis = _fuse((nest, root), rows, "rows")
+    body, n_axis = _fuse(body, columns, "columns")
     if deep is None:
         body, k_axis = _fuse(body, terms, "terms")
         taps: list[Axis] = []
@@ -201,6 +241,36 @@ def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
         if a.extent >= DEEP and any(i.coefficient(a.symbol) == 1 for i in steps):
             return a
     return None
+
+
+def _packed(plan: Plan, factor: Expr, axes: Sequence[Axis]) -> Expr:
+    """Weights are read as they are walked, their terms together from aligned addresses, and are
+    rounded once: a factor that is one becomes a load of a copy over `axes`, its terms last."""
+    load = factor.args[0] if isinstance(factor, Op) and factor.name == "tf32" else factor
+    if not isinstance(load, Load) or plan.buffers[load.buffer].scope != "weight" or load.mask:
+        return factor
+    address = plan.address(load.buffer, load.index)
+    own = [a for a in axes if a.symbol in address.symbols]
+    if address.symbols != {a.symbol for a in own} or not all(
+        address.is_affine_in(a.symbol) for a in own
+    ):
+        return factor
+    each = ALIGNED // DTYPES[load.dtype][0]
+    steps = [address.coefficient(a.symbol) for a in own]
+    if load is factor and steps[-1] == 1 and all(n % each == 0 for n in steps[:-1]):
+        return factor
+    pitch = -(-own[-1].extent // each) * each
+    shape = tuple(a.extent for a in own)
+    strides = contiguous((*shape[:-1], pitch))
+    key = load, (*shape, load is factor)
+    if key not in plan.packed:
+        name = plan.packed[key] = f"{plan.kernel.name}_packed"
+        plan.buffers[name] = Buffer(name, load.dtype, shape, strides, scope="weight")
+        store = Store((name,), tuple(Index.of(a.symbol) for a in own), (factor,))
+        plan.packs.append(Loops(tuple(replace(a, kind="parallel") for a in own), (store,)))
+    index = tuple(Index.of(a.symbol) for a in own)
+    made = Load(plan.packed[key], index, load.dtype)
+    return made if load is factor else Op("tf32", (made,), "f32")
 
 
 # -- fusing axes into a block's dimensions -------------------------------------------------------
