@@ -30,6 +30,11 @@ def reset_dynamo() -> None:
     torch._dynamo.reset()
 
 
+def cuda_stream(device: torch.device) -> int:
+    """The current stream of a CUDA device, as the driver knows it."""
+    return torch._C._cuda_getCurrentRawStream(device.index)
+
+
 def tf32_products() -> frozenset[str]:
     """Which products of float32 may round their operands on a GPU: "matmul", "convolution"."""
     flags = {

@@ -1,5 +1,8 @@
 """What all tests share: strict errors, golden files (`--update-golden`) and a light hypothesis
-profile. Nothing here knows what is tested."""
+profile. Nothing here knows what is tested.
+
+SOL_TEST_TARGET=triton runs them on Triton's kernels, on CPU tensors in Triton's interpreter.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,24 @@ from hypothesis import settings
 
 os.environ["SOL_STRICT"] = "1"  # a broken invariant raises instead of falling back to ATen
 
+if os.environ.get("SOL_TEST_TARGET") == "triton":
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
+
 GOLDEN = Path(__file__).parent / "golden"
 
 settings.register_profile("sol", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("sol")
+
+
+def pytest_configure() -> None:
+    if os.environ.get("SOL_TEST_TARGET") == "triton":
+        import torch
+
+        from sol_dynamo import target
+        from sol_dynamo.kernels.triton.target import TritonTarget
+
+        target._loaded["cpu"] = TritonTarget("cpu")
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # as on a CPU
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

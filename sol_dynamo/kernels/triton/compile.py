@@ -8,9 +8,9 @@ from ...ir import Program
 from .execute import load
 from .nest import Launch
 from .program import launches_of
+from .walk import ALIGNED
 
 _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "bool": "i1"}
-ALIGNED = 16  # bytes: what torch's allocators give at least, and so what kernels may assume
 
 
 def compile_program(

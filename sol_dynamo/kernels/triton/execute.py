@@ -1,24 +1,35 @@
-"""Runs a program of Triton kernels: one launch after the other, ATen calls in between."""
+"""Runs a program of Triton kernels: CUDA graphs of launches, ATen calls in between.
+
+The kernels between two calls are a run. A run is launched kernel by kernel at its first call (which
+compiles them), as one graph from then on; a graph is told the addresses of inputs, outputs and
+saved tensors that changed since its last launch. The arena is one for all programs of a stream.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 
+from ...compat import cuda_stream
 from ...ir import Extern, Program, read
 from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ..host import Blocks, Operands, call, memory, tensor
+from .graphs import Graph, NoGraph
 from .nest import Launch
 from .program import launches_of
+from .walk import ALIGNED
 
+log = logging.getLogger("sol_dynamo")
 _modules: dict[str, ModuleType] = {}
 
 
@@ -36,23 +47,138 @@ def load(name: str, text: str) -> ModuleType:
     return _modules[key]
 
 
+class Arenas:
+    """Scratch memory of one device, for all programs: a block for each stream that they run on."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, torch.Tensor] = {}
+
+    def get(self, device: torch.device, stream: int, size: int) -> torch.Tensor:
+        """At least `size` bytes, whose contents last until the stream's next program."""
+        block = self._blocks.get(stream)
+        if block is None or len(block) < size:
+            self._blocks.pop(stream, None)
+            block = self._blocks[stream] = torch.empty(size, dtype=torch.uint8, device=device)
+        return block
+
+
+_arenas: WeakValueDictionary[torch.device, Arenas] = WeakValueDictionary()
+
+
+class Run:
+    """Launches that follow each other."""
+
+    def __init__(self, program: Program, steps: list[tuple[Launch, Any]]):
+        self.program, self._steps = program, steps
+        used = dict.fromkeys(b for launch, _ in steps for b in launch.buffers)
+        self._bases = [b for b in used if b not in program.arena]
+        self.reason = ""  # why there is no graph
+        self._graphs: dict[torch.device, _Recorded] = {}
+        self._warm: set[torch.device] = set()
+
+    def __call__(self, values: Mapping[str, Any], arena: torch.Tensor) -> None:
+        """The kernels, each on its own; `values` has every buffer that is not in the arena."""
+        for launch, function in self._steps:
+            args = [memory(self.program, b, arena, values) for b in launch.buffers]
+            extra = {"debug": True} if launch.checks else {}
+            try:
+                with np.errstate(all="ignore"):  # for the interpreter
+                    function[(launch.grid,)](
+                        *args, num_warps=launch.warps, num_stages=launch.stages, **extra
+                    )
+            except AssertionError as e:  # in the interpreter; a GPU's comes with its next call
+                raise IndexError(str(e)) from None
+
+    def as_graph(
+        self, values: Mapping[str, Any], arena: torch.Tensor, device: torch.device, stream: int
+    ) -> None:
+        """The kernels as a graph, where that can be."""
+        addresses = [arena.data_ptr(), *(values[b].data_ptr() for b in self._bases)]
+        if self.reason or any(a % ALIGNED for a in addresses):  # compiled for aligned memory
+            self(values, arena)
+        elif device not in self._warm:
+            self(values, arena)
+            self._warm.add(device)
+        else:
+            graph = self._graphs.get(device)
+            try:
+                if graph is None:
+                    graph = self._graphs[device] = self._record(values, arena, addresses)
+            except NoGraph as e:
+                self.reason = str(e)
+                log.warning("kernels are launched one by one: %s", e)
+                self(values, arena)
+                return
+            graph(addresses, stream)
+
+    def _record(
+        self, values: Mapping[str, Any], arena: torch.Tensor, addresses: list[int]
+    ) -> _Recorded:
+        start = dict(zip(self._bases, addresses[1:], strict=True))
+        place = {b: i + 1 for i, b in enumerate(self._bases)}
+        users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
+        pointers: list[list[int]] = []
+        for node, (launch, _) in enumerate(self._steps):
+            pointers.append([])
+            for argument, b in enumerate(launch.buffers):
+                offset = self.program.arena.get(b, 0)
+                users[place.get(b, 0)].append((node, argument, offset))
+                pointers[-1].append(start.get(b, addresses[0]) + offset)
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            graph = Graph(lambda: self(values, arena), pointers, side.cuda_stream)
+        return _Recorded(graph, addresses, users)
+
+
+class _Recorded:
+    """A run's graph, and which kernels take which address: (node, argument, offset) of each."""
+
+    def __init__(self, graph: Graph, addresses: list[int], users: list[list[tuple[int, int, int]]]):
+        self._graph, self._addresses, self._users = graph, addresses, users
+        self._lock = threading.Lock()
+
+    def __call__(self, addresses: list[int], stream: int) -> None:
+        with self._lock:
+            if addresses != self._addresses:
+                self._move(addresses)
+            self._graph.launch(stream)
+
+    def _move(self, addresses: list[int]) -> None:
+        nodes = set()
+        for old, new, users in zip(self._addresses, addresses, self._users, strict=True):
+            if old != new:
+                for node, argument, offset in users:
+                    self._graph.set(node, argument, new + offset)
+                    nodes.add(node)
+        for node in nodes:
+            self._graph.update(node)
+        self._addresses = addresses
+
+
 class TritonExecutable:
     """See `target.Executable`."""
 
     def __init__(self, program: Program, sources: dict[str, str], device_type: str):
         self.program = program
         launches = launches_of(sources["program.py"])
-        self._steps: list[tuple[Launch, Callable] | Extern] = []
+        self._steps: list[Run | Extern] = []
+        run: list[tuple[Launch, Any]] = []
         for k, launch in zip(program.kernels, launches, strict=True):
             if isinstance(k, Extern):
+                if run:
+                    self._steps.append(Run(program, run))
+                run = []
                 self._steps.append(k)
             elif launch is not None:
                 module = load(launch.function, sources[f"{launch.function}.py"])
-                self._steps.append((launch, getattr(module, launch.function)))
+                run.append((launch, getattr(module, launch.function)))
+        if run:
+            self._steps.append(Run(program, run))
         self._device_type = device_type
         self._operands = Operands(program)
         self._blocks = Blocks(self._operands.saved, device_type)
         self._lock = threading.Lock()
+        self._arenas: dict[torch.device, Arenas] = {}
 
     def prepare(self, weights: list[Any]) -> list[Any]:
         return self._operands.prepare(weights)
@@ -60,33 +186,40 @@ class TritonExecutable:
     def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
         p = self.program
         values = self._operands.given(inputs, weights)
-        device = next(
-            (t.device for t in values.values() if isinstance(t, torch.Tensor)
-             and t.device.type == self._device_type), torch.device(self._device_type)
-        )  # fmt: skip
-        arena = torch.empty(max(p.arena_bytes, 1), dtype=torch.uint8, device=device)
+        device = self._device(values)
         for b in self._operands.outputs:
             values[b.name] = torch.empty_strided(
                 b.shape, b.strides, dtype=TORCH_DTYPE[b.dtype], device=device
             )
         with self._lock:
             values |= self._blocks.take()
+        # a call that the caller records goes into the caller's graph
+        alone = self._device_type == "cuda" and not torch.cuda.is_current_stream_capturing()
+        stream = cuda_stream(device) if alone else 0
+        size = max(p.arena_bytes, 1)
+        if alone:
+            arena = self._arenas_of(device).get(device, stream, size)
+        else:
+            arena = torch.empty(size, dtype=torch.uint8, device=device)
         for step in self._steps:
             if isinstance(step, Extern):
                 given = {b: tensor(p, b, arena, values) for b in read(step)}
                 values |= call(p, step, given, arena)
-                continue
-            launch, function = step
-            args = [memory(p, b, arena, values) for b in launch.buffers]
-            self._launch(launch, function, args)
+            elif alone:
+                step.as_graph(values, arena, device, stream)
+            else:
+                step(values, arena)
         return [None if o is None else tensor(p, o, arena, values) for o in p.outputs]
 
-    def _launch(self, launch: Launch, function: Any, args: list[torch.Tensor]) -> None:
-        extra = {"debug": True} if launch.checks else {}
-        try:
-            with np.errstate(all="ignore"):  # for the interpreter
-                function[(launch.grid,)](
-                    *args, num_warps=launch.warps, num_stages=launch.stages, **extra
-                )
-        except AssertionError as e:  # in the interpreter; a GPU's error comes with its next call
-            raise IndexError(str(e)) from None
+    def _device(self, values: Mapping[str, Any]) -> torch.device:
+        """Of a call's tensors; where it has none, the current one."""
+        for t in values.values():
+            if isinstance(t, torch.Tensor) and t.device.type == self._device_type:
+                return t.device
+        cuda = self._device_type == "cuda"
+        return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+
+    def _arenas_of(self, device: torch.device) -> Arenas:
+        if device not in self._arenas:
+            self._arenas[device] = _arenas.setdefault(device, Arenas())
+        return self._arenas[device]

@@ -37,7 +37,7 @@ ROW = 8192  # the longest row that a block holds whole
 CHUNK = 2048  # points of a row that are held at once where it is longer
 WINDOW = 32  # taps up to which a window is written out
 SMALLEST = 16  # rows, columns and terms from which a product of blocks pays
-ALIGNED = 16  # bytes that a thread loads at once
+ALIGNED = 16  # bytes that a thread loads at once; what torch's allocators give at least
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
 
