@@ -88,7 +88,7 @@ class SolModule(nn.Module):
                     return direct(args)
                 except backend.Unfit:
                     pass
-            if kwargs or self._captured or torch.is_autocast_enabled("cpu"):
+            if kwargs or self._captured or compat.autocasting():
                 return self._compiled(*args, **kwargs)
             return self._first(args)
 
@@ -219,7 +219,7 @@ class Direct:
     def _inputs_fit(self, args: tuple[Any, ...]) -> bool:
         return (
             len(args) == len(self.inputs)
-            and not torch.is_autocast_enabled("cpu")
+            and not compat.autocasting()
             and all(isinstance(a, torch.Tensor) for a in args)
             and list(map(_signature, args)) == self.inputs
             and _first_of_each(args) == self.same

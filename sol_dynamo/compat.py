@@ -35,6 +35,11 @@ def cuda_stream(device: torch.device) -> int:
     return torch._C._cuda_getCurrentRawStream(device.index)
 
 
+def autocasting() -> bool:
+    """Whether any device's autocast is on."""
+    return torch._C._is_any_autocast_enabled()
+
+
 def tf32_products() -> frozenset[str]:
     """Which products of float32 may round their operands on a GPU: "matmul", "convolution"."""
     flags = {

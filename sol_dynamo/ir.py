@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from math import inf, prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from .affine import Index, Interned, Size
 
@@ -123,6 +123,10 @@ class Op(Expr):
 
     def __reduce__(self):
         return Op, (self.name, self.args, self.dtype)
+
+
+def is_op(e: Expr, name: str) -> TypeGuard[Op]:
+    return isinstance(e, Op) and e.name == name
 
 
 class OpInfo(NamedTuple):
@@ -257,6 +261,7 @@ class Schedule:
     ahead: str | None = None  # a loop over blocks of weights: the next one is fetched meanwhile
     # loops whose points are computed at once, as the dimensions of a block of values
     block: tuple[str, ...] = ()
+    split: int = 1  # programs that share the iterations of a block's sums; the last one adds them
 
 
 @dataclass(frozen=True)

@@ -609,6 +609,8 @@ def loop_options_name_loops(p: Program) -> Problems:
         reduces = {x for a in nest.reduce_axes for x in _levels(a.symbol, s)}
         if s.ahead is not None and s.ahead not in s.order:
             yield Problem(f"weights fetched ahead of {s.ahead}, no loop of {nest.name}", (k,))
+        if s.split < 1 or (s.split > 1 and not reduces & set(s.order) - set(s.block)):
+            yield Problem(f"{s.split} programs share no reduce loop of {nest.name}", (k,))
         for option, name in (("partial", s.partial), ("carried", s.carry)):
             if name is not None and name not in reduces & set(s.order):
                 yield Problem(f"{option} sums of {name}, no reduce loop of {nest.name}", (k,))

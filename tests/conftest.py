@@ -1,7 +1,8 @@
 """What all tests share: strict errors, golden files (`--update-golden`) and a light hypothesis
 profile. Nothing here knows what is tested.
 
-SOL_TEST_TARGET=triton runs them on Triton's kernels, on CPU tensors in Triton's interpreter.
+SOL_TEST_TARGET=triton runs them on Triton's kernels, on CPU tensors in Triton's interpreter;
+SOL_TEST_TARGET=cuda runs the samples of operators on a GPU.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ settings.load_profile("sol")
 
 def pytest_configure() -> None:
     if os.environ.get("SOL_TEST_TARGET") == "triton":
-        import torch
-
         from sol_dynamo import target
         from sol_dynamo.kernels.triton.target import TritonTarget
 
         target._loaded["cpu"] = TritonTarget("cpu")
+    if os.environ.get("SOL_TEST_TARGET"):
+        import torch
+
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # as on a CPU
 
 

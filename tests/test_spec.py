@@ -486,6 +486,8 @@ def cases() -> Iterator[tuple[str, str, Program, Program]]:
     )
     parts = replace(INSIDE, partial="j.0")
     yield name, "sums of i.0", scheduled(replace(parts, partial="i.0")), scheduled(parts)
+    shared = scheduled(replace(INSIDE, split=2))
+    yield name, "2 programs share no reduce loop", scheduled(last=replace(ROOT, split=2)), shared
     yield name, "sums of j.0, no reduce loop", scheduled(last=replace(ROOT, partial="j.0")), good
 
     name = "nests_are_attached"

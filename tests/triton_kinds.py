@@ -41,6 +41,8 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "running": (lambda x: x.cumsum(1), ((6, 30),)),
         "gathered": (lambda x, y: x[y.abs().long() % 5], ((5, 7), (11,))),
         "product": (lambda x, y: torch.relu(x @ y + 1), ((50, 70), (70, 90))),
+        "shared product": (lambda x, y: torch.relu(x @ y + y[0]), ((20, 3000), (3000, 40))),
+        "shared products": (lambda x, y: x @ y, ((2, 20, 999), (2, 999, 40))),
         "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
         "bf16 product": (lambda x, y: x.bfloat16() @ y.bfloat16(), ((50, 70), (70, 90))),
@@ -51,6 +53,7 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
 def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
     return {
         "3x3": (nn.Conv2d(16, 32, 3, padding=1), ((2, 16, 9, 9),)),
+        "3x3 of few": (nn.Conv2d(96, 24, 3, padding=1), ((1, 96, 5, 5),)),
         "7x7 of three": (nn.Conv2d(3, 32, 7, 2, 3), ((2, 3, 19, 19),)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=2), ((2, 32, 9, 9),)),
         "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), ((2, 32, 9, 9),)),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..compat import storage_users, with_memory
-from ..ir import DTYPES, FOREIGN, Buffer, Extern, Load, Loops, Op, Program, filled
+from ..ir import DTYPES, FOREIGN, Buffer, Extern, Load, Loops, Program, filled, is_op
 from ..lowering.graph import TORCH_DTYPE
 from ..schedule.memory import nbytes
 
@@ -153,7 +153,7 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
     weight's memory."""
     store = pack.stores[0]
     value = store.values[0]
-    load = value.args[0] if isinstance(value, Op) and value.name == "tf32" else value
+    load = value.args[0] if is_op(value, "tf32") else value
     assert isinstance(load, Load), store
     source: Buffer = program.buffers[load.buffer]
     base = program.base(load.buffer)

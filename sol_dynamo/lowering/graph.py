@@ -170,11 +170,15 @@ class Lowering:
         return DTYPE[node.meta["val"].dtype]
 
     def seed(self) -> Buffer:
-        """63 random bits for all random numbers of a call, from torch's default generator."""
+        """63 random bits for all random numbers of a call, from the default generator of the device
+        on which the node that asks first has its result."""
         if self._seed is None:
+            assert self.node is not None
+            value = self.node.meta["val"]
+            device = (value[0] if isinstance(value, (tuple, list)) else value).device
             self._seed = self.buffer("seed", "i64", (), scope="extern")
             op = torch.ops.aten.randint.low
-            options = (("dtype", torch.int64), ("device", torch.default_generator.device))
+            options = (("dtype", torch.int64), ("device", device))
             call = Extern("seed", op, (0, 2**63 - 1, []), options, (self._seed.name,))
             self.first.append(replace(call, reason="the seed of random numbers"))
         return self._seed

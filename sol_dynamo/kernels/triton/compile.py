@@ -1,16 +1,53 @@
-"""Compiling a program's Triton functions for a GPU that need not be there."""
+"""Compiling a program's Triton functions: for the GPU that runs them, all at once, or for one that
+need not be there."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 from ...ir import Program
-from .execute import load
-from .nest import Launch
+from ...lowering.graph import TORCH_DTYPE
+from ...runtime import cache
+from ...runtime.toolchain import cores
+from .nest import SCRATCH, Launch
 from .program import launches_of
 from .walk import ALIGNED
 
+_modules: dict[str, ModuleType] = {}
 _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "bool": "i1"}
+
+
+def load(name: str, text: str) -> ModuleType:
+    """A module of emitted text; Triton reads its functions' source from a file."""
+    key = cache.key("triton", text)
+    if key not in _modules:
+        path = cache.lookup(key, ".py") or cache.store(key, ".py", text.encode())
+        spec = importlib.util.spec_from_file_location(f"sol_dynamo_kernels.{name}", path)
+        assert spec is not None and spec.loader is not None, path
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        _modules[key] = module
+    return _modules[key]
+
+
+def compile_ahead(steps: Iterable[tuple[Launch, Any]], program: Program) -> None:
+    """Compile what a program launches, for the current GPU, in as many threads as there are cores:
+    most of Triton's compiler does not hold Python's lock."""
+    functions = {launch.function: (launch, function) for launch, function in steps}
+
+    def warm(launch: Launch, function: Any) -> None:
+        dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
+        function.warmup(*(TORCH_DTYPE[d] for d in dtypes), grid=(1,), **launch.options())
+
+    with ThreadPoolExecutor(min(cores(), 16)) as pool:
+        for made in [pool.submit(warm, *f) for f in functions.values()]:
+            made.result()
 
 
 def compile_program(
@@ -31,13 +68,13 @@ def compile_program(
             continue
         name = launch.function
         function = getattr(load(name, sources[f"{name}.py"]), name)
-        dtypes = [program.buffers[b].dtype for b in launch.buffers]
+        dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
         source = ASTSource(
             function,
             {p: f"*{_TYPES.get(d, d)}" for p, d in zip(function.arg_names, dtypes, strict=True)},
             attrs={(i,): [["tt.divisibility", ALIGNED]] for i in range(len(dtypes))},
         )
-        options = {"num_warps": launch.warps, "num_stages": launch.stages}
+        options = launch.options()
         target = GPUTarget("cuda", capability, 32)
         made[name] = launch, triton.compile(source, target=target, options=options)
     return made

@@ -7,13 +7,10 @@ saved tensors that changed since its last launch. The arena is one for all progr
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import sys
 import threading
 from collections.abc import Mapping
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -22,111 +19,132 @@ import torch
 from ...compat import cuda_stream
 from ...ir import Extern, Program, read
 from ...lowering.graph import TORCH_DTYPE
-from ...runtime import cache
 from ..host import Blocks, Operands, call, memory, tensor
+from .compile import compile_ahead, load
 from .graphs import Graph, NoGraph
-from .nest import Launch
+from .nest import COUNTERS, PARTS, SCRATCH, Launch
 from .program import launches_of
 from .walk import ALIGNED
 
 log = logging.getLogger("sol_dynamo")
-_modules: dict[str, ModuleType] = {}
 
 
-def load(name: str, text: str) -> ModuleType:
-    """A module of emitted text; Triton reads its functions' source from a file."""
-    key = cache.key("triton", text)
-    if key not in _modules:
-        path = cache.lookup(key, ".py") or cache.store(key, ".py", text.encode())
-        spec = importlib.util.spec_from_file_location(f"sol_dynamo_kernels.{name}", path)
-        assert spec is not None and spec.loader is not None, path
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        _modules[key] = module
-    return _modules[key]
+class Scratch(NamedTuple):
+    """What a program's kernels write for each other."""
+
+    arena: torch.Tensor
+    counters: torch.Tensor
+
+    @classmethod
+    def new(cls, device: torch.device, size: int, counters: int) -> Scratch:
+        return cls(
+            torch.empty(size, dtype=torch.uint8, device=device),
+            torch.zeros(counters, dtype=torch.int32, device=device),
+        )
 
 
 class Arenas:
     """Scratch memory of one device, for all programs: a block for each stream that they run on."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, torch.Tensor] = {}
+        self._blocks: dict[int, Scratch] = {}
 
-    def get(self, device: torch.device, stream: int, size: int) -> torch.Tensor:
-        """At least `size` bytes, whose contents last until the stream's next program."""
-        block = self._blocks.get(stream)
-        if block is None or len(block) < size:
+    def get(self, device: torch.device, stream: int, size: int, counters: int) -> Scratch:
+        """At least so many bytes, whose contents last until the stream's next program, and so many
+        counters, which are zero between kernels."""
+        found = self._blocks.get(stream)
+        if found is None or len(found.arena) < size or len(found.counters) < counters:
             self._blocks.pop(stream, None)
-            block = self._blocks[stream] = torch.empty(size, dtype=torch.uint8, device=device)
-        return block
+            if found is not None:
+                size, counters = max(size, len(found.arena)), max(counters, len(found.counters))
+            found = self._blocks[stream] = Scratch.new(device, size, counters)
+        return found
 
 
 _arenas: WeakValueDictionary[torch.device, Arenas] = WeakValueDictionary()
+
+
+def parts_at(program: Program) -> int:
+    """Where partial sums begin, behind a program's arena."""
+    return -(-program.arena_bytes // 256) * 256
 
 
 class Run:
     """Launches that follow each other."""
 
     def __init__(self, program: Program, steps: list[tuple[Launch, Any]]):
-        self.program, self._steps = program, steps
+        self.program, self.steps = program, steps
         used = dict.fromkeys(b for launch, _ in steps for b in launch.buffers)
-        self._bases = [b for b in used if b not in program.arena]
+        self._bases = [b for b in used if b not in program.arena and b not in SCRATCH]
+        self._parts_at = parts_at(program)
+        self._counters_at: list[int] = []
+        self.counters = 0
+        for launch, _ in steps:
+            self._counters_at.append(self.counters)
+            self.counters += -(-launch.counters // ALIGNED) * ALIGNED
+        self.parts = max((launch.parts for launch, _ in steps), default=0)
         self.reason = ""  # why there is no graph
         self._graphs: dict[torch.device, _Recorded] = {}
         self._warm: set[torch.device] = set()
 
-    def __call__(self, values: Mapping[str, Any], arena: torch.Tensor) -> None:
+    def __call__(self, values: Mapping[str, Any], scratch: Scratch) -> None:
         """The kernels, each on its own; `values` has every buffer that is not in the arena."""
-        for launch, function in self._steps:
-            args = [memory(self.program, b, arena, values) for b in launch.buffers]
-            extra = {"debug": True} if launch.checks else {}
+        for n, (launch, function) in enumerate(self.steps):
+            args = [self._memory(b, n, values, scratch) for b in launch.buffers]
             try:
                 with np.errstate(all="ignore"):  # for the interpreter
-                    function[(launch.grid,)](
-                        *args, num_warps=launch.warps, num_stages=launch.stages, **extra
-                    )
+                    function[(launch.grid,)](*args, **launch.options())
             except AssertionError as e:  # in the interpreter; a GPU's comes with its next call
                 raise IndexError(str(e)) from None
 
+    def _memory(
+        self, name: str, step: int, values: Mapping[str, Any], scratch: Scratch
+    ) -> torch.Tensor:
+        """A tensor that starts where a step's buffer does."""
+        if name == COUNTERS:
+            return scratch.counters[self._counters_at[step] :]
+        if name == PARTS:
+            return scratch.arena[self._parts_at :][: 4 * self.parts].view(torch.float32)
+        return memory(self.program, name, scratch.arena, values)
+
     def as_graph(
-        self, values: Mapping[str, Any], arena: torch.Tensor, device: torch.device, stream: int
+        self, values: Mapping[str, Any], scratch: Scratch, device: torch.device, stream: int
     ) -> None:
         """The kernels as a graph, where that can be."""
-        addresses = [arena.data_ptr(), *(values[b].data_ptr() for b in self._bases)]
+        addresses = [t.data_ptr() for t in (*scratch, *(values[b] for b in self._bases))]
         if self.reason or any(a % ALIGNED for a in addresses):  # compiled for aligned memory
-            self(values, arena)
+            self(values, scratch)
         elif device not in self._warm:
-            self(values, arena)
+            self(values, scratch)
             self._warm.add(device)
         else:
             graph = self._graphs.get(device)
             try:
                 if graph is None:
-                    graph = self._graphs[device] = self._record(values, arena, addresses)
+                    graph = self._graphs[device] = self._record(values, scratch, addresses)
             except NoGraph as e:
                 self.reason = str(e)
                 log.warning("kernels are launched one by one: %s", e)
-                self(values, arena)
+                self(values, scratch)
                 return
             graph(addresses, stream)
 
     def _record(
-        self, values: Mapping[str, Any], arena: torch.Tensor, addresses: list[int]
+        self, values: Mapping[str, Any], scratch: Scratch, addresses: list[int]
     ) -> _Recorded:
-        start = dict(zip(self._bases, addresses[1:], strict=True))
-        place = {b: i + 1 for i, b in enumerate(self._bases)}
+        place = {b: i + 2 for i, b in enumerate(self._bases)} | {COUNTERS: 1}
         users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
         pointers: list[list[int]] = []
-        for node, (launch, _) in enumerate(self._steps):
+        for node, (launch, _) in enumerate(self.steps):
             pointers.append([])
             for argument, b in enumerate(launch.buffers):
                 offset = self.program.arena.get(b, 0)
+                offset += {PARTS: self._parts_at, COUNTERS: 4 * self._counters_at[node]}.get(b, 0)
                 users[place.get(b, 0)].append((node, argument, offset))
-                pointers[-1].append(start.get(b, addresses[0]) + offset)
+                pointers[-1].append(addresses[place.get(b, 0)] + offset)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
-            graph = Graph(lambda: self(values, arena), pointers, side.cuda_stream)
+            graph = Graph(lambda: self(values, scratch), pointers, side.cuda_stream)
         return _Recorded(graph, addresses, users)
 
 
@@ -174,6 +192,13 @@ class TritonExecutable:
                 run.append((launch, getattr(module, launch.function)))
         if run:
             self._steps.append(Run(program, run))
+        own = [s for s in self._steps if isinstance(s, Run)]
+        if device_type == "cuda":
+            compile_ahead([x for s in own for x in s.steps], program)
+        self._sizes = (
+            parts_at(program) + 4 * max((s.parts for s in own), default=0) + ALIGNED,
+            max((s.counters for s in own), default=0) + 1,
+        )
         self._device_type = device_type
         self._operands = Operands(program)
         self._blocks = Blocks(self._operands.saved, device_type)
@@ -196,19 +221,19 @@ class TritonExecutable:
         # a call that the caller records goes into the caller's graph
         alone = self._device_type == "cuda" and not torch.cuda.is_current_stream_capturing()
         stream = cuda_stream(device) if alone else 0
-        size = max(p.arena_bytes, 1)
         if alone:
-            arena = self._arenas_of(device).get(device, stream, size)
+            scratch = self._arenas_of(device).get(device, stream, *self._sizes)
         else:
-            arena = torch.empty(size, dtype=torch.uint8, device=device)
+            scratch = Scratch.new(device, *self._sizes)
+        arena = scratch.arena
         for step in self._steps:
             if isinstance(step, Extern):
                 given = {b: tensor(p, b, arena, values) for b in read(step)}
                 values |= call(p, step, given, arena)
             elif alone:
-                step.as_graph(values, arena, device, stream)
+                step.as_graph(values, scratch, device, stream)
             else:
-                step(values, arena)
+                step(values, scratch)
         return [None if o is None else tensor(p, o, arena, values) for o in p.outputs]
 
     def _device(self, values: Mapping[str, Any]) -> torch.device:

@@ -14,7 +14,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
-from typing import TypeGuard
+from typing import Any
 
 from ...affine import Index
 from ...ir import (
@@ -26,11 +26,12 @@ from ...ir import (
     Kernel,
     Load,
     Loops,
-    Op,
     Program,
     Reduce,
     Schedule,
     Store,
+    is_op,
+    loads,
     read,
     walk,
     written,
@@ -41,6 +42,10 @@ from .values import TRITON, EmitError, Held, Space, Values, cast, constant
 from .walk import Matrix, matrix, pow2
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
+# memory that is no buffer of the program: partial sums of programs that share a block, and how many
+# of them have arrived, zero before and after each kernel
+PARTS, COUNTERS = "@parts", "@counters"
+SCRATCH = {PARTS: "f32", COUNTERS: "i32"}
 POSITIONS = ("argmax", "argmin")
 KNOWN = ("sum", "prod", "max", "min", "any", "all", *POSITIONS)
 
@@ -55,6 +60,13 @@ class Launch:
     warps: int
     stages: int
     checks: bool = False  # whether it asserts something of its data
+    parts: int = 0  # elements of PARTS
+    counters: int = 0  # elements of COUNTERS
+
+    def options(self) -> dict[str, Any]:
+        """What Triton compiles it with."""
+        debug = {"debug": True} if self.checks else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, **debug}
 
 
 @dataclass
@@ -63,19 +75,22 @@ class KernelText:
 
     program: Program
     kernel: Kernel
+    rounded: frozenset[str] = frozenset()  # memory that holds TF32 values
     names: dict[str, str] = field(default_factory=dict)  # memory -> parameter
     held: dict[str, tuple[Held, tuple[Index, ...]]] = field(default_factory=dict)
     extents: dict[str, tuple[int, bool]] = field(default_factory=dict)  # axis -> extent, exact?
     depends: dict[str, frozenset[str]] = field(default_factory=dict)  # bound symbol -> axes
     checks: bool = False
+    parts: int = 0
+    counters: int = 0
 
     def __post_init__(self) -> None:
         self.values = Values(self.load)
         self.root, self.schedule = self.kernel.body[-1], self.kernel.schedules[-1]
         self.grid = set(map(_axis, self.schedule.order[: self.schedule.parallel]))
         self.sizes: dict[str, int] = {}  # of the blocks, by axis
-        stores = [s for pack in self.program.packs for s in pack.stores]
-        self.rounded = {s.buffers[0] for s in stores if _is(s.values[0], "tf32")}
+        self.split = max(s.split for s in self.kernel.schedules)
+        self.rest = ExitStack()  # blocks that are open to the function's end
         nests = tuple(zip(self.kernel.body, self.kernel.schedules, strict=True))
         for _, s in nests:
             self.sizes |= {a: tile[0] for a, tile in s.tile.items()}
@@ -85,17 +100,32 @@ class KernelText:
 
     def emit(self, warps: int, stages: int) -> tuple[str, Launch]:
         """The function's text, and its launch: text that is equal has an equal name."""
-        grid = self.programs()
+        grid = self.programs() * self.split
+        self.ahead()
         for nest, s in zip(self.kernel.body[:-1], self.kernel.schedules[:-1], strict=True):
             self.nest(nest, s)
         self.last()
+        self.rest.close()
         head = f"({', '.join(self.names.values())}):\n"
         body = head + self.values.text() + "\n"
         ops = re.findall(r"\.(\w+)\.", " ".join(self.kernel.origin.ops))
         words = "_".join(dict.fromkeys(ops))[:40].strip("_")
         name = f"k_{words or 'copy'}_{hashlib.sha256(body.encode()).hexdigest()[:12]}"
         text = f"@triton.jit\ndef {name}{body}"
-        return text, Launch(name, grid, tuple(self.names), warps, stages, self.checks)
+        launch = Launch(
+            name, grid, tuple(self.names), warps, stages, self.checks, self.parts, self.counters
+        )
+        return text, launch
+
+    def ahead(self) -> None:
+        """What a product's last step adds is loaded before its loop, which hides the time."""
+        if self.split > 1 or matrix(self.kernel.body[0], self.kernel.schedules[0]) is None:
+            return
+        made = set(written(self.kernel))
+        space = tuple(map(_axis, self.schedule.block))
+        for e in loads(self.root):
+            if e.buffer not in made:
+                self.values.value(e, space)
 
     # -- the grid ------------------------------------------------------------------------------
 
@@ -105,6 +135,9 @@ class KernelText:
         touched = {*read(self.kernel), *written(self.kernel)}
         wide = any(self._elements(b) >= WIDE for b in touched)
         v.write("pid = tl.program_id(0)" + (".to(tl.int64)" if wide else ""))
+        if self.split > 1:
+            v.write(f"part = pid % {self.split}")
+            v.write(f"pid = pid // {self.split}")
         loops = list(map(_axis, s.order[: s.parallel]))
         counts = {a: -(-self.root.axis(a).extent // s.tile.get(a, (1,))[0]) for a in loops}
         rest = prod(counts.values())
@@ -125,6 +158,7 @@ class KernelText:
                 name = v.name(start, f"{axis.symbol}_")
                 v.define(axis.symbol, name, False, (0, axis.extent - 1))
                 self.extents[axis.symbol] = axis.extent, True
+        self.blocks = total
         return total
 
     def _block(self, a: Axis, size: int, start: str = "") -> None:
@@ -177,20 +211,28 @@ class KernelText:
                 self.extents[symbol] = a.extent, True
             else:
                 serial.append((a, size))
-        self._open(serial, stack)
+        self._open(serial, stack, s.split)
         space = tuple(map(_axis, s.block))
         self.bind(nest, space)
         return space
 
-    def _open(self, serial: list[tuple[Axis, int | None]], stack: ExitStack) -> None:
-        """Neighbouring loops are one loop, which a compiler can pipeline."""
+    def _open(
+        self, serial: list[tuple[Axis, int | None]], stack: ExitStack, split: int = 1
+    ) -> None:
+        """Neighbouring loops are one loop, which a compiler can pipeline; or a part of one."""
         if not serial:
+            if split > 1:
+                raise EmitError(f"{self.kernel.name} in parts, without a loop to share")
             return
         v = self.values
         trips = [-(-a.extent // (size or 1)) for a, size in serial]
         rest = prod(trips)
         name = v.fresh("t" if len(serial) > 1 else serial[0][0].symbol)
-        stack.enter_context(v.block(f"for {name} in range({rest}):"))
+        trips_text = f"{rest}"
+        if split > 1:
+            each = -(-rest // split)
+            trips_text = f"part * {each}, tl.minimum(part * {each} + {each}, {rest})"
+        stack.enter_context(v.block(f"for {name} in range({trips_text}):"))
         for n, (a, size) in enumerate(serial):
             rest //= trips[n]
             text = f"{name} // {rest}" if rest > 1 else name
@@ -300,8 +342,33 @@ class KernelText:
                     self.combine(x.reduce, totals[n], new)
                 else:
                     totals.append(new)
+        if s.split > 1:
+            if m is None or len(totals) != 1:
+                raise EmitError(f"{nest.name} in parts, which is no product of blocks")
+            totals = [[self.added(totals[0][0], outer, s.split)]]
         for x, found in zip(nest.stores, totals, strict=True):
             self.hold(x, found, space, outer, m)
+
+    def added(self, part: str, space: Space, split: int) -> str:
+        """The sum of a block's parts, in their order, in the program that arrives last: what
+        follows is for it alone."""
+        v, size = self.values, prod(self.sizes[d] for d in space)
+        rows, columns = (self.sizes[d] for d in space)
+        self.parts, self.counters = self.blocks * split * size, self.blocks
+        at = v.name(
+            f"tl.arange(0, {rows})[:, None] * {columns} + tl.arange(0, {columns})[None, :]", "at"
+        )
+        parts = v.name(f"{self.pointer(PARTS)} + pid * {split * size} + {at}", "parts")
+        counter = v.name(f"{self.pointer(COUNTERS)} + pid", "counter")
+        v.write(f"tl.store({parts} + part * {size}, {part})")
+        v.write("tl.debug_barrier()")
+        arrived = v.name(f'tl.atomic_add({counter}, 1, sem="acq_rel")', "arrived")
+        self.rest.enter_context(v.block(f"if {arrived} == {split - 1}:"))
+        v.write(f"tl.store({counter}, 0)")
+        total = v.name(f'tl.load({parts}, cache_modifier=".cg")', "acc")
+        with v.block(f"for other in tl.static_range(1, {split}):"):
+            v.write(f'{total} += tl.load({parts} + other * {size}, cache_modifier=".cg")')
+        return total
 
     def hold(
         self, x: Store, found: list[str], space: Space, outer: Space, m: Matrix | None
@@ -386,13 +453,13 @@ class KernelText:
         rows, columns, deep = m.m, m.n, m.k
         texts = []
         factors = [m.a, m.b]
-        precision = "tf32" if all(_is(e, "tf32") for e in factors) else "ieee"
-        narrow = [e.args[0] for e in factors if _is(e, "cast") and e.args[0].dtype in HALVES]
+        precision = "tf32" if all(is_op(e, "tf32") for e in factors) else "ieee"
+        narrow = [e.args[0] for e in factors if is_op(e, "cast") and e.args[0].dtype in HALVES]
         if len(narrow) == 2:  # their products are exact
             factors = narrow
         for e, own in zip(factors, ((rows, deep), (deep, columns)), strict=True):
-            read = e.args[0] if _is(e, "tf32") or _is(e, "cast") else e
-            if isinstance(read, Load) and read.buffer in self.rounded:
+            read = e.args[0] if is_op(e, "tf32") or is_op(e, "cast") else e
+            if isinstance(read, Load) and self.program.base(read.buffer).name in self.rounded:
                 e = read
             text = self.full(v.value(e, own), e, own)
             inside = self.inside({deep}, own)
@@ -478,7 +545,7 @@ class KernelText:
     # -- memory --------------------------------------------------------------------------------
 
     def pointer(self, name: str) -> str:
-        base = self.program.base(name).name
+        base = name if name in SCRATCH else self.program.base(name).name
         return self.names.setdefault(base, f"p{len(self.names)}")
 
     def load(self, e: Load, space: Space) -> str:
@@ -512,10 +579,6 @@ class KernelText:
         if held.space == space or not held.space:
             return held.text
         return f"{held.text}[{', '.join(':' if d in held.space else 'None' for d in space)}]"
-
-
-def _is(e: Expr, name: str) -> TypeGuard[Op]:
-    return isinstance(e, Op) and e.name == name
 
 
 def _step(monoid: str, a: str, b: str) -> str:

@@ -5,8 +5,11 @@ A file's name is a hash of its text, so that equal kernels of two networks are c
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from ...ir import Extern, Kernel, Program, blamed
 from .nest import KernelText, Launch
+from .rounding import round_early
 
 HEADER = '''\
 """Written by sol_dynamo."""
@@ -23,6 +26,7 @@ from sol_dynamo.kernels.triton.device import libdevice
 
 def emit_program(program: Program) -> tuple[dict[str, str], tuple[Launch | None, ...]]:
     """Source by file name; and each step's launch, None for calls outside and empty kernels."""
+    program, rounded = round_early(program)
     sources: dict[str, str] = {}
     launches: list[Launch | None] = []
     for k in program.kernels:
@@ -30,7 +34,7 @@ def emit_program(program: Program) -> tuple[dict[str, str], tuple[Launch | None,
         if isinstance(k, Extern) or not k.body:
             continue
         with blamed(k):
-            text, launch = KernelText(program, k).emit(*_resources(k))
+            text, launch = KernelText(program, k, rounded).emit(*_resources(k))
         launches[-1], sources[f"{launch.function}.py"] = launch, HEADER + text
     sources["program.py"] = "STEPS = [\n" + "".join(f"    {_row(x)},\n" for x in launches) + "]\n"
     return sources, tuple(launches)
@@ -39,7 +43,10 @@ def emit_program(program: Program) -> tuple[dict[str, str], tuple[Launch | None,
 def _row(x: Launch | None) -> str:
     if x is None:
         return "None"
-    return f"({x.function!r}, {x.grid}, {x.buffers}, {x.warps}, {x.stages}, {x.checks})"
+    values = [getattr(x, f.name) for f in fields(x)]
+    while values[-1] == fields(x)[len(values) - 1].default:
+        values.pop()
+    return f"({', '.join(map(repr, values))})"
 
 
 def launches_of(source: str) -> tuple[Launch | None, ...]:

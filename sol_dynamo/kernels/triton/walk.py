@@ -25,6 +25,7 @@ from ...ir import (
     Schedule,
     Store,
     contiguous,
+    is_op,
     loads,
     walk,
 )
@@ -38,6 +39,8 @@ CHUNK = 2048  # points of a row that are held at once where it is longer
 WINDOW = 32  # taps up to which a window is written out
 SMALLEST = 16  # rows, columns and terms from which a product of blocks pays
 ALIGNED = 16  # bytes that a thread loads at once; what torch's allocators give at least
+SHARED = 8  # programs that share a block at most,
+TRIPS = 2  # each of them with so many iterations at least
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
 
@@ -70,7 +73,7 @@ def _unrounded(nest: Loops) -> Loops:
 
 
 def _exact(factor: Expr) -> Expr:
-    return factor.args[0] if isinstance(factor, Op) and factor.name == "tf32" else factor
+    return factor.args[0] if is_op(factor, "tf32") else factor
 
 
 # -- kinds -----------------------------------------------------------------------------------
@@ -213,25 +216,39 @@ def _product(plan: Plan) -> bool:
     else:
         k_axis, taps = deep, [a for a in terms if a is not deep]
     nest, root = body
-    bm, bn, bk = _tile(m, n, k_axis.extent, prod(a.extent for a in batch), plan.caps.cores)
+    within = prod(a.extent for a in taps)
+    bm, bn, bk, parts = _tile(
+        m, n, k_axis.extent, within, prod(a.extent for a in batch), plan.caps.cores
+    )
     dims = [(a, 1) for a in batch] + [(m_axis, bm), (n_axis, bn)]
     s = _grid(dims)
     lead = [f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"]
     point = f"{k_axis.symbol}.1"
     order = [f"{a.symbol}.0" for a in (*batch, *taps, k_axis)]
     at = (root.name, s.order[s.parallel - 1])
-    first = Schedule((*order, *lead, point), {k_axis.symbol: (bk,)}, at=at, block=(*lead, point))
+    first = Schedule(
+        (*order, *lead, point), {k_axis.symbol: (bk,)}, at=at, block=(*lead, point), split=parts
+    )
     plan.kernel = replace(plan.kernel, body=(nest, root), schedules=(first, s))
     return True
 
 
-def _tile(m: int, n: int, k: int, batch: int, cores: int) -> tuple[int, int, int]:
-    """Rows, columns and terms of a block; small ones where there is little to share out."""
+def _tile(m: int, n: int, k: int, taps: int, batch: int, cores: int) -> tuple[int, int, int, int]:
+    """Rows, columns and terms of a block, and programs that share it: the largest blocks with which
+    most multiprocessors get a program."""
+    found = SMALLEST, 2 * SMALLEST, 64, 1
     for bm, bn in ((128, 64), (64, 64), (64, 32), (32, 32), (16, 32)):
         bm, bn = (min(b, max(pow2(e), SMALLEST)) for b, e in ((bm, m), (bn, n)))
-        if batch * -(-m // bm) * -(-n // bn) >= cores:
+        bk = min(max(pow2(k), SMALLEST), 64 if bm * bn <= 2048 else 32)
+        blocks = batch * -(-m // bm) * -(-n // bn)
+        trips = taps * -(-k // bk)
+        parts = 1
+        while parts < SHARED and 2 * parts * blocks <= cores and 2 * parts * TRIPS <= trips:
+            parts *= 2
+        found = bm, bn, bk, parts
+        if blocks * parts >= 0.75 * cores:
             break
-    return bm, bn, min(max(pow2(k), SMALLEST), 64 if bm * bn <= 2048 else 32)
+    return found
 
 
 def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
@@ -246,7 +263,7 @@ def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
 def _packed(plan: Plan, factor: Expr, axes: Sequence[Axis]) -> Expr:
     """Weights are read as they are walked, their terms together from aligned addresses, and are
     rounded once: a factor that is one becomes a load of a copy over `axes`, its terms last."""
-    load = factor.args[0] if isinstance(factor, Op) and factor.name == "tf32" else factor
+    load = _exact(factor)
     if not isinstance(load, Load) or plan.buffers[load.buffer].scope != "weight" or load.mask:
         return factor
     address = plan.address(load.buffer, load.index)
