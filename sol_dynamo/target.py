@@ -34,6 +34,7 @@ class Caps:
     rows: int = 16  # independent results of a long reduction that need no cutting into parts
     part_bytes: int = 1 << 17  # memory read for one part of a reduction: half of a small L2
     images_first: bool = True  # large batches walk runs of kernels image by image, in cache
+    columns: int = 1  # of a product that are computed at once: an operand is made once for them
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost

@@ -102,8 +102,9 @@ class Producer:
     repeats: bool  # all readers together may repeat it: that costs no more memory traffic
 
 
-def inline(program: Program) -> Program:
-    """Absorb pointwise producers into their readers, in program order."""
+def inline(program: Program, columns: int = 1) -> Program:
+    """Absorb pointwise producers into their readers, in program order; what is an operand of a
+    product is made once for so many of its columns."""
     readers: dict[str, int] = {}
     for k in program.kernels:
         for b in read(k):
@@ -122,7 +123,7 @@ def inline(program: Program) -> Program:
             kernels.append(k)
             continue
         absorbed: list[Origin] = []
-        nest, refused = _absorb(program, k.body[0], producers, readers, kernels, absorbed)
+        nest, refused = _absorb(program, k.body[0], producers, readers, kernels, absorbed, columns)
         for p in refused:
             kept = kernels[p.position]
             assert isinstance(kept, Kernel)
@@ -156,6 +157,7 @@ def _absorb(
     readers: dict[str, int],
     kernels: list[Kernel | Extern],
     absorbed: list[Origin],
+    columns: int,
 ) -> tuple[Loops, list[Producer]]:
     """A nest with its producers' expressions in place of their loads, whose origins are added to
     `absorbed`; and the movements that it must leave where they are."""
@@ -179,6 +181,7 @@ def _absorb(
             refused.append(p)
             return None
         share = points // max(points_of(e, nest), 1)
+        share = -(-share // columns) if contraction else share
         if share > 1 and (p.cost > CHEAP or (share >= MANY and points >= LONG)):
             return None  # one value for many points
         once = readers[e.buffer] == 1

@@ -9,7 +9,7 @@ from ... import ir
 from ...schedule.plan import Plan
 from ...target import Caps
 from .interpreted import interpreting
-from .walk import walk_kernel
+from .walk import COLUMNS, walk_kernel
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
 PROCESSORS, L2 = 132, 50 << 20
@@ -37,6 +37,7 @@ class TritonTarget:
             rows=4 * processors,
             part_bytes=1 << 15,
             images_first=False,
+            columns=COLUMNS,
             tf32=True,
             half_products=True,
         )

@@ -9,7 +9,7 @@ what they reduce. No constant here has been measured yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -33,12 +33,14 @@ from ...schedule.nests import is_contraction, product_factors, substitute
 from ...schedule.normal_form import flatten
 from ...schedule.plan import Plan, scan_axis, vector_axis
 
-POINTS = 1024  # of a block of a pointwise kernel
+POINTS = 1024  # of a block of a pointwise kernel, at most
+WARP = 128  # points that a warp loads at once
 ROW = 8192  # the longest row that a block holds whole
 CHUNK = 2048  # points of a row that are held at once where it is longer
 WINDOW = 32  # taps up to which a window is written out
 SMALLEST = 16  # rows, columns and terms from which a product of blocks pays
 ALIGNED = 16  # bytes that a thread loads at once; what torch's allocators give at least
+COLUMNS = 64  # of a product's block, at most
 SHARED = 8  # programs that share a block at most,
 TRIPS = 2  # each of them with so many iterations at least
 DEEP = 16  # terms that lie together from which windows go tap by tap
@@ -64,9 +66,15 @@ def walk_kernel(plan: Plan) -> None:
 def _unrounded(nest: Loops) -> Loops:
     """What multiplies outside of the units for it need not round for them."""
 
+    return _with_factors(nest, _exact)
+
+
+def _with_factors(nest: Loops, f: Callable[[Expr], Expr]) -> Loops:
+    """A nest with f(x) * f(y) for each product x * y that it stores or sums."""
+
     def value(v: Expr) -> Expr:
         factors = product_factors(v)
-        return v if factors is None else Op("mul", tuple(map(_exact, factors)), v.dtype)
+        return v if factors is None else Op("mul", tuple(map(f, factors)), v.dtype)
 
     stores = (replace(s, values=tuple(map(value, s.values))) for s in nest.stores)
     return replace(nest, stores=tuple(stores))
@@ -81,7 +89,7 @@ def _exact(factor: Expr) -> Expr:
 
 def _points(plan: Plan) -> None:
     (nest,) = plan.kernel.body
-    (nest,), dims = _outer(plan, (nest,), nest.axes, POINTS)
+    (nest,), dims = _outer(plan, (nest,), nest.axes, _each(plan, nest.axes, POINTS))
     plan.kernel = replace(plan.kernel, body=(nest,), schedules=(_grid(dims),))
 
 
@@ -91,7 +99,7 @@ def _scan(plan: Plan) -> None:
     scan = scan_axis(nest)
     assert scan is not None
     rest = [a for a in nest.axes if a.kind == "parallel"]
-    (nest,), dims = _outer(plan, (nest,), rest, POINTS // 8)
+    (nest,), dims = _outer(plan, (nest,), rest, _each(plan, rest, POINTS // 8))
     s = _grid(dims)
     inner = [f"{a.symbol}.0" for a in nest.axes if a.kind != "parallel"]
     s = replace(s, order=(*s.order[: s.parallel], *inner, *s.order[s.parallel :]))
@@ -142,7 +150,12 @@ def _rows(plan: Plan) -> None:
 
 def _window(plan: Plan, outer: Sequence[Axis], taps: int) -> None:
     """A reduction tap by tap, in registers."""
-    (nest, root), dims = _outer(plan, plan.kernel.body, outer, POINTS // 2)
+    points = _each(plan, outer, POINTS // 2)
+    nest, root = plan.kernel.body
+    together = vector_axis(plan, root)
+    axes = sorted(nest.axes, key=lambda a: a.symbol == together)  # weights lie as results do
+    nest = _with_factors(nest, lambda f: _packed(plan, f, axes, 1))
+    (nest, root), dims = _outer(plan, (nest, root), outer, points)
     s = _grid(dims)
     window = [f"{a.symbol}.0" for a in nest.reduce_axes]
     lead = [f"{a.symbol}.0" for a, _ in dims]
@@ -202,7 +215,7 @@ def _product(plan: Plan) -> bool:
     deep = _deep(plan, nest, terms)
     within = [a for a in terms if a is not deep] + ([deep] if deep else [])
     packed = tuple(
-        _packed(plan, f, [*batch, *axes, *within])
+        _packed(plan, f, [*batch, *axes, *within], 1 if deep else len(within))
         for f, axes in ((factors[0], rows), (factors[1], columns))
     )
     if packed != factors:
@@ -237,7 +250,7 @@ def _tile(m: int, n: int, k: int, taps: int, batch: int, cores: int) -> tuple[in
     """Rows, columns and terms of a block, and programs that share it: the largest blocks with which
     most multiprocessors get a program."""
     found = SMALLEST, 2 * SMALLEST, 64, 1
-    for bm, bn in ((128, 64), (64, 64), (64, 32), (32, 32), (16, 32)):
+    for bm, bn in ((128, COLUMNS), (64, COLUMNS), (64, 32), (32, 32), (16, 32)):
         bm, bn = (min(b, max(pow2(e), SMALLEST)) for b, e in ((bm, m), (bn, n)))
         bk = min(max(pow2(k), SMALLEST), 64 if bm * bn <= 2048 else 32)
         blocks = batch * -(-m // bm) * -(-n // bn)
@@ -260,9 +273,10 @@ def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
     return None
 
 
-def _packed(plan: Plan, factor: Expr, axes: Sequence[Axis]) -> Expr:
+def _packed(plan: Plan, factor: Expr, axes: Sequence[Axis], padded: int) -> Expr:
     """Weights are read as they are walked, their terms together from aligned addresses, and are
-    rounded once: a factor that is one becomes a load of a copy over `axes`, its terms last."""
+    rounded once: a factor that is one becomes a load of a copy over `axes`, of which the last
+    `padded` together start at an aligned address each."""
     load = _exact(factor)
     if not isinstance(load, Load) or plan.buffers[load.buffer].scope != "weight" or load.mask:
         return factor
@@ -276,9 +290,10 @@ def _packed(plan: Plan, factor: Expr, axes: Sequence[Axis]) -> Expr:
     steps = [address.coefficient(a.symbol) for a in own]
     if load is factor and steps[-1] == 1 and all(n % each == 0 for n in steps[:-1]):
         return factor
-    pitch = -(-own[-1].extent // each) * each
     shape = tuple(a.extent for a in own)
-    strides = contiguous((*shape[:-1], pitch))
+    apart = sum(a not in axes[-padded:] for a in own)  # from here on, terms that lie together
+    pitch = -(-prod(shape[apart:]) // each) * each
+    strides = (*contiguous((*shape[:apart], pitch))[:-1], *contiguous(shape[apart:]))
     key = load, (*shape, load is factor)
     if key not in plan.packed:
         name = plan.packed[key] = f"{plan.kernel.name}_packed"
@@ -288,6 +303,12 @@ def _packed(plan: Plan, factor: Expr, axes: Sequence[Axis]) -> Expr:
     index = tuple(Index.of(a.symbol) for a in own)
     made = Load(plan.packed[key], index, load.dtype)
     return made if load is factor else Op("tf32", (made,), "f32")
+
+
+def _each(plan: Plan, axes: Iterable[Axis], most: int) -> int:
+    """Points of a block: as many as keep the multiprocessors busy, a warp's at least."""
+    total = prod(a.extent for a in axes if a.kind == "parallel")
+    return min(most, max(WARP, pow2(total // plan.caps.cores)))
 
 
 # -- fusing axes into a block's dimensions -------------------------------------------------------
@@ -398,6 +419,8 @@ def _row_axis(plan: Plan, body: Sequence[Loops], shared: set[str]) -> bool:
             if plan.buffers[e.buffer].scope == "local":
                 continue
             address = plan.address(e.buffer, e.index)
+            if address.symbols <= shared:
+                continue
             if any(address.coefficient(a.symbol) == 1 for a in nest.axes if a.symbol in shared):
                 return False
     return True
@@ -406,7 +429,21 @@ def _row_axis(plan: Plan, body: Sequence[Loops], shared: set[str]) -> bool:
 def _overlaps(nest: Loops, outer: set[str]) -> bool:
     """Whether neighbouring results read the same elements: windows."""
     inner = {a.symbol for a in nest.reduce_axes}
-    return any(i.symbols & outer and i.symbols & inner for e in loads(nest) for i in e.index)
+    both = (i for e in loads(nest) for i in e.index if i.symbols & outer and i.symbols & inner)
+    return not all(_one_to_one(i, nest) for i in both)
+
+
+def _one_to_one(index: Index, nest: Loops) -> bool:
+    """Whether an index is another for each point of its axes."""
+    axes = [a for a in nest.axes if a.symbol in index.symbols]
+    if not all(index.is_affine_in(a.symbol) for a in axes):
+        return False
+    reach = 0
+    for c, extent in sorted((abs(index.coefficient(a.symbol)), a.extent) for a in axes):
+        if c <= reach:
+            return False
+        reach += c * (extent - 1)
+    return True
 
 
 def _symbols(e: Expr) -> set[str]:
