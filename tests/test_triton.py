@@ -29,3 +29,38 @@ def test_kernels_in_the_interpreter():
 
 def test_kernels_compile_without_a_gpu():
     run_kinds("80", "90", "100")
+
+
+class Told:
+    """What a graph is told, in place of the driver."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def set(self, *of: int) -> None:
+        self.calls.append(("set", *of))
+
+    def update(self, node: int) -> None:
+        self.calls.append(("update", node))
+
+    def launch(self, stream: int) -> None:
+        self.calls.append(("launch", stream))
+
+
+def test_a_graph_is_told_what_moved():
+    """Each kernel that takes an address that changed, once, and nothing else."""
+    from sol_dynamo.kernels.triton.execute import Recorded
+
+    told = Told()
+    users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [(1, 0, 0)]]
+    run = Recorded(told, [1000, 2000, 3000], users)
+    run([1000, 2000, 3000], 7)
+    assert told.calls == [("launch", 7)]
+    told.calls.clear()
+    run([1000, 2500, 3000], 7)
+    assert told.calls == [("set", 0, 1, 2500), ("set", 0, 2, 2508), ("update", 0), ("launch", 7)]
+    told.calls.clear()
+    run([4000, 2500, 3000], 8)
+    assert set(told.calls[:2]) == {("set", 0, 0, 4064), ("set", 2, 1, 4000)}
+    assert sorted(told.calls[2:4]) == [("update", 0), ("update", 2)]
+    assert told.calls[4:] == [("launch", 8)]

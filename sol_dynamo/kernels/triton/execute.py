@@ -84,7 +84,7 @@ class Run:
             self.counters += -(-launch.counters // ALIGNED) * ALIGNED
         self.parts = max((launch.parts for launch, _ in steps), default=0)
         self.reason = ""  # why there is no graph
-        self._graphs: dict[torch.device, _Recorded] = {}
+        self._graphs: dict[torch.device, Recorded] = {}
         self._warm: set[torch.device] = set()
 
     def __call__(self, values: Mapping[str, Any], scratch: Scratch) -> None:
@@ -131,7 +131,7 @@ class Run:
 
     def _record(
         self, values: Mapping[str, Any], scratch: Scratch, addresses: list[int]
-    ) -> _Recorded:
+    ) -> Recorded:
         place = {b: i + 2 for i, b in enumerate(self._bases)} | {COUNTERS: 1}
         users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
         pointers: list[list[int]] = []
@@ -145,10 +145,10 @@ class Run:
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
             graph = Graph(lambda: self(values, scratch), pointers, side.cuda_stream)
-        return _Recorded(graph, addresses, users)
+        return Recorded(graph, addresses, users)
 
 
-class _Recorded:
+class Recorded:
     """A run's graph, and which kernels take which address: (node, argument, offset) of each."""
 
     def __init__(self, graph: Graph, addresses: list[int], users: list[list[tuple[int, int, int]]]):
