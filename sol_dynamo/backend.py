@@ -15,6 +15,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ class Backend:
         Errors: `ValueError` for an unknown mode or option, naming the nearest valid one.
         """
         check_mode(mode)
-        c = config(**(options or {}))
+        autotune = {"autotune": True} if (mode or "").startswith("max-autotune") else {}
+        c = config(**{**autotune, **(options or {})})
         reached: list[fx.GraphModule] = []  # graphs that torch has given us to compile
 
         def traced(decompose: bool, functional: bool) -> Callable:
@@ -337,7 +339,8 @@ def _program(
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)
         _look("lower", program, c)
         try:
-            program = schedule(program, caps, target.walk, lambda name, p: _look(name, p, c))
+            walk = partial(target.walk, measure=c.autotune)
+            program = schedule(program, caps, walk, lambda name, p: _look(name, p, c))
             return program, target.emit(program)
         except KernelError as e:
             blamed = [n for n in hoisted.main.graph.nodes if n.name in e.kernel.origin.nodes]

@@ -21,6 +21,7 @@ class Config:
     fuel: int = -1  # SOL_FUEL: at most so many rewrites, to bisect a wrong one (-1: no limit)
     fallback_random: bool = False  # SOL_FALLBACK_RANDOM: eager's random numbers, from ATen
     sizes: int = 8  # SOL_SIZES: programs of a graph with symbolic sizes, one for each of so many
+    autotune: bool = False  # SOL_AUTOTUNE: choose by timing kernels, where a target can
     weight_sets: int = 8  # SOL_WEIGHT_SETS: sets of weights kept prepared per graph
 
 

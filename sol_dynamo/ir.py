@@ -262,6 +262,9 @@ class Schedule:
     # loops whose points are computed at once, as the dimensions of a block of values
     block: tuple[str, ...] = ()
     split: int = 1  # programs that share the iterations of a block's sums; the last one adds them
+    # a program's threads by 32, and how far loads are ahead of their use; 0: the emitter's choice
+    warps: int = 0
+    stages: int = 0
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,10 @@ class Target(Protocol):
     def available(self) -> str | None:
         """None, or why this target can't be used here and what to do about it."""
 
-    def walk(self, plan: Any) -> None:
+    def walk(self, plan: Any, measure: bool = False) -> None:
         """Choose the schedules of one fused kernel, a `schedule.plan.Plan`: register tiles by
-        `schedule.tiling.schedule_kernel`, or whatever suits this machine."""
+        `schedule.tiling.schedule_kernel`, or whatever suits this machine; with `measure`, by timing
+        what there is to choose from, where that is the machine's way."""
 
     def emit(self, program: Program) -> dict[str, str]:
         """Source text by file name; the same program gives the same text."""

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from sol_dynamo import target
 from sol_dynamo.backend import Backend
+from sol_dynamo.kernels.triton import tune
 from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.target import TritonTarget
 
@@ -80,7 +81,7 @@ def misrounded() -> str:
     inputs = [torch.randn(s) for s in ((40, 50), (50, 60), (32, 32, 3, 3))]
     x, y, w = (t.double() for t in inputs)
     p, q, r = (tf32(t).double() for t in inputs)
-    for matmul, convolution in ((0, 0), (0, 1), (1, 0)):
+    for matmul, convolution in ((0, 1), (1, 0), (0, 0)):
         torch._dynamo.reset()
         torch.backends.cuda.matmul.fp32_precision = "tf32" if matmul else "ieee"
         torch.backends.cudnn.conv.fp32_precision = "tf32" if convolution else "ieee"
@@ -95,6 +96,22 @@ def misrounded() -> str:
             if relative_error(a, b) > 1e-6:
                 return f"{matmul=} {convolution=}: product {k} off by {relative_error(a, b):.1e}"
     return ""
+
+
+def mistuned() -> str:
+    """What is wrong with choosing by timing (each way once, then never again), or ""."""
+    timed: list[str] = []
+    plain = tune._time
+    tune._time = lambda *given: timed.append(given[1].name) or plain(*given)
+    inputs = [torch.randn(40, 900), torch.randn(900, 50)]
+    exact, counts = inputs[0].double() @ inputs[1].double(), []
+    for _ in range(2):
+        torch._dynamo.reset()
+        f = torch.compile(torch.matmul, backend=Backend(), mode="max-autotune", dynamic=False)
+        if relative_error(f(*inputs), exact) > 1e-6:
+            return "the result"
+        counts.append(len(timed))
+    return "" if 1 < counts[0] == counts[1] else f"timed {counts} times"
 
 
 def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
@@ -160,6 +177,9 @@ def main() -> int:
     if not capabilities:
         text = misrounded()
         print(f"{'TF32':20} {text or 'ok'}")
+        failed += bool(text)
+        text = mistuned()
+        print(f"{'timing':20} {text or 'ok'}")
         failed += bool(text)
     return failed
 

@@ -41,7 +41,7 @@ class CpuTarget:
             return str(e)
         return None
 
-    def walk(self, plan: Plan) -> None:
+    def walk(self, plan: Plan, measure: bool = False) -> None:
         schedule_kernel(plan)
 
     def emit(self, program: ir.Program) -> dict[str, str]:

@@ -14,9 +14,9 @@ from ...ir import Program
 from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ...runtime.toolchain import cores
+from .blocks import ALIGNED
 from .nest import SCRATCH, Launch
 from .program import launches_of
-from .walk import ALIGNED
 
 _modules: dict[str, ModuleType] = {}
 _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16", "bool": "i1"}

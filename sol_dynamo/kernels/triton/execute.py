@@ -20,11 +20,11 @@ from ...compat import cuda_stream
 from ...ir import Extern, Program, read
 from ...lowering.graph import TORCH_DTYPE
 from ..host import Blocks, Operands, call, memory, tensor
+from .blocks import ALIGNED
 from .compile import compile_ahead, load
 from .graphs import Graph, NoGraph
 from .nest import COUNTERS, PARTS, SCRATCH, Launch
 from .program import launches_of
-from .walk import ALIGNED
 
 log = logging.getLogger("sol_dynamo")
 

@@ -38,8 +38,9 @@ from ...ir import (
 )
 from ...schedule.memory import nbytes
 from ..constants import HALVES
+from .blocks import pow2
+from .product import Matrix, matrix
 from .values import TRITON, EmitError, Held, Space, Values, cast, constant
-from .walk import Matrix, matrix, pow2
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
 # memory that is no buffer of the program: partial sums of programs that share a block, and how many

@@ -34,7 +34,7 @@ def emit_program(program: Program) -> tuple[dict[str, str], tuple[Launch | None,
         if isinstance(k, Extern) or not k.body:
             continue
         with blamed(k):
-            text, launch = KernelText(program, k, rounded).emit(*_resources(k))
+            text, launch = KernelText(program, k, rounded).emit(*resources(k))
         launches[-1], sources[f"{launch.function}.py"] = launch, HEADER + text
     sources["program.py"] = "STEPS = [\n" + "".join(f"    {_row(x)},\n" for x in launches) + "]\n"
     return sources, tuple(launches)
@@ -56,9 +56,11 @@ def launches_of(source: str) -> tuple[Launch | None, ...]:
     return tuple(x and Launch(*x) for x in names["STEPS"])
 
 
-def _resources(k: Kernel) -> tuple[int, int]:
+def resources(k: Kernel) -> tuple[int, int]:
     """Warps of a program, and stages of its pipelined loops."""
     s = k.schedules[-1]
+    if s.warps:
+        return s.warps, s.stages
     points = 1
     for tile in s.tile.values():
         points *= tile[0]

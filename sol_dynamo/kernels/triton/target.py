@@ -9,7 +9,8 @@ from ... import ir
 from ...schedule.plan import Plan
 from ...target import Caps
 from .interpreted import interpreting
-from .walk import COLUMNS, walk_kernel
+from .product import COLUMNS
+from .walk import walk_kernel
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
 PROCESSORS, L2 = 132, 50 << 20
@@ -51,8 +52,16 @@ class TritonTarget:
             return "Triton runs on CPU tensors in its interpreter only: TRITON_INTERPRET=1"
         return None
 
-    def walk(self, plan: Plan) -> None:
-        walk_kernel(plan)
+    def walk(self, plan: Plan, measure: bool = False) -> None:
+        if not measure:
+            return walk_kernel(plan)
+        import torch
+
+        from .tune import fastest
+
+        current = torch.cuda.current_device() if self._device_type == "cuda" else 0
+        device = torch.device(self._device_type, current)
+        walk_kernel(plan, lambda plan, ways: fastest(plan, ways, device))
 
     def emit(self, program: ir.Program) -> dict[str, str]:
         from .program import emit_program

@@ -1,0 +1,224 @@
+"""Contractions as products of blocks: which axes are rows, columns and terms, how large the blocks
+are, and how weights are laid out for them. No constant here has been measured yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple
+
+from ...affine import Index
+from ...ir import (
+    DTYPES,
+    Axis,
+    Buffer,
+    Expr,
+    Kernel,
+    Load,
+    Loops,
+    Op,
+    Schedule,
+    Store,
+    contiguous,
+    is_op,
+    loads,
+)
+from ...schedule.nests import product_factors
+from ...schedule.plan import Plan, vector_axis
+from .blocks import ALIGNED, fuse, grid, pow2, symbols_of
+
+SMALLEST = 16  # rows, columns and terms from which a product of blocks pays
+COLUMNS = 64  # of a product's block, at most
+SIZES = ((128, COLUMNS), (64, COLUMNS), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
+STAGES = 3  # of a loop's loads
+BUSY = 0.75  # the share of multiprocessors that should have a program
+SHARED = 8  # programs that share a block at most,
+TRIPS = 2  # each of them with so many iterations at least
+DEEP = 16  # terms that lie together from which windows go tap by tap
+
+
+class Tile(NamedTuple):
+    """A product's block."""
+
+    rows: int
+    columns: int
+    terms: int
+    parts: int  # programs that share it
+    warps: int
+    stages: int
+
+
+def product(plan: Plan) -> list[Kernel]:
+    """out[m, n] = f(sum over k of a[m, k] * b[k, n]), all in blocks: the kernel with blocks of
+    several sizes, first those that a model takes for the fastest. None where rows, columns or terms
+    are too few, or belong to both."""
+    nest, root = plan.kernel.body
+    store = nest.stores[0]
+    factors = product_factors(store.values[0])
+    x = vector_axis(plan, root)
+    if factors is None or len(root.axes) != len(nest.axes) - len(nest.reduce_axes):
+        return []
+    of_a, of_b = map(symbols_of, factors)
+    if x is not None and x in of_a - of_b:
+        factors, of_a, of_b = factors[::-1], of_b, of_a
+    rows = [a for a in root.axes if a.symbol in of_a - of_b]
+    columns = [a for a in root.axes if a.symbol in of_b - of_a]
+    batch = [a for a in root.axes if a not in rows and a not in columns]
+    terms = list(nest.reduce_axes)
+    m, n, k = (prod(a.extent for a in axes) for axes in (rows, columns, terms))
+    if min(m, n, k) < SMALLEST or store.reduce is None or store.reduce.acc_dtype != "f32":
+        return []
+    deep = _deep(plan, nest, terms)
+    within = [a for a in terms if a is not deep] + ([deep] if deep else [])
+    laid = tuple(
+        packed(plan, f, [*batch, *axes, *within], 1 if deep else len(within))
+        for f, axes in ((factors[0], rows), (factors[1], columns))
+    )
+    if laid != factors:
+        value = Op("mul", laid, store.values[0].dtype)
+        nest = replace(nest, stores=(replace(store, values=(value,)),))
+    body, m_axis = fuse((nest, root), rows, "rows")
+    body, n_axis = fuse(body, columns, "columns")
+    if deep is None:
+        body, k_axis = fuse(body, terms, "terms")
+        taps: list[Axis] = []
+    else:
+        k_axis, taps = deep, [a for a in terms if a is not deep]
+    nest, root = body
+    lead = [f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"]
+    point = f"{k_axis.symbol}.1"
+    order = (*(f"{a.symbol}.0" for a in (*batch, *taps, k_axis)), *lead, point)
+    block = (*lead, point)
+    made = []
+    for t in tiles(
+        m, n, k_axis.extent, prod(a.extent for a in taps), prod(a.extent for a in batch),
+        plan.caps.cores,
+    ):  # fmt: skip
+        last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
+        last = replace(last, warps=t.warps, stages=t.stages)
+        at = (root.name, last.order[last.parallel - 1])
+        first = Schedule(order, {k_axis.symbol: (t.terms,)}, at=at, block=block, split=t.parts)
+        made.append(replace(plan.kernel, body=(nest, root), schedules=(first, last)))
+    return made
+
+
+def tiles(m: int, n: int, k: int, taps: int, batch: int, cores: int) -> list[Tile]:
+    """Blocks to choose from. The first is the largest with which most multiprocessors get a
+    program."""
+    found: dict[Tile, None] = {}
+    first: Tile | None = None
+    for bm, bn in SIZES:
+        bm, bn = (min(b, max(pow2(e), SMALLEST)) for b, e in ((bm, m), (bn, n)))
+        blocks = batch * -(-m // bm) * -(-n // bn)
+        warps = 8 if bm * bn >= 8192 else 4
+        for bk in (64, 32) if bm * bn <= 2048 else (32, 64):
+            bk = min(max(pow2(k), SMALLEST), bk)
+            trips = taps * -(-k // bk)
+            parts = 1
+            while parts < SHARED and 2 * parts * blocks <= cores and 2 * parts * TRIPS <= trips:
+                parts *= 2
+            tile = Tile(bm, bn, bk, parts, warps, STAGES)
+            found[tile] = None
+            if first is None and blocks * parts >= BUSY * cores:
+                first = tile
+            if parts > 1:
+                found[tile._replace(parts=parts // 2)] = None
+            if trips // parts > STAGES:
+                found[tile._replace(stages=STAGES + 1)] = None
+            if bm * bn <= 1024:
+                found[tile._replace(warps=2)] = None
+    # with none large enough, the smallest that is shared the most
+    first = first or max(found, key=lambda t: (t.parts, -t.rows * t.columns))
+    return [first, *(t for t in found if t != first)]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A nest's sum as a product of blocks: `a` over (m, k), `b` over (k, n)."""
+
+    a: Expr
+    b: Expr
+    m: str
+    n: str
+    k: str
+
+
+def matrix(nest: Loops, s: Schedule) -> Matrix | None:
+    """What a `tl.dot` multiplies, of a nest whose block is (m, n, k); None for other nests."""
+    if len(s.block) != 3 or len(nest.stores) != 1:
+        return None
+    m, n, k = (loop.rpartition(".")[0] for loop in s.block)
+    factors = product_factors(nest.stores[0].values[0])
+    reduce = nest.stores[0].reduce
+    if factors is None or reduce is None or reduce.monoid != "sum":
+        return None
+    if [nest.axis(x).kind for x in (m, n, k)] != ["parallel", "parallel", "reduce"]:
+        return None
+    for a, b in (factors, factors[::-1]):
+        if n not in symbols_of(a) and m not in symbols_of(b):
+            return Matrix(a, b, m, n, k)
+    return None
+
+
+def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
+    """The reduce axis along which an operand lies together in memory, if it is long enough."""
+    for a in terms:
+        steps = [plan.address(e.buffer, e.index) for e in loads(nest)]
+        if a.extent >= DEEP and any(i.coefficient(a.symbol) == 1 for i in steps):
+            return a
+    return None
+
+
+def packed(plan: Plan, factor: Expr, axes: Sequence[Axis], padded: int) -> Expr:
+    """Weights are read as they are walked, their terms together from aligned addresses, and are
+    rounded once: a factor that is one becomes a load of a copy over `axes`, of which the last
+    `padded` together start at an aligned address each."""
+    load = exact(factor)
+    if not isinstance(load, Load) or plan.buffers[load.buffer].scope != "weight" or load.mask:
+        return factor
+    address = plan.address(load.buffer, load.index)
+    own = [a for a in axes if a.symbol in address.symbols]
+    if address.symbols != {a.symbol for a in own} or not all(
+        address.is_affine_in(a.symbol) for a in own
+    ):
+        return factor
+    each = ALIGNED // DTYPES[load.dtype][0]
+    steps = [address.coefficient(a.symbol) for a in own]
+    if load is factor and steps[-1] == 1 and all(n % each == 0 for n in steps[:-1]):
+        return factor
+    shape = tuple(a.extent for a in own)
+    apart = sum(a not in axes[-padded:] for a in own)  # from here on, terms that lie together
+    pitch = -(-prod(shape[apart:]) // each) * each
+    strides = (*contiguous((*shape[:apart], pitch))[:-1], *contiguous(shape[apart:]))
+    key = load, (*shape, load is factor)
+    if key not in plan.packed:
+        name = plan.packed[key] = f"{plan.kernel.name}_packed"
+        plan.buffers[name] = Buffer(name, load.dtype, shape, strides, scope="weight")
+        store = Store((name,), tuple(Index.of(a.symbol) for a in own), (factor,))
+        plan.packs.append(Loops(tuple(replace(a, kind="parallel") for a in own), (store,)))
+    index = tuple(Index.of(a.symbol) for a in own)
+    made = Load(plan.packed[key], index, load.dtype)
+    return made if load is factor else Op("tf32", (made,), "f32")
+
+
+def unrounded(nest: Loops) -> Loops:
+    """What multiplies outside of the units for it need not round for them."""
+
+    return with_factors(nest, exact)
+
+
+def with_factors(nest: Loops, f: Callable[[Expr], Expr]) -> Loops:
+    """A nest with f(x) * f(y) for each product x * y that it stores or sums."""
+
+    def value(v: Expr) -> Expr:
+        factors = product_factors(v)
+        return v if factors is None else Op("mul", tuple(map(f, factors)), v.dtype)
+
+    stores = (replace(s, values=tuple(map(value, s.values))) for s in nest.stores)
+    return replace(nest, stores=tuple(stores))
+
+
+def exact(factor: Expr) -> Expr:
+    return factor.args[0] if is_op(factor, "tf32") else factor

@@ -1,0 +1,87 @@
+"""Choosing among several ways to walk a kernel by timing them, as `mode="max-autotune"` asks.
+
+Each way is one kernel with other blocks, on memory of its own. What was chosen is kept on disk, by
+the kernels' text and the GPU's name.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from math import inf
+
+import torch
+
+from ...ir import DTYPES, Kernel, Program
+from ...lowering.graph import TORCH_DTYPE
+from ...runtime import cache
+from ...schedule.memory import nbytes
+from ...schedule.plan import Plan
+from .compile import compile_ahead, load
+from .execute import Run, Scratch, parts_at
+from .nest import KernelText, Launch
+from .program import HEADER, resources
+
+log = logging.getLogger("sol_dynamo")
+LAUNCHES = 20  # in a row, in one CUDA graph
+REPEATS = 5  # of these; the fastest counts
+
+
+def fastest(plan: Plan, ways: list[Kernel], device: torch.device) -> Kernel:
+    """The way that takes the least time on a device. One that does not compile takes forever."""
+    program = Program(plan.buffers, tuple(ways), (), (), packs=tuple(plan.packs))
+    emitted = [KernelText(program, k).emit(*resources(k)) for k in ways]
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    key = cache.key("tuned", name, *map(repr, emitted))
+    known = cache.lookup(key, ".txt")
+    if known is None:
+        times = [
+            _time(program, k, text, x, device) for k, (text, x) in zip(ways, emitted, strict=True)
+        ]
+        log.info("%s: %s", plan.kernel.name, ", ".join(f"{1e6 * t:.1f} us" for t in times))
+        known = cache.store(key, ".txt", str(times.index(min(times))).encode())
+    return ways[int(known.read_text())]
+
+
+def _time(program: Program, k: Kernel, text: str, launch: Launch, device: torch.device) -> float:
+    """Seconds of one launch."""
+    try:
+        function = getattr(load(launch.function, HEADER + text), launch.function)
+        if device.type == "cuda":
+            compile_ahead([(launch, function)], program)
+        run = Run(program, [(launch, function)])
+        scratch = Scratch.new(device, parts_at(program) + 4 * run.parts, run.counters + 1)
+        values = {}
+        for b in {program.base(b).name for b in launch.buffers if b in program.buffers}:
+            dtype = program.buffers[b].dtype
+            memory = torch.zeros(
+                nbytes(program.buffers[b]) // DTYPES[dtype][0],
+                dtype=TORCH_DTYPE[dtype], device=device,
+            )  # fmt: skip
+            values[b] = memory.uniform_() if memory.is_floating_point() else memory
+        return _seconds(lambda: run(values, scratch), device)
+    except Exception as e:  # too much shared memory, say
+        log.info("%s with %s: %s", k.name, k.schedules[-1], e)
+        return inf
+
+
+def _seconds(call: Callable[[], None], device: torch.device) -> float:
+    call()
+    if device.type != "cuda":
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(LAUNCHES):
+            call()
+    found = []
+    for _ in range(REPEATS + 1):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        found.append(start.elapsed_time(end) * 1e-3 / LAUNCHES)
+    return min(found[1:])
