@@ -134,8 +134,8 @@ class KernelText:
         """The block that a program computes; gives the number of programs."""
         v, s = self.values, self.schedule
         touched = {*read(self.kernel), *written(self.kernel)}
-        wide = any(self._elements(b) >= WIDE for b in touched)
-        v.write("pid = tl.program_id(0)" + (".to(tl.int64)" if wide else ""))
+        self.far = any(self._elements(b) >= WIDE for b in touched)
+        v.write("pid = tl.program_id(0)" + (".to(tl.int64)" if self.far else ""))
         if self.split > 1:
             v.write(f"part = pid % {self.split}")
             v.write(f"pid = pid // {self.split}")
@@ -164,7 +164,7 @@ class KernelText:
 
     def _block(self, a: Axis, size: int, start: str = "") -> None:
         """An axis's points in this block: those from `start` blocks on."""
-        points = f"tl.arange(0, {size})"
+        points = f"tl.arange(0, {size})" + (".to(tl.int64)" if self.far else "")
         text = f"({start}) * {size} + {points}" if start else points
         self.values.define(a.symbol, self.values.name(text, f"{a.symbol}_"), True, _range(a, size))
         self.extents[a.symbol] = a.extent, a.extent % size == 0
@@ -234,6 +234,8 @@ class KernelText:
             each = -(-rest // split)
             trips_text = f"part * {each}, tl.minimum(part * {each} + {each}, {rest})"
         stack.enter_context(v.block(f"for {name} in range({trips_text}):"))
+        if self.far:
+            name = v.name(f"tl.full((), 0, tl.int64) + {name}", "t")
         for n, (a, size) in enumerate(serial):
             rest //= trips[n]
             text = f"{name} // {rest}" if rest > 1 else name
