@@ -11,13 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples import ROWS
 
 pytest.importorskip("triton")
 
 
+HERE = Path(__file__).parent
+
+
 def run_kinds(*args: str, **environment: str) -> None:
     given = {**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "0", **environment}
-    command = [sys.executable, str(Path(__file__).with_name("triton_kinds.py")), *args]
+    command = [sys.executable, str(HERE / "triton_kinds.py"), *args]
     p = subprocess.run(command, env=given, capture_output=True, text=True, timeout=900)
     assert p.returncode == 0, p.stdout + p.stderr[-3000:]
 
@@ -29,6 +33,36 @@ def test_kernels_in_the_interpreter():
 
 def test_kernels_compile_without_a_gpu():
     run_kinds("80", "90", "100")
+
+
+def run_tests(*ids: str) -> None:
+    """Tests of other files, on Triton's kernels in its interpreter."""
+    given = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    given |= {"SOL_TEST_TARGET": "triton", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *ids]
+    p = subprocess.run(
+        command, env=given, cwd=HERE.parent, capture_output=True, text=True, timeout=5400
+    )
+    assert p.returncode == 0, p.stdout[-6000:] + p.stderr[-1000:]
+
+
+def samples(names: list[str]) -> list[str]:
+    return [f"tests/test_samples.py::test_compiled[{name}]" for name in names]
+
+
+def test_samples_in_the_interpreter():
+    """Every twentieth operator's samples."""
+    run_tests(*samples(sorted(map(str, ROWS))[::20]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_all_samples_in_the_interpreter(part):
+    run_tests(*samples(sorted(map(str, ROWS))[part::8]))
+
+
+def test_drawn_programs_in_the_interpreter():
+    run_tests("tests/test_drawn.py::test_program", "tests/test_drawn.py::test_training")
 
 
 class Told:

@@ -33,7 +33,7 @@ def fuse_outer(
     rest = [a for a in axes if a is not x]
     if x is None or not rest or pow2(x.extent) > 1.3 * x.extent or x.extent < 8:
         return fuse_all(plan, body, axes, points)
-    bx = min(pow2(x.extent), 256)
+    bx = min(pow2(x.extent), 256, points)
     total = prod(a.extent for a in rest)
     body, p = fuse(body, rest, "points")
     return tuple(flatten(plan, n) for n in body), [(p, min(points // bx, pow2(total))), (x, bx)]
