@@ -22,6 +22,7 @@ DTYPES = {
     "i64": (8, "i"), "i32": (4, "i"), "i16": (2, "i"), "i8": (1, "i"),
     "u64": (8, "u"), "u32": (4, "u"), "u16": (2, "u"), "u8": (1, "u"), "bool": (1, "b"),
 }  # fmt: skip
+HALVES = ("f16", "bf16")  # 16 bits in memory, computed in float32
 # weight: constant per weight set; extern: memory that a call outside allocates; saved: returned as
 # an output is, but by all accounts freed together with the others, as what backward needs is
 SCOPES = ("input", "weight", "output", "saved", "arena", "local", "extern")

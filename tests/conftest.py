@@ -30,7 +30,8 @@ def pytest_configure() -> None:
         from sol_dynamo import target
         from sol_dynamo.kernels.triton.target import TritonTarget
 
-        target._loaded["cpu"] = TritonTarget("cpu")
+        # few programs of large blocks: what is interpreted is slow
+        target._loaded["cpu"] = TritonTarget("cpu", processors=4)
     if os.environ.get("SOL_TEST_TARGET"):
         import torch
 

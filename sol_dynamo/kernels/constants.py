@@ -7,8 +7,6 @@ from math import inf, isnan
 
 from ..ir import DTYPES
 
-HALVES = ("f16", "bf16")  # 16 bits in memory, computed in float32
-
 
 def whole(value: float | int | bool, dtype: str) -> int:
     """An integer constant; +-inf, a monoid's identity, is the dtype's greatest or least value."""

@@ -167,9 +167,11 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
     if need > have:  # the padded end of the last block: any value, no lane of it is stored
         flat = torch.cat([flat, flat.new_zeros(need - have)])
     view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)
-    target = program.buffers[store.buffers[0]]
     if load is not value:
         view = rounded_to_tf32(view)
+    target = program.buffers[store.buffers[0]]
+    if not _lies_otherwise(view, target):
+        return view
     return view.new_empty_strided(sizes, target.strides).copy_(view)
 
 

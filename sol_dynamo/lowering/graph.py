@@ -22,6 +22,7 @@ from ..compat import fake_mode_of, plain_dispatch, reads_strides
 from ..ir import (
     DTYPES,
     FOREIGN,
+    HALVES,
     MONOIDS,
     Axis,
     Bind,
@@ -47,7 +48,6 @@ DTYPE = {
     torch.uint64: "u64", torch.uint32: "u32", torch.uint16: "u16", torch.uint8: "u8",
     torch.bool: "bool",
 }  # fmt: skip
-HALVES = ("f16", "bf16")
 LEFT_TO_ATEN = "sol_left_to_aten"  # in a node's `meta`: why no rule is asked
 TORCH_DTYPE = {v: k for k, v in DTYPE.items()}
 

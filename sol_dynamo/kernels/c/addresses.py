@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ...affine import Index
-from ...ir import DTYPES, Buffer, Kernel, Program
-from ..constants import HALVES, bits
+from ...ir import DTYPES, HALVES, Buffer, Kernel, Program
+from ..constants import bits
 from .bounds import Bounds, Box
 from .scope import Scope
 from .values import c_type, literal

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from ...affine import Index
 from ...ir import (
     DTYPES,
+    HALVES,
     Buffer,
     Const,
     Expr,
@@ -24,7 +25,6 @@ from ...ir import (
     subst,
     walk,
 )
-from ..constants import HALVES
 from .addresses import Addresses, storage, stored_literal
 from .bounds import Bounds, Box, tested
 from .scope import Scope

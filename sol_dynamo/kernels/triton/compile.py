@@ -15,7 +15,7 @@ from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ...runtime.toolchain import cores
 from .blocks import ALIGNED
-from .nest import SCRATCH, Launch
+from .launch import SCRATCH, Launch
 from .program import launches_of
 
 _modules: dict[str, ModuleType] = {}

@@ -23,7 +23,7 @@ from ..host import Blocks, Operands, call, memory, tensor
 from .blocks import ALIGNED
 from .compile import compile_ahead, load
 from .graphs import Graph, NoGraph
-from .nest import COUNTERS, PARTS, SCRATCH, Launch
+from .launch import COUNTERS, PARTS, SCRATCH, Launch
 from .program import launches_of
 
 log = logging.getLogger("sol_dynamo")

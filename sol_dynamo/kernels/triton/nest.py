@@ -14,11 +14,11 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
 from ...affine import Index
 from ...ir import (
     DTYPES,
+    HALVES,
     MONOIDS,
     Axis,
     Expr,
@@ -37,37 +37,14 @@ from ...ir import (
     written,
 )
 from ...schedule.memory import nbytes
-from ..constants import HALVES
 from .blocks import pow2
+from .launch import COUNTERS, PARTS, SCRATCH, Launch
 from .product import Matrix, matrix
 from .values import TRITON, EmitError, Held, Space, Values, cast, constant
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
-# memory that is no buffer of the program: partial sums of programs that share a block, and how many
-# of them have arrived, zero before and after each kernel
-PARTS, COUNTERS = "@parts", "@counters"
-SCRATCH = {PARTS: "f32", COUNTERS: "i32"}
 POSITIONS = ("argmax", "argmin")
 KNOWN = ("sum", "prod", "max", "min", "any", "all", *POSITIONS)
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One step of a program: a function, its grid, and the buffers whose addresses it takes."""
-
-    function: str
-    grid: int
-    buffers: tuple[str, ...]
-    warps: int
-    stages: int
-    checks: bool = False  # whether it asserts something of its data
-    parts: int = 0  # elements of PARTS
-    counters: int = 0  # elements of COUNTERS
-
-    def options(self) -> dict[str, Any]:
-        """What Triton compiles it with."""
-        debug = {"debug": True} if self.checks else {}
-        return {"num_warps": self.warps, "num_stages": self.stages, **debug}
 
 
 @dataclass

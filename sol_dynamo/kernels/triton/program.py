@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ...ir import Extern, Kernel, Program, blamed
-from .nest import KernelText, Launch
+from .launch import Launch
+from .nest import KernelText
 from .rounding import round_early
 
 HEADER = '''\

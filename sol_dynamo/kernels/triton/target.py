@@ -19,14 +19,15 @@ PROCESSORS, L2 = 132, 50 << 20
 class TritonTarget:
     """Triton kernels for the GPUs that it knows; on CPU tensors in its interpreter."""
 
-    def __init__(self, device_type: str = "cuda"):
-        self._device_type = device_type
+    def __init__(self, device_type: str = "cuda", processors: int = PROCESSORS):
+        """`processors`: multiprocessors to make programs for, where there is no GPU to ask."""
+        self._device_type, self._processors = device_type, processors
 
     @cached_property
     def caps(self) -> Caps:
         import torch
 
-        processors, l2 = PROCESSORS, L2
+        processors, l2 = self._processors, L2
         if self._device_type == "cuda" and torch.cuda.is_available():
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
             processors, l2 = device.multi_processor_count, device.L2_cache_size

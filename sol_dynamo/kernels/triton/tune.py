@@ -20,7 +20,8 @@ from ...schedule.memory import nbytes
 from ...schedule.plan import Plan
 from .compile import compile_ahead, load
 from .execute import Run, Scratch, parts_at
-from .nest import KernelText, Launch
+from .launch import Launch
+from .nest import KernelText
 from .program import HEADER, resources
 
 log = logging.getLogger("sol_dynamo")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from math import copysign, isfinite, isnan
 
 from ...affine import FloorDiv, Index, Range
-from ...ir import COMPARISONS, DTYPES, Const, Expr, Iota, Load, Op, children, walk
-from ..constants import HALVES, rounded, whole
+from ...ir import COMPARISONS, DTYPES, HALVES, Const, Expr, Iota, Load, Op, children, walk
+from ..constants import rounded, whole
 
 TRITON = {
     "f64": "tl.float64", "f32": "tl.float32", "f16": "tl.float16", "bf16": "tl.bfloat16",

@@ -1,0 +1,30 @@
+"""A step of a program as what is launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+# memory that is no buffer of the program: partial sums of programs that share a block, and how many
+# of them have arrived, zero before and after each kernel
+PARTS, COUNTERS = "@parts", "@counters"
+SCRATCH = {PARTS: "f32", COUNTERS: "i32"}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One step of a program: a function, its grid, and the buffers whose addresses it takes."""
+
+    function: str
+    grid: int
+    buffers: tuple[str, ...]
+    warps: int
+    stages: int
+    checks: bool = False  # whether it asserts something of its data
+    parts: int = 0  # elements of PARTS
+    counters: int = 0  # elements of COUNTERS
+
+    def options(self) -> dict[str, Any]:
+        """What Triton compiles it with."""
+        debug = {"debug": True} if self.checks else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, **debug}
