@@ -340,8 +340,8 @@ def _outside(b: Buffer, index, mask, ranges: dict[str, Range] | None) -> str | N
         if not (_static(i, ranges) and isinstance(n, int)) or len(known) != len(mask):
             continue
         lo, hi = i.bounds(ranges)
-        above = lo >= 0 or _nonnegative(i, facts, ranges)
-        if not above or not (hi < n or _nonnegative(n - 1 - i, facts, ranges)):
+        above = lo >= 0 or _follows(i, facts, ranges)
+        if not above or not (hi < n or _follows(n - 1 - i, facts, ranges)):
             place = f"{b.name}[{', '.join(map(str, index))}]"
             return f"{place}: index {d} may be {lo}..{hi}, the dimension is 0..{n - 1}"
     return None
@@ -380,22 +380,38 @@ def _multiples(x: Index, m: Index) -> set[int]:
     return {1} | {c // terms[a] for a, c in x.terms if a in terms and c // terms[a] > 1}
 
 
-def _nonnegative(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) -> bool:
-    """Whether x >= 0 follows from the ranges and a sum of multiples of masks."""
-    x = x.simplify(ranges)
+def _follows(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) -> bool:
+    """Whether x >= 0 follows from the ranges and a sum of multiples of masks: of those that share a
+    term with what is left of x, which nearly always do, or of all."""
+    return any(_nonnegative(x, facts, ranges, near, set()) for near in (True, False))
+
+
+def _nonnegative(
+    x: Index,
+    facts: Sequence[Index],
+    ranges: Mapping[str, Range],
+    near: bool,
+    tried: set[tuple[Index, tuple[Index, ...]]],
+) -> bool:
+    x, facts = x.simplify(ranges), tuple(dict.fromkeys(facts))
     if x.bounds(ranges)[0] >= 0:
         return True
+    if (x, facts) in tried:  # by masks in another order
+        return False
+    tried.add((x, facts))
     for p, m in enumerate(facts):
         if m.symbols.isdisjoint(x.symbols):  # nothing of x that it could cancel
             continue
+        if near and not {a for a, _ in m.terms} & {a for a, _ in x.terms}:
+            continue
         others = (*facts[:p], *facts[p + 1 :])
-        if any(_nonnegative(x - m * k, others, ranges) for k in _multiples(x, m)):
+        if any(_nonnegative(x - m * k, others, ranges, near, tried) for k in _multiples(x, m)):
             return True
     for atom, c in x.terms:
         if not isinstance(atom, FloorDiv):
             continue
         least = (x - Index({atom: c})).bounds(ranges)[0]  # of the rest
-        if _nonnegative(_of_dividend(atom, c, least), facts, ranges):
+        if _nonnegative(_of_dividend(atom, c, least), facts, ranges, near, tried):
             return True
     return False
 
