@@ -526,7 +526,7 @@ def show(x: Any, names: Mapping[int, str] | None = None) -> str:
         parts = [" ".join(x.order)]
         for f in fields(x)[1:]:
             value = getattr(x, f.name)
-            if value:
+            if value and value != f.default:
                 parts.append(f"{f.name}={sorted(value) if isinstance(value, frozenset) else value}")
         return "; ".join(parts)
     if isinstance(x, Kernel):

@@ -29,7 +29,8 @@ from ...schedule.nests import product_factors
 from ...schedule.plan import Plan, vector_axis
 from .blocks import ALIGNED, fuse, grid, pow2, symbols_of
 
-SMALLEST = 16  # rows, columns and terms from which a product of blocks pays
+SMALLEST = 16  # rows, columns and terms of a block
+FEWEST = 4  # rows or columns for which a block that they do not fill still pays
 COLUMNS = 64  # of a product's block, at most
 SIZES = ((128, COLUMNS), (64, COLUMNS), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
 STAGES = 3  # of a loop's loads
@@ -68,7 +69,12 @@ def product(plan: Plan) -> list[Kernel]:
     batch = [a for a in root.axes if a not in rows and a not in columns]
     terms = list(nest.reduce_axes)
     m, n, k = (prod(a.extent for a in axes) for axes in (rows, columns, terms))
-    if min(m, n, k) < SMALLEST or store.reduce is None or store.reduce.acc_dtype != "f32":
+    if (
+        min(max(m, n), k) < SMALLEST
+        or min(m, n) < FEWEST
+        or store.reduce is None
+        or store.reduce.acc_dtype != "f32"
+    ):
         return []
     deep = _deep(plan, nest, terms)
     within = [a for a in terms if a is not deep] + ([deep] if deep else [])

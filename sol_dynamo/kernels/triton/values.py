@@ -258,6 +258,8 @@ def operation(name: str, args: list[str], dtype: str) -> str:
         return f"libdevice.rint({args[0]})"
     if name == "neg":  # Triton's own subtracts from zero, which loses the sign of zero
         return f"({args[0]} * -1.0)" if kind == "f" else f"(-{args[0]})"
+    if name == "not" and kind == "u":  # of which all bits are no number to the interpreter
+        return f"({args[0]} ^ {constant(2 ** (8 * DTYPES[dtype][0]) - 1, dtype)})"
     if name == "not":
         return f"(~{args[0]})"
     if name == "abs":
@@ -282,7 +284,7 @@ def cast(text: str, source: str, dtype: str) -> str:
             text = f"{text}.to(tl.int64)"
     if (source == "f64" and dtype in HALVES) or (source in HALVES and dtype in ("f64", *HALVES)):
         text = f"{text}.to(tl.float32)"
-    if DTYPES[source][1] in "iu" and dtype in HALVES:
+    if DTYPES[source][1] in "iub" and dtype in HALVES:
         text = f"{text}.to(tl.float32)"
     return f"{text}.to({TRITON[dtype]})"
 

@@ -90,6 +90,7 @@ def _rows(plan: Plan) -> None:
     else:
         size = min(pow2(longest), 64)
     body, dims = fuse_all(plan, body, outer, columns)
+    root = body[-1]
     new, schedules = [], []
     for nest in body[:-1]:
         nest, loops, tiles, block = _inner(nest, {a.symbol for a, _ in dims}, size)
