@@ -50,14 +50,9 @@ def samples(names: list[str]) -> list[str]:
     return [f"tests/test_samples.py::test_compiled[{name}]" for name in names]
 
 
-def test_samples_in_the_interpreter():
-    """Every twentieth operator's samples."""
-    run_tests(*samples(sorted(map(str, ROWS))[::20]))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
-def test_all_samples_in_the_interpreter(part):
+def test_samples_in_the_interpreter(part):
+    """Every sample of every operator."""
     run_tests(*samples(sorted(map(str, ROWS))[part::8]))
 
 
