@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import gcd, lcm, prod
+from typing import Any
 
 from ..ir import (
     Extern,
@@ -41,7 +42,7 @@ def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
     walk = walk or schedule_kernel
     buffers, packs = dict(program.buffers), list(program.packs)
     copies: list[Kernel] = []
-    packed: dict[tuple[Load, tuple[int, ...]], str] = {}
+    packed: dict[tuple[Load, tuple[Any, ...]], str] = {}
     chunked = dict(program.chunked)
     images = {p: d.trips for d in program.depth_first for p in range(d.first, d.last)}
     kernels: list[Kernel | Extern] = []

@@ -122,12 +122,11 @@ class Run:
             try:
                 if graph is None:
                     graph = self._graphs[device] = self._record(values, scratch, addresses)
+                graph(addresses, stream)
             except NoGraph as e:
                 self.reason = str(e)
                 log.warning("kernels are launched one by one: %s", e)
                 self(values, scratch)
-                return
-            graph(addresses, stream)
 
     def _record(
         self, values: Mapping[str, Any], scratch: Scratch, addresses: list[int]

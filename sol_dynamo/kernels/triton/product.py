@@ -186,9 +186,9 @@ def packed(plan: Plan, factor: Expr, axes: Sequence[Axis], padded: int) -> Expr:
         return factor
     address = plan.address(load.buffer, load.index)
     own = [a for a in axes if a.symbol in address.symbols]
-    if address.symbols != {a.symbol for a in own} or not all(
-        address.is_affine_in(a.symbol) for a in own
-    ):
+    if not own or address.symbols != {a.symbol for a in own}:
+        return factor
+    if not all(address.is_affine_in(a.symbol) for a in own):
         return factor
     each = ALIGNED // DTYPES[load.dtype][0]
     steps = [address.coefficient(a.symbol) for a in own]
@@ -198,9 +198,12 @@ def packed(plan: Plan, factor: Expr, axes: Sequence[Axis], padded: int) -> Expr:
     apart = sum(a not in axes[-padded:] for a in own)  # from here on, terms that lie together
     pitch = -(-prod(shape[apart:]) // each) * each
     strides = (*contiguous((*shape[:apart], pitch))[:-1], *contiguous(shape[apart:]))
-    key = load, (*shape, load is factor)
+    key = load, (tuple(a.symbol for a in own), strides, load is factor)
     if key not in plan.packed:
-        name = plan.packed[key] = f"{plan.kernel.name}_packed"
+        name = f"{plan.kernel.name}_packed"
+        while name in plan.buffers:  # of a product of two weights
+            name += "_2"
+        plan.packed[key] = name
         plan.buffers[name] = Buffer(name, load.dtype, shape, strides, scope="weight")
         store = Store((name,), tuple(Index.of(a.symbol) for a in own), (factor,))
         plan.packs.append(Loops(tuple(replace(a, kind="parallel") for a in own), (store,)))
@@ -211,7 +214,6 @@ def packed(plan: Plan, factor: Expr, axes: Sequence[Axis], padded: int) -> Expr:
 
 def unrounded(nest: Loops) -> Loops:
     """What multiplies outside of the units for it need not round for them."""
-
     return with_factors(nest, exact)
 
 
