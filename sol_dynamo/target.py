@@ -79,6 +79,7 @@ class Target(Protocol):
 # torch.device.type -> "module:factory"; adding a target is its folder and a line here
 _REGISTRY = {
     "cpu": "sol_dynamo.kernels.c.target:target",
+    "cuda": "sol_dynamo.kernels.triton.target:target",
 }
 _loaded: dict[str, Target] = {}
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from samples import ROWS
 
 pytest.importorskip("triton")
@@ -29,6 +30,12 @@ def run_kinds(*args: str, **environment: str) -> None:
 def test_kernels_in_the_interpreter():
     """Each kind of kernel, held to the accuracy contract."""
     run_kinds(TRITON_INTERPRET="1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_kernels_on_a_gpu():
+    """The same, and each called thrice: launched, recorded and replayed."""
+    run_kinds("cuda")
 
 
 def test_kernels_compile_without_a_gpu():

@@ -2,6 +2,7 @@
 
 TRITON_INTERPRET=1 python tests/triton_kinds.py   # run in the interpreter, held to the contract
 python tests/triton_kinds.py 80 90 100            # compiled for GPUs of these capabilities
+python tests/triton_kinds.py cuda                 # run on a GPU: launched, recorded, replayed
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from sol_dynamo.kernels.triton.target import TritonTarget
 
 os.environ["SOL_STRICT"] = "1"
 ULPS = 2 * torch.finfo(torch.float32).eps
+DEVICE = "cuda" if "cuda" in sys.argv else "cpu"
+CALLS = 3 if DEVICE == "cuda" else 1
 
 
 def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...]]]:
@@ -80,7 +83,7 @@ def products(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
 
 def misrounded() -> str:
     """How products differ from those of operands rounded to TF32, where its flags are on, or ""."""
-    inputs = [torch.randn(s) for s in ((40, 50), (50, 60), (32, 32, 3, 3))]
+    inputs = [torch.randn(s, device=DEVICE) for s in ((40, 50), (50, 60), (32, 32, 3, 3))]
     x, y, w = (t.double() for t in inputs)
     p, q, r = (tf32(t).double() for t in inputs)
     for matmul, convolution in ((0, 1), (1, 0), (0, 0)):
@@ -102,7 +105,8 @@ def misrounded() -> str:
 
 def misaddressed() -> str:
     """How elements more than 2**31 apart are not found, or ""."""
-    memory = torch.zeros(2**31 + 1, dtype=torch.uint8)  # of which two pages are ever there
+    # on a CPU, of which two pages are ever there
+    memory = torch.zeros(2**31 + 1, dtype=torch.uint8, device=DEVICE)
     x = memory[:: 2**30]
     x.copy_(torch.tensor([1, 2, 3], dtype=torch.uint8))
     torch._dynamo.reset()
@@ -115,7 +119,7 @@ def mistuned() -> str:
     timed: list[str] = []
     plain = tune._time
     tune._time = lambda *given: timed.append(given[1].name) or plain(*given)
-    inputs = [torch.randn(40, 900), torch.randn(900, 50)]
+    inputs = [torch.randn(40, 900, device=DEVICE), torch.randn(900, 50, device=DEVICE)]
     exact, counts = inputs[0].double() @ inputs[1].double(), []
     with TemporaryDirectory() as folder, patch.dict(os.environ, SOL_CACHE_DIR=folder):
         for _ in range(2):
@@ -132,15 +136,19 @@ def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
     torch._dynamo.reset()
     backend = Backend()
     with torch.no_grad():
-        eager, got = f(*inputs), torch.compile(f, backend=backend, dynamic=False)(*inputs)
+        eager, compiled = f(*inputs), torch.compile(f, backend=backend, dynamic=False)
+        results = [compiled(*(x.clone() for x in inputs)) for _ in range(CALLS)]
         if isinstance(f, nn.Module):
             exact = f.double()(*(x.double() for x in inputs))
         else:
             exact = f(*(x.double() for x in inputs))
     if any(g.runner is None or g.compiled.program.kernels == () for g in backend.graphs):
         return "not compiled"
+    got = results[0]
     if got.dtype != eager.dtype or got.shape != eager.shape or got.stride() != eager.stride():
         return f"{tuple(got.shape)} {got.stride()}"
+    if not all(torch.equal(got, r) for r in results):
+        return "the same call gave two results"
     ulps = max(ULPS, 2 * torch.finfo(got.dtype).eps)
     error, allowed = relative_error(got, exact), 2 * relative_error(eager, exact) + ulps
     return f"error {error:.1e}, allowed {allowed:.1e}" if error > allowed else ""
@@ -176,15 +184,17 @@ def uncompiled(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
 
 
 def main() -> int:
-    capabilities = list(map(int, sys.argv[1:]))
+    capabilities = [int(a) for a in sys.argv[1:] if a != DEVICE]
     check = uncompiled if capabilities else wrong
-    target._loaded["cpu"] = CompilingOnly(capabilities) if capabilities else TritonTarget("cpu")
+    if DEVICE == "cpu":
+        target._loaded["cpu"] = CompilingOnly(capabilities) if capabilities else TritonTarget("cpu")
     torch.manual_seed(0)
     failed = 0
     torch.backends.cudnn.conv.fp32_precision = "tf32" if capabilities else "ieee"
     torch.backends.cuda.matmul.fp32_precision = "tf32" if capabilities else "ieee"
     for name, (f, shapes) in {**kinds(), **modules()}.items():
-        text = check(f, [torch.randn(s) for s in shapes])
+        f = f.to(DEVICE) if isinstance(f, nn.Module) else f
+        text = check(f, [torch.randn(s, device=DEVICE) for s in shapes])
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)
     others = {"TF32": misrounded, "timing": mistuned, "far apart": misaddressed}

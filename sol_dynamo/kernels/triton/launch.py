@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .interpreted import interpreting
+
 # memory that is no buffer of the program: partial sums of programs that share a block, and how many
 # of them have arrived, zero before and after each kernel
 PARTS, COUNTERS = "@parts", "@counters"
@@ -25,6 +27,9 @@ class Launch:
     counters: int = 0  # elements of COUNTERS
 
     def options(self) -> dict[str, Any]:
-        """What Triton compiles it with."""
-        debug = {"debug": True} if self.checks else {}
-        return {"num_warps": self.warps, "num_stages": self.stages, **debug}
+        """What Triton compiles it with: libdevice's functions of denormal numbers, too, which it
+        takes for zero unless told."""
+        own: dict[str, Any] = {"debug": True} if self.checks else {}
+        if not interpreting():
+            own["enable_reflect_ftz"] = False
+        return {"num_warps": self.warps, "num_stages": self.stages, **own}
