@@ -609,6 +609,37 @@ def test_custom_op():
     same(args, copies, "argument")
 
 
+def test_dtype_that_a_fake_kernel_does_not_know():
+    """What only ATen reads has the dtype that ATen gave it; what a kernel reads, the fake one's."""
+
+    @torch.library.custom_op("sol_test::statistics", mutates_args=())
+    def statistics(x: torch.Tensor) -> torch.Tensor:
+        return x.double().sum(1)
+
+    @statistics.register_fake
+    def _(x):
+        return x.new_empty(x.shape[:1])
+
+    @torch.library.custom_op("sol_test::exponent", mutates_args=())
+    def exponent(x: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == torch.float64
+        return x.exp().float()
+
+    @exponent.register_fake
+    def _(x):
+        return x.new_empty(x.shape)
+
+    def f(x):
+        s = statistics(x + 1)
+        return exponent(s) * 2, s, statistics(x) * 2
+
+    x = normal(3, 4)
+    results, s, doubled = compile(f)(x)
+    same(results, f(x)[0])
+    same(s, f(x)[1])
+    same(doubled, f(x)[2].float())
+
+
 def test_buffers_written_in_forward():
     class Counter(nn.Module):
         def __init__(self):

@@ -9,7 +9,20 @@ from typing import Any
 import torch
 
 from ..compat import storage_users, with_memory
-from ..ir import DTYPES, FOREIGN, Buffer, Extern, Load, Loops, Program, filled, is_op
+from ..ir import (
+    DTYPES,
+    FOREIGN,
+    Buffer,
+    Extern,
+    Kernel,
+    Load,
+    Loops,
+    Program,
+    filled,
+    is_op,
+    read,
+    written,
+)
 from ..lowering.graph import TORCH_DTYPE
 from ..schedule.memory import nbytes
 
@@ -44,7 +57,7 @@ class Operands:
     """What a call brings and what it makes, by name, in the order in which each comes."""
 
     def __init__(self, program: Program):
-        self._program = program
+        self.program = program
         buffers = program.buffers
         self.inputs = [n for n in program.inputs if buffers[n].scope == "input"]
         self._raw = [n for n in program.inputs if buffers[n].scope == "weight"]
@@ -52,11 +65,18 @@ class Operands:
         own = [b for b in buffers.values() if b.base is None]
         self.outputs = [b for b in own if b.scope == "output"]
         self.saved = [b for b in own if b.scope == "saved"]
+        # the memory that kernels read or write: what only ATen reads may be anything
+        self.touched = {
+            program.base(b).name
+            for k in program.kernels
+            if isinstance(k, Kernel)
+            for b in (*read(k), *written(k))
+        }
 
     def prepare(self, weights: list[Any]) -> list[Any]:
         """The weights as they are, then the packed ones."""
         values = dict(zip(self._raw, weights, strict=True))
-        return [*weights, *(packed(self._program, p, values) for p in self._program.packs)]
+        return [*weights, *(packed(self.program, p, values) for p in self.program.packs)]
 
     def given(self, inputs: list[Any], weights: list[Any]) -> dict[str, Any]:
         """The arguments of a call by buffer name; `weights` as `prepare` gave them."""
@@ -90,13 +110,16 @@ def tensor(program: Program, name: str, arena: torch.Tensor, values: Mapping[str
 
 
 def call(
-    program: Program, step: Extern, given: Mapping[str, Any], reused: torch.Tensor
+    operands: Operands, step: Extern, given: Mapping[str, Any], reused: torch.Tensor
 ) -> dict[str, Any]:
     """Run an extern on values by buffer name; gives its results by buffer name.
 
     They lie as the program says, in memory of their own: a copy where ATen gave a view. A foreign
-    value may view others, but not `reused`, the memory of the call, which later kernels write.
+    value may view others, but not `reused`, the memory of the call, which later kernels write. A
+    result has the dtype that ATen gives it where its fake kernel says another and no kernel reads
+    it: statistics that attention saves for backward, of float64.
     """
+    program = operands.program
     args, kwargs = filled((step.args, dict(step.kwargs)), given.__getitem__)
     result = step.op(*args, **kwargs)
     results = result if isinstance(result, (tuple, list)) else (result,)
@@ -109,7 +132,8 @@ def call(
         if b.dtype == FOREIGN:
             made[name] = _kept(value, reused)
         else:
-            made[name] = _placed(with_memory(value), b, taken)
+            dtype = TORCH_DTYPE[b.dtype] if program.base(name).name in operands.touched else None
+            made[name] = _placed(with_memory(value), b, dtype, taken)
     return made
 
 
@@ -128,9 +152,10 @@ def _kept(value: Any, reused: torch.Tensor) -> Any:
     return value if own else value.clone()
 
 
-def _placed(t: torch.Tensor, b: Buffer, taken: set[int]) -> torch.Tensor:
-    """A tensor that lies as a buffer says, in memory that is none of those taken."""
-    dtype = TORCH_DTYPE[b.dtype]  # a kernel may give another one than its fake kernel says
+def _placed(t: torch.Tensor, b: Buffer, dtype: torch.dtype | None, taken: set[int]) -> torch.Tensor:
+    """A tensor that lies as a buffer says, of a dtype or its own, in memory that is none of those
+    taken."""
+    dtype = dtype or t.dtype
     if not taken.isdisjoint(_storages(t)) or t.dtype != dtype or _lies_otherwise(t, b):
         return t.new_empty_strided(b.shape, b.strides, dtype=dtype).copy_(t)
     if tuple(t.stride()) != tuple(b.strides):  # in dimensions of size 1

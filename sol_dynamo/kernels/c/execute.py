@@ -16,7 +16,7 @@ from weakref import WeakSet, ref
 
 import torch
 
-from ...ir import Extern, Kernel, Load, Program, read, walk, written
+from ...ir import Extern, Load, Program, read, walk
 from ...lowering.graph import TORCH_DTYPE
 from ..host import Blocks, Operands, call, runs, tensor
 from .program import addresses, indirect_sites
@@ -87,13 +87,7 @@ class NativeExecutable:
         self._parallel = gomp_parallel()
         self._slots = addresses(program)[1]
         self._operands = Operands(program)
-        touched = {
-            program.base(b).name
-            for k in program.kernels
-            if isinstance(k, Kernel)
-            for b in (*read(k), *written(k))
-        }
-        # an input that only ATen reads may be anything: an effect's token is None
+        touched = self._operands.touched
         self._input_slots = [
             (self._slots[n], i) for i, n in enumerate(self._operands.inputs) if n in touched
         ]
@@ -201,7 +195,7 @@ class NativeExecutable:
     def _call(self, step: Extern, frame: Frame, values: dict[str, Any]) -> None:
         p, arena = self.program, frame.arena
         given = {b: tensor(p, b, arena, values) for b in read(step)}
-        for name, t in call(p, step, given, arena).items():
+        for name, t in call(self._operands, step, given, arena).items():
             values[name] = t
             if name in self._slots:
                 frame.pointers[self._slots[name]] = t.data_ptr()

@@ -228,7 +228,7 @@ class TritonExecutable:
         for step in self._steps:
             if isinstance(step, Extern):
                 given = {b: tensor(p, b, arena, values) for b in read(step)}
-                values |= call(p, step, given, arena)
+                values |= call(self._operands, step, given, arena)
             elif alone:
                 step.as_graph(values, scratch, device, stream)
             else:
