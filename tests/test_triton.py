@@ -89,14 +89,19 @@ def test_a_graph_is_told_what_moved():
 
     told = Told()
     users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [(1, 0, 0)]]
-    run = Recorded(told, [1000, 2000, 3000], users)
-    run([1000, 2000, 3000], 7)
+    first, second = {3008}, {3200}  # sets of weights
+    run = Recorded(told, list, [1024, 2000, 3008], users)
+    assert run([1024, 2000], first, 7)
     assert told.calls == [("launch", 7)]
     told.calls.clear()
-    run([1000, 2500, 3000], 7)
-    assert told.calls == [("set", 0, 1, 2500), ("set", 0, 2, 2508), ("update", 0), ("launch", 7)]
+    assert run([1024, 2512], first, 7)
+    assert told.calls == [("set", 0, 1, 2512), ("set", 0, 2, 2520), ("update", 0), ("launch", 7)]
     told.calls.clear()
-    run([4000, 2500, 3000], 8)
+    assert run([1024, 2512], second, 7)
+    assert told.calls == [("set", 1, 0, 3200), ("update", 1), ("launch", 7)]
+    told.calls.clear()
+    assert not run([1028, 2512], second, 7) and not told.calls, "memory that is not aligned"
+    assert run([4000, 2512], second, 8)
     assert set(told.calls[:2]) == {("set", 0, 0, 4064), ("set", 2, 1, 4000)}
     assert sorted(told.calls[2:4]) == [("update", 0), ("update", 2)]
     assert told.calls[4:] == [("launch", 8)]

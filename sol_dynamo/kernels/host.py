@@ -53,6 +53,15 @@ def runs(program: Program) -> list:
 # -- buffers -------------------------------------------------------------------------------------
 
 
+class Prepared(list[Any]):
+    """The weights and what was packed of them, in order and by buffer name; can be referred to
+    weakly."""
+
+    def __init__(self, names: list[str], tensors: list[Any]):
+        super().__init__(tensors)
+        self.named = dict(zip(names, tensors, strict=True))
+
+
 class Operands:
     """What a call brings and what it makes, by name, in the order in which each comes."""
 
@@ -73,10 +82,11 @@ class Operands:
             for b in (*read(k), *written(k))
         }
 
-    def prepare(self, weights: list[Any]) -> list[Any]:
+    def prepare(self, weights: list[Any]) -> Prepared:
         """The weights as they are, then the packed ones."""
         values = dict(zip(self._raw, weights, strict=True))
-        return [*weights, *(packed(self.program, p, values) for p in self.program.packs)]
+        packs = (packed(self.program, p, values) for p in self.program.packs)
+        return Prepared(self.weights, [*weights, *packs])
 
     def given(self, inputs: list[Any], weights: list[Any]) -> dict[str, Any]:
         """The arguments of a call by buffer name; `weights` as `prepare` gave them."""

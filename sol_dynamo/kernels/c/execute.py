@@ -56,10 +56,6 @@ class IndirectIndexError(IndexError, RuntimeError):
     """Eager raises the one or the other for an index out of range, depending on the op."""
 
 
-class Prepared(list[Any]):
-    """A list that can be referred to weakly."""
-
-
 @dataclass
 class Frame:
     """The memory of one call in flight."""
@@ -111,7 +107,7 @@ class NativeExecutable:
         self.times: ctypes.Array | None = None  # set it to have the steps timed
 
     def prepare(self, weights: list[Any]) -> list[Any]:
-        return Prepared(self._operands.prepare(weights))
+        return self._operands.prepare(weights)
 
     def forget_frames(self) -> None:
         """Start without the memory of calls before."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ import torch
 from ...compat import cuda_stream
 from ...ir import Extern, Program, read
 from ...lowering.graph import TORCH_DTYPE
-from ..host import Blocks, Operands, call, memory, tensor
+from ..host import Blocks, Operands, Prepared, call, memory, tensor
 from .blocks import ALIGNED
 from .compile import compile_ahead, load
 from .graphs import Graph, NoGraph
@@ -34,13 +35,14 @@ class Scratch(NamedTuple):
 
     arena: torch.Tensor
     counters: torch.Tensor
+    addresses: tuple[int, int]
+    sizes: tuple[int, int]
 
     @classmethod
     def new(cls, device: torch.device, size: int, counters: int) -> Scratch:
-        return cls(
-            torch.empty(size, dtype=torch.uint8, device=device),
-            torch.zeros(counters, dtype=torch.int32, device=device),
-        )
+        arena = torch.empty(size, dtype=torch.uint8, device=device)
+        zeros = torch.zeros(counters, dtype=torch.int32, device=device)
+        return cls(arena, zeros, (arena.data_ptr(), zeros.data_ptr()), (size, counters))
 
 
 class Arenas:
@@ -53,10 +55,10 @@ class Arenas:
         """At least so many bytes, whose contents last until the stream's next program, and so many
         counters, which are zero between kernels."""
         found = self._blocks.get(stream)
-        if found is None or len(found.arena) < size or len(found.counters) < counters:
+        if found is None or found.sizes[0] < size or found.sizes[1] < counters:
             self._blocks.pop(stream, None)
             if found is not None:
-                size, counters = max(size, len(found.arena)), max(counters, len(found.counters))
+                size, counters = max(size, found.sizes[0]), max(counters, found.sizes[1])
             found = self._blocks[stream] = Scratch.new(device, size, counters)
         return found
 
@@ -75,7 +77,10 @@ class Run:
     def __init__(self, program: Program, steps: list[tuple[Launch, Any]]):
         self.program, self.steps = program, steps
         used = dict.fromkeys(b for launch, _ in steps for b in launch.buffers)
-        self._bases = [b for b in used if b not in program.arena and b not in SCRATCH]
+        own = [b for b in used if b not in program.arena and b not in SCRATCH]
+        scopes = {b: program.buffers[b].scope for b in own}
+        self._fixed = [b for b in own if scopes[b] == "weight"]
+        self._moving = [b for b in own if scopes[b] != "weight"]
         self._parts_at = parts_at(program)
         self._counters_at: list[int] = []
         self.counters = 0
@@ -108,30 +113,44 @@ class Run:
         return memory(self.program, name, scratch.arena, values)
 
     def as_graph(
-        self, values: Mapping[str, Any], scratch: Scratch, device: torch.device, stream: int
+        self,
+        values: dict[str, Any],
+        weights: Prepared,
+        scratch: Scratch,
+        device: torch.device,
+        stream: int,
     ) -> None:
         """The kernels as a graph, where that can be."""
-        addresses = [t.data_ptr() for t in (*scratch, *(values[b] for b in self._bases))]
-        if self.reason or any(a % ALIGNED for a in addresses):  # compiled for aligned memory
-            self(values, scratch)
-        elif device not in self._warm:
-            self(values, scratch)
-            self._warm.add(device)
-        else:
-            graph = self._graphs.get(device)
-            try:
-                if graph is None:
-                    graph = self._graphs[device] = self._record(values, scratch, addresses)
-                graph(addresses, stream)
-            except NoGraph as e:
-                self.reason = str(e)
-                log.warning("kernels are launched one by one: %s", e)
-                self(values, scratch)
+        moving = [*scratch.addresses, *[values[b].data_ptr() for b in self._moving]]
+        graph = self._graphs.get(device)
+        try:
+            if graph is None:
+                graph = self._recorded(values, weights, scratch, moving, device)
+            if graph is not None and graph(moving, weights, stream):
+                return
+        except NoGraph as e:
+            self.reason = str(e)
+            self._graphs.pop(device, None)
+            log.warning("kernels are launched one by one: %s", e)
+        self(values | weights.named, scratch)
 
-    def _record(
-        self, values: Mapping[str, Any], scratch: Scratch, addresses: list[int]
-    ) -> Recorded:
-        place = {b: i + 2 for i, b in enumerate(self._bases)} | {COUNTERS: 1}
+    def _recorded(
+        self,
+        values: dict[str, Any],
+        weights: Prepared,
+        scratch: Scratch,
+        moving: list[int],
+        device: torch.device,
+    ) -> Recorded | None:
+        """The graph of a device; None before the second call there, or where there can be none."""
+        addresses = [*moving, *self._weights_at(weights)]
+        if self.reason or any(a % ALIGNED for a in addresses):
+            return None
+        if device not in self._warm:
+            self._warm.add(device)
+            return None
+        names = ("", COUNTERS, *self._moving, *self._fixed)  # what lies in the arena at the first
+        place = {b: i for i, b in enumerate(names)}
         users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
         pointers: list[list[int]] = []
         for node, (launch, _) in enumerate(self.steps):
@@ -143,33 +162,59 @@ class Run:
                 pointers[-1].append(addresses[place.get(b, 0)] + offset)
         side = torch.cuda.Stream()
         with torch.cuda.stream(side):
-            graph = Graph(lambda: self(values, scratch), pointers, side.cuda_stream)
-        return Recorded(graph, addresses, users)
+            everything = values | weights.named
+            graph = Graph(lambda: self(everything, scratch), pointers, side.cuda_stream)
+        found = self._graphs[device] = Recorded(graph, self._weights_at, addresses, users)
+        return found
+
+    def _weights_at(self, weights: Prepared) -> list[int]:
+        return [weights.named[b].data_ptr() for b in self._fixed]
 
 
 class Recorded:
-    """A run's graph, and which kernels take which address: (node, argument, offset) of each."""
+    """A run's graph, and which kernels take which address: (node, argument, offset) of each.
 
-    def __init__(self, graph: Graph, addresses: list[int], users: list[list[tuple[int, int, int]]]):
-        self._graph, self._addresses, self._users = graph, addresses, users
+    Addresses are those that a call gives, then those of `weights_at`, which are looked up only when
+    a call brings other weights than the one before.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights_at: Callable[[Any], list[int]],
+        addresses: list[int],
+        users: list[list[tuple[int, int, int]]],
+    ):
+        self._graph, self._weights_at, self._users = graph, weights_at, users
+        self._addresses = addresses
+        self._weights: Callable[[], Any] = lambda: None
         self._lock = threading.Lock()
 
-    def __call__(self, addresses: list[int], stream: int) -> None:
+    def __call__(self, given: list[int], weights: Any, stream: int) -> bool:
+        """Launch it; False, and nothing is done, for memory that it was not compiled for."""
         with self._lock:
-            if addresses != self._addresses:
-                self._move(addresses)
+            known = self._weights() is weights
+            now = given if known else given + self._weights_at(weights)
+            moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
+            if moved:
+                if any(new % ALIGNED for _, new in moved):
+                    return False
+                self._move(moved)
+            if not known:
+                self._weights = ref(weights)
             self._graph.launch(stream)
+        return True
 
-    def _move(self, addresses: list[int]) -> None:
+    def _move(self, moved: list[tuple[int, int]]) -> None:
         nodes = set()
-        for old, new, users in zip(self._addresses, addresses, self._users, strict=True):
-            if old != new:
-                for node, argument, offset in users:
-                    self._graph.set(node, argument, new + offset)
-                    nodes.add(node)
+        for i, address in moved:
+            for node, argument, offset in self._users[i]:
+                self._graph.set(node, argument, address + offset)
+                nodes.add(node)
         for node in nodes:
             self._graph.update(node)
-        self._addresses = addresses
+        for i, address in moved:
+            self._addresses[i] = address
 
 
 class TritonExecutable:
@@ -200,6 +245,9 @@ class TritonExecutable:
         )
         self._device_type = device_type
         self._operands = Operands(program)
+        self._made = [
+            (b.name, b.shape, b.strides, TORCH_DTYPE[b.dtype]) for b in self._operands.outputs
+        ]
         self._blocks = Blocks(self._operands.saved, device_type)
         self._lock = threading.Lock()
         self._arenas: dict[torch.device, Arenas] = {}
@@ -208,36 +256,46 @@ class TritonExecutable:
         return self._operands.prepare(weights)
 
     def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+        assert isinstance(weights, Prepared)
+        device = self._device([*inputs, *weights])
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            with torch.cuda.device(device):
+                return self._run(inputs, weights, device)
+        return self._run(inputs, weights, device)
+
+    def _run(self, inputs: list[Any], weights: Prepared, device: torch.device) -> list[Any]:
         p = self.program
-        values = self._operands.given(inputs, weights)
-        device = self._device(values)
-        for b in self._operands.outputs:
-            values[b.name] = torch.empty_strided(
-                b.shape, b.strides, dtype=TORCH_DTYPE[b.dtype], device=device
-            )
-        with self._lock:
-            values |= self._blocks.take()
+        values: dict[str, Any] = dict(zip(self._operands.inputs, inputs, strict=True))
+        for name, shape, strides, dtype in self._made:
+            values[name] = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        if self._operands.saved:
+            with self._lock:
+                values |= self._blocks.take()
         # a call that the caller records goes into the caller's graph
-        alone = self._device_type == "cuda" and not torch.cuda.is_current_stream_capturing()
-        stream = cuda_stream(device) if alone else 0
+        alone = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
         if alone:
+            stream = cuda_stream(device)
             scratch = self._arenas_of(device).get(device, stream, *self._sizes)
         else:
             scratch = Scratch.new(device, *self._sizes)
         arena = scratch.arena
         for step in self._steps:
             if isinstance(step, Extern):
-                given = {b: tensor(p, b, arena, values) for b in read(step)}
+                both = ChainMap(values, weights.named)
+                given = {b: tensor(p, b, arena, both) for b in read(step)}
                 values |= call(self._operands, step, given, arena)
             elif alone:
-                step.as_graph(values, scratch, device, stream)
+                step.as_graph(values, weights, scratch, device, stream)
             else:
-                step(values, scratch)
-        return [None if o is None else tensor(p, o, arena, values) for o in p.outputs]
+                step(values | weights.named, scratch)
+        if any(o is not None and o not in values for o in p.outputs):  # a view, or a weight
+            both = ChainMap(values, weights.named)
+            return [None if o is None else tensor(p, o, arena, both) for o in p.outputs]
+        return [None if o is None else values[o] for o in p.outputs]
 
-    def _device(self, values: Mapping[str, Any]) -> torch.device:
+    def _device(self, values: list[Any]) -> torch.device:
         """Of a call's tensors; where it has none, the current one."""
-        for t in values.values():
+        for t in values:
             if isinstance(t, torch.Tensor) and t.device.type == self._device_type:
                 return t.device
         cuda = self._device_type == "cuda"
