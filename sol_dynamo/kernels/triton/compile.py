@@ -58,23 +58,26 @@ def compile_program(
 
     Errors: those of Triton's compiler.
     """
+    made: dict[str, tuple[Launch, Any]] = {}
+    for launch in launches_of(sources["program.py"]):
+        if launch is not None and launch.function not in made:
+            name = launch.function
+            dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
+            made[name] = launch, compile_launch(launch, sources[f"{name}.py"], dtypes, capability)
+    return made
+
+
+def compile_launch(launch: Launch, text: str, dtypes: list[str], capability: int) -> Any:
+    """Its compiled kernel; `dtypes` are those of the memory that it takes. Errors as above."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    made: dict[str, tuple[Launch, Any]] = {}
-    for launch in launches_of(sources["program.py"]):
-        if launch is None or launch.function in made:
-            continue
-        name = launch.function
-        function = getattr(load(name, sources[f"{name}.py"]), name)
-        dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
-        source = ASTSource(
-            function,
-            {p: f"*{_TYPES.get(d, d)}" for p, d in zip(function.arg_names, dtypes, strict=True)},
-            attrs={(i,): [["tt.divisibility", ALIGNED]] for i in range(len(dtypes))},
-        )
-        options = launch.options()
-        target = GPUTarget("cuda", capability, 32)
-        made[name] = launch, triton.compile(source, target=target, options=options)
-    return made
+    function = getattr(load(launch.function, text), launch.function)
+    source = ASTSource(
+        function,
+        {p: f"*{_TYPES.get(d, d)}" for p, d in zip(function.arg_names, dtypes, strict=True)},
+        attrs={(i,): [["tt.divisibility", ALIGNED]] for i in range(len(dtypes))},
+    )
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options=launch.options())

@@ -1,0 +1,225 @@
+"""Every way to walk the products of some networks, compiled and timed on a CUDA GPU.
+
+    python -m benchmarks.tiles --net resnet50,mobilenet_v2 --batch 1,32 --out tiles.json
+
+What the constants in `kernels/triton/product.py` were chosen by. Kernels are compiled by as many
+processes as there are cores, then timed one after the other in CUDA graphs, each on several copies
+of its memory in turn, so that a second-level cache does not hold what it would not in a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product as every
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sol_dynamo import target
+from sol_dynamo.backend import Backend
+from sol_dynamo.ir import DTYPES, Kernel, Program
+from sol_dynamo.kernels.triton import product
+from sol_dynamo.kernels.triton.compile import compile_launch
+from sol_dynamo.kernels.triton.launch import COUNTERS, PARTS, SCRATCH, Launch
+from sol_dynamo.kernels.triton.nest import KernelText
+from sol_dynamo.kernels.triton.product import Tile
+from sol_dynamo.kernels.triton.program import HEADER, resources
+from sol_dynamo.kernels.triton.target import TritonTarget
+from sol_dynamo.kernels.triton.walk import walk_kernel
+from sol_dynamo.lowering.graph import TORCH_DTYPE
+from sol_dynamo.schedule.memory import nbytes
+from sol_dynamo.schedule.plan import Plan
+
+from .networks import images, network
+
+SIX = "resnet50,densenet121,mobilenet_v2,mnasnet0_5,shufflenet_v2_x0_5"
+SIZES = (
+    *((256, 64), (128, 128), (128, 64), (64, 128), (128, 32), (64, 64), (64, 32), (32, 128)),
+    *((32, 64), (32, 32), (16, 64), (16, 32), (64, 16), (16, 128)),
+)
+FLUSH = 100 << 20  # bytes that launches in a row touch, at least
+LAUNCHES, REPEATS = 16, 4
+Shape = tuple[int, ...]  # rows, columns, terms, taps, batch
+
+
+@dataclass
+class Job:
+    """One way to walk one kernel of a network; `memory`: (bytes, dtype) of what it takes."""
+
+    net: str
+    images: int
+    kernel: str
+    shape: Shape
+    tile: Tile
+    text: str
+    launch: Launch
+    memory: list[tuple[int, str]]
+
+    def compile(self) -> Any:
+        """For an H100; Triton keeps it on disk."""
+        return compile_launch(self.launch, HEADER + self.text, [d for _, d in self.memory], 90)
+
+    def seconds(self) -> float:
+        """Of one launch: the least of some means over as many copies of its memory."""
+        kernel = self.compile()
+        total = sum(size for size, _ in self.memory)
+        copies = [self._memory() for _ in range(min(LAUNCHES, 1 + FLUSH // max(total, 1)))]
+
+        def launch(n: int) -> None:
+            kernel[(self.launch.grid, 1, 1)](*copies[n % len(copies)])
+
+        launch(0)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for n in range(LAUNCHES):
+                launch(n)
+        found = []
+        for _ in range(REPEATS):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            found.append(start.elapsed_time(end) * 1e-3 / LAUNCHES)
+        return min(found[1:])
+
+    def _memory(self) -> list[torch.Tensor]:
+        made = []
+        for size, dtype in self.memory:
+            t = torch.zeros(size // DTYPES[dtype][0], dtype=TORCH_DTYPE[dtype], device="cuda")
+            made.append(t.uniform_() if t.is_floating_point() else t)
+        return made
+
+
+def wide(m: int, n: int, k: int, taps: int, batch: int, cores: int) -> list[Tile]:
+    """Tiles to try: those that give most multiprocessors something to do, if any do."""
+    found: dict[Tile, float] = {}
+    for (bm, bn), bk, stages, parts in every(SIZES, (32, 64, 128), (2, 3, 4), (1, 2, 4, 8)):
+        if bm > max(product.pow2(m), 16) or bn > max(product.pow2(n), 16) or bk > max(k, 32):
+            continue
+        trips = taps * -(-k // bk)
+        blocks = batch * -(-m // bm) * -(-n // bn)
+        if parts > 1 and (parts * 2 > trips or parts * blocks > 3 * cores):
+            continue
+        if bk * (bm + bn) > 16384 or stages > max(2, trips // parts):
+            continue
+        area = bm * bn
+        for warps in (
+            (2, 4) if area <= 1024 else (4, 8) if area == 8192 else (4 + 4 * (area > 8192),)
+        ):
+            found[Tile(bm, bn, bk, parts, warps, stages)] = parts * blocks / cores
+    enough = min(0.4, max(found.values(), default=0))
+    return [t for t, f in found.items() if f >= enough]
+
+
+def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
+    """Those of a network, for at most so many of its shapes."""
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = precision
+    found: list[Job] = []
+    asked: list[tuple[Shape, list[Tile]]] = []
+
+    def tiles(*shape: int) -> list[Tile]:
+        asked.append((shape[:5], wide(*shape)))
+        return asked[-1][1]
+
+    def record(plan: Plan, ways: list[Kernel]) -> Kernel:
+        shape, made = asked[-1]
+        if any(j.shape == shape for j in found):
+            return ways[0]
+        program = Program(plan.buffers, tuple(ways), (), (), packs=tuple(plan.packs))
+        rounded = frozenset(plan.buffers)  # by those who made it
+        for k, tile in zip(ways, made, strict=True):
+            text, launch = KernelText(program, k, rounded).emit(*resources(k))
+            extra = {PARTS: 4 * launch.parts, COUNTERS: 4 * launch.counters}
+            memory = [
+                (extra[b], SCRATCH[b])
+                if b in SCRATCH
+                else (nbytes(program.base(b)), program.base(b).dtype)
+                for b in launch.buffers
+            ]
+            found.append(Job(net, batch, plan.kernel.name, shape, tile, text, launch, memory))
+        return ways[0]
+
+    class Recording(TritonTarget):
+        def walk(self, plan: Plan, measure: bool = False) -> None:
+            walk_kernel(plan, record)
+
+        def build(self, sources: dict[str, str], program: Program) -> Any:
+            raise StopIteration
+
+    target._loaded["cpu"] = Recording("cpu")
+    product.tiles = tiles
+    with torch.no_grad():
+        try:
+            torch.compile(network(net), backend=Backend(), dynamic=False)(images(batch, 224))
+        except Exception:
+            if not found:
+                raise
+    shapes = list(dict.fromkeys(j.shape for j in found))
+    kept = shapes[:: -(-len(shapes) // few)]
+    return [j for j in found if j.shape in kept]
+
+
+def _compile(job: Job) -> str:
+    try:
+        job.compile()
+        return ""
+    except Exception as e:  # too much shared memory, say
+        return f"{type(e).__name__}: {e}"[:100]
+
+
+def _jobs(given: tuple[str, int, str, int]) -> list[Job]:
+    return jobs(*given)
+
+
+def rows(nets: Iterable[str], batches: Iterable[int], precision: str, few: int) -> list[dict]:
+    began = time.perf_counter()
+
+    def say(text: str) -> None:
+        print(f"{time.perf_counter() - began:6.0f} s  {text}", flush=True)
+
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        given = [(n, b, precision, few) for n in nets for b in batches]
+        found = [j for own in pool.map(_jobs, given) for j in own]
+        say(f"{len(found)} kernels")
+        failed = list(pool.map(_compile, found, chunksize=8))
+        say(f"compiled, {sum(map(bool, failed))} failed, {next(filter(None, failed), '')}")
+    made = []
+    for job, failure in zip(found, failed, strict=True):
+        if not failure:
+            try:
+                seconds = job.seconds()
+            except Exception as e:
+                say(f"{job.kernel} {job.tile}: {e}")
+                continue
+            made.append({
+                "net": job.net, "images": job.images, "kernel": job.kernel, "shape": job.shape,
+                "tile": job.tile, "us": round(1e6 * seconds, 2),
+            })  # fmt: skip
+    say("timed")
+    return made
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--net", default=SIX)
+    p.add_argument("--batch", default="1,32")
+    p.add_argument("--precision", default="tf32", choices=("tf32", "ieee"))
+    p.add_argument("--few", type=int, default=24, help="shapes of a network and batch, at most")
+    p.add_argument("--out", type=Path, required=True)
+    args = p.parse_args()
+    nets, batches = args.net.split(","), [int(b) for b in args.batch.split(",")]
+    args.out.write_text(json.dumps(rows(nets, batches, args.precision, args.few)))
+
+
+if __name__ == "__main__":
+    main()
