@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import time
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,10 +29,11 @@ from sol_dynamo import target
 from sol_dynamo.backend import Backend
 from sol_dynamo.ir import DTYPES, Kernel, Program
 from sol_dynamo.kernels.triton import product
+from sol_dynamo.kernels.triton.blocks import pow2
 from sol_dynamo.kernels.triton.compile import compile_launch
+from sol_dynamo.kernels.triton.cost import Machine, Shape, Tile
 from sol_dynamo.kernels.triton.launch import COUNTERS, PARTS, SCRATCH, Launch
 from sol_dynamo.kernels.triton.nest import KernelText
-from sol_dynamo.kernels.triton.product import Tile
 from sol_dynamo.kernels.triton.program import HEADER, resources
 from sol_dynamo.kernels.triton.target import TritonTarget
 from sol_dynamo.kernels.triton.walk import walk_kernel
@@ -47,7 +50,7 @@ SIZES = (
 )
 FLUSH = 100 << 20  # bytes that launches in a row touch, at least
 LAUNCHES, REPEATS = 16, 4
-Shape = tuple[int, ...]  # rows, columns, terms, taps, batch
+MOST = 48  # tiles of a shape, drawn from what could do
 
 
 @dataclass
@@ -99,25 +102,28 @@ class Job:
         return made
 
 
-def wide(m: int, n: int, k: int, taps: int, batch: int, cores: int) -> list[Tile]:
+def wide(shape: Shape, machine: Machine) -> list[Tile]:
     """Tiles to try: those that give most multiprocessors something to do, if any do."""
     found: dict[Tile, float] = {}
     for (bm, bn), bk, stages, parts in every(SIZES, (32, 64, 128), (2, 3, 4), (1, 2, 4, 8)):
-        if bm > max(product.pow2(m), 16) or bn > max(product.pow2(n), 16) or bk > max(k, 32):
+        large = (bm > max(pow2(shape.rows), 16), bn > max(pow2(shape.columns), 16))
+        if any(large) or bk > max(shape.terms, 32):
             continue
-        trips = taps * -(-k // bk)
-        blocks = batch * -(-m // bm) * -(-n // bn)
-        if parts > 1 and (parts * 2 > trips or parts * blocks > 3 * cores):
+        trips = shape.taps * -(-shape.terms // bk)
+        blocks = shape.batch * -(-shape.rows // bm) * -(-shape.columns // bn)
+        if parts > 1 and (parts * 2 > trips or parts * blocks > 3 * machine.processors):
             continue
-        if bk * (bm + bn) > 16384 or stages > max(2, trips // parts):
+        if bk * (bm + bn) * stages * shape.bytes > machine.shared:
             continue
-        area = bm * bn
-        for warps in (
-            (2, 4) if area <= 1024 else (4, 8) if area == 8192 else (4 + 4 * (area > 8192),)
-        ):
-            found[Tile(bm, bn, bk, parts, warps, stages)] = parts * blocks / cores
+        if stages > max(2, trips // parts):
+            continue
+        few, many = bm * bn <= 1024, bm * bn >= 8192
+        for warps in [w for w, ok in ((2, few), (4, bm * bn <= 8192), (8, many)) if ok]:
+            tile = Tile(bm, bn, bk, parts, warps, stages)
+            found[tile] = parts * blocks / machine.processors
     enough = min(0.4, max(found.values(), default=0))
-    return [t for t, f in found.items() if f >= enough]
+    left = [t for t, f in found.items() if f >= enough]
+    return random.Random(0).sample(left, min(len(left), MOST))
 
 
 def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
@@ -127,8 +133,8 @@ def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
     found: list[Job] = []
     asked: list[tuple[Shape, list[Tile]]] = []
 
-    def tiles(*shape: int) -> list[Tile]:
-        asked.append((shape[:5], wide(*shape)))
+    def tiles(shape: Shape, machine: Machine) -> list[Tile]:
+        asked.append((shape, wide(shape, machine)))
         return asked[-1][1]
 
     def record(plan: Plan, ways: list[Kernel]) -> Kernel:
@@ -158,7 +164,8 @@ def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
 
     target._loaded["cpu"] = Recording("cpu")
     product.tiles = tiles
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             torch.compile(network(net), backend=Backend(), dynamic=False)(images(batch, 224))
         except Exception:
@@ -199,11 +206,11 @@ def rows(nets: Iterable[str], batches: Iterable[int], precision: str, few: int) 
             try:
                 seconds = job.seconds()
             except Exception as e:
-                say(f"{job.kernel} {job.tile}: {e}")
+                say(f"{job.kernel} {job.tile}: {e}"[:120])
                 continue
             made.append({
-                "net": job.net, "images": job.images, "kernel": job.kernel, "shape": job.shape,
-                "tile": job.tile, "us": round(1e6 * seconds, 2),
+                "net": job.net, "images": job.images, "kernel": job.kernel,
+                "shape": vars(job.shape), "tile": job.tile, "us": round(1e6 * seconds, 2),
             })  # fmt: skip
     say("timed")
     return made

@@ -28,6 +28,7 @@ class Caps:
     l1_way: int = 4 << 10  # addresses this far apart fall on the same set,
     l1_ways: int = 8  # which holds so many lines
     l2: int = 1 << 20
+    local_bytes: int = 0  # memory of a core that a program manages itself
     cores: int = 1
     units: int = 32  # units of a kernel: enough to balance cores, few enough to stay in cache
     unit_flops: int = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing

@@ -1,17 +1,18 @@
 """Contractions as products of blocks: which axes are rows, columns and terms, how large the blocks
-are, and how weights are laid out for them. No constant here has been measured yet.
+are, and how weights are laid out for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product as every
 from math import prod
-from typing import NamedTuple
 
 from ...affine import Index
 from ...ir import (
     DTYPES,
+    HALVES,
     Axis,
     Buffer,
     Expr,
@@ -28,27 +29,20 @@ from ...ir import (
 from ...schedule.nests import product_factors
 from ...schedule.plan import Plan, vector_axis
 from .blocks import ALIGNED, fuse, grid, pow2, symbols_of
+from .cost import Machine, Shape, Tile, microseconds
 
 SMALLEST = 16  # rows, columns and terms of a block
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
-COLUMNS = 64  # of a product's block, at most
-SIZES = ((128, COLUMNS), (64, COLUMNS), (64, 32), (32, 64), (32, 32), (16, 64), (16, 32))
-STAGES = 3  # of a loop's loads
-BUSY = 0.75  # the share of multiprocessors that should have a program
-SHARED = 8  # programs that share a block at most,
+SIZES = (  # rows and columns of a block
+    *((128, 128), (128, 64), (64, 128), (128, 32), (64, 64), (64, 32), (32, 128), (32, 64)),
+    *((32, 32), (16, 64), (16, 32), (64, 16)),
+)
+TERMS = (32, 64, 128)
+PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
+STAGES = (2, 3, 4)
+WAYS = 12  # that are timed, where tiles are chosen so
 DEEP = 16  # terms that lie together from which windows go tap by tap
-
-
-class Tile(NamedTuple):
-    """A product's block."""
-
-    rows: int
-    columns: int
-    terms: int
-    parts: int  # programs that share it
-    warps: int
-    stages: int
 
 
 def product(plan: Plan) -> list[Kernel]:
@@ -98,10 +92,11 @@ def product(plan: Plan) -> list[Kernel]:
     order = (*(f"{a.symbol}.0" for a in (*batch, *taps, k_axis)), *lead, point)
     block = (*lead, point)
     made = []
-    for t in tiles(
+    shape = Shape(
         m, n, k_axis.extent, prod(a.extent for a in taps), prod(a.extent for a in batch),
-        plan.caps.cores,
-    ):  # fmt: skip
+        deep is None, *_unit(nest.stores[0].values[0]),
+    )  # fmt: skip
+    for t in tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes)):
         last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
         last = replace(last, warps=t.warps, stages=t.stages)
         at = (root.name, last.order[last.parallel - 1])
@@ -110,34 +105,23 @@ def product(plan: Plan) -> list[Kernel]:
     return made
 
 
-def tiles(m: int, n: int, k: int, taps: int, batch: int, cores: int) -> list[Tile]:
-    """Blocks to choose from. The first is the largest with which most multiprocessors get a
-    program."""
-    found: dict[Tile, None] = {}
-    first: Tile | None = None
-    for bm, bn in SIZES:
-        bm, bn = (min(b, max(pow2(e), SMALLEST)) for b, e in ((bm, m), (bn, n)))
-        blocks = batch * -(-m // bm) * -(-n // bn)
-        warps = 8 if bm * bn >= 8192 else 4
-        for bk in (64, 32) if bm * bn <= 2048 else (32, 64):
-            bk = min(max(pow2(k), SMALLEST), bk)
-            trips = taps * -(-k // bk)
-            parts = 1
-            while parts < SHARED and 2 * parts * blocks <= cores and 2 * parts * TRIPS <= trips:
-                parts *= 2
-            tile = Tile(bm, bn, bk, parts, warps, STAGES)
-            found[tile] = None
-            if first is None and blocks * parts >= BUSY * cores:
-                first = tile
-            if parts > 1:
-                found[tile._replace(parts=parts // 2)] = None
-            if trips // parts > STAGES:
-                found[tile._replace(stages=STAGES + 1)] = None
-            if bm * bn <= 1024:
-                found[tile._replace(warps=2)] = None
-    # with none large enough, the smallest that is shared the most
-    first = first or max(found, key=lambda t: (t.parts, -t.rows * t.columns))
-    return [first, *(t for t in found if t != first)]
+def tiles(shape: Shape, machine: Machine) -> list[Tile]:
+    """Blocks to choose from, first those that take the least time by the model."""
+    found: dict[Tile, float] = {}
+    for (bm, bn), bk, parts, stages in every(SIZES, TERMS, PARTS, STAGES):
+        bm, bn, bk = (
+            min(b, max(pow2(e), SMALLEST))
+            for b, e in ((bm, shape.rows), (bn, shape.columns), (bk, shape.terms))
+        )
+        trips = shape.taps * -(-shape.terms // bk)
+        if (parts > 1 and trips < TRIPS * parts) or stages > max(2, trips // parts):
+            continue
+        size = bm * bn
+        for warps in (2, 4) if size <= 1024 else (4,) if size <= 8192 else (8,):
+            t = Tile(bm, bn, bk, parts, warps, stages)
+            if t not in found:
+                found[t] = microseconds(shape, t, machine)
+    return sorted(found, key=found.__getitem__)[:WAYS]
 
 
 @dataclass(frozen=True)
@@ -166,6 +150,17 @@ def matrix(nest: Loops, s: Schedule) -> Matrix | None:
         if n not in symbols_of(a) and m not in symbols_of(b):
             return Matrix(a, b, m, n, k)
     return None
+
+
+def _unit(value: Expr) -> tuple[int, str]:
+    """Bytes of a product's operands, and what multiplies them: see `Shape`."""
+    factors = product_factors(value)
+    assert factors is not None
+    if all(is_op(f, "tf32") for f in factors):
+        return 4, "tf32"
+    if all(is_op(f, "cast") and f.args[0].dtype in HALVES for f in factors):
+        return 2, "half"
+    return 4, "ieee"
 
 
 def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:

@@ -9,11 +9,11 @@ from ... import ir
 from ...schedule.plan import Plan
 from ...target import Caps
 from .interpreted import interpreting
-from .product import COLUMNS
 from .walk import walk_kernel
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
-PROCESSORS, L2 = 132, 50 << 20
+PROCESSORS, L2, SHARED = 132, 50 << 20, 227 << 10
+COLUMNS = 64  # of a product, for which making an operand in each block pays
 
 
 class TritonTarget:
@@ -27,10 +27,11 @@ class TritonTarget:
     def caps(self) -> Caps:
         import torch
 
-        processors, l2 = self._processors, L2
+        processors, l2, shared = self._processors, L2, SHARED
         if self._device_type == "cuda" and torch.cuda.is_available():
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
             processors, l2 = device.multi_processor_count, device.L2_cache_size
+            shared = getattr(device, "shared_memory_per_block_optin", SHARED)
         return Caps(
             self._device_type,
             vector_bytes=16,
@@ -40,6 +41,7 @@ class TritonTarget:
             part_bytes=1 << 15,
             images_first=False,
             columns=COLUMNS,
+            local_bytes=shared,
             tf32=True,
             half_products=True,
         )
