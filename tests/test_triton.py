@@ -40,6 +40,20 @@ def test_kernels_on_a_gpu():
 
 def test_kernels_compile_without_a_gpu():
     run_kinds("80", "90", "100")
+    run_kinds("gfx942")
+
+
+NETWORKS = ("mobilenet_v2", "shufflenet_v2_x0_5", "mnasnet0_5", "resnet50")
+LONG = ("densenet121", "densenet201")
+
+
+@pytest.mark.parametrize(
+    "net", [*NETWORKS, *(pytest.param(n, marks=pytest.mark.slow) for n in LONG)]
+)
+def test_networks_compile_without_a_gpu(net):
+    """Every kernel of a network."""
+    pytest.importorskip("torchvision")
+    run_kinds("80", "90", "100", net)
 
 
 def run_tests(*ids: str) -> None:

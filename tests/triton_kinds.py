@@ -1,7 +1,9 @@
 """A function for each kind of kernel that the Triton target writes; a script, see `test_triton.py`.
 
 TRITON_INTERPRET=1 python tests/triton_kinds.py   # run in the interpreter, held to the contract
-python tests/triton_kinds.py 80 90 100            # compiled for GPUs of these capabilities
+python tests/triton_kinds.py 80 90 100            # compiled for NVIDIA's GPUs of these capabilities
+python tests/triton_kinds.py gfx942               # and for one of AMD's
+python tests/triton_kinds.py 80 mobilenet_v2      # a network of torchvision's instead
 python tests/triton_kinds.py cuda                 # run on a GPU: launched, recorded, replayed
 """
 
@@ -66,6 +68,12 @@ def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "pool": (nn.MaxPool2d(3, 2, 1), ((2, 32, 9, 9),)),
         "average": (nn.AdaptiveAvgPool2d(1), ((2, 32, 9, 9),)),
     }
+
+
+def networks(names: list[str]) -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
+    from torchvision import models
+
+    return {n: (models.get_model(n).eval(), ((1, 3, 224, 224),)) for n in names}
 
 
 def tf32(x: Tensor) -> Tensor:
@@ -161,14 +169,14 @@ class EveryKernelCompiled(Exception):
 class CompilingOnly(TritonTarget):
     """Compiles each program for some GPUs, and goes no further."""
 
-    def __init__(self, capabilities: list[int]):
+    def __init__(self, capabilities: list[int | str]):
         super().__init__("cpu")
         self.capabilities = capabilities
 
     def build(self, sources, program):
         for capability in self.capabilities:
             made = compile_program(sources, program, capability)
-            assert made and all(k.asm["cubin"] for _, k in made.values())
+            assert made and all(k.asm.get("cubin") or k.asm["hsaco"] for _, k in made.values())
         raise EveryKernelCompiled
 
 
@@ -184,21 +192,24 @@ def uncompiled(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
 
 
 def main() -> int:
-    capabilities = [int(a) for a in sys.argv[1:] if a != DEVICE]
+    given = [a for a in sys.argv[1:] if a != DEVICE]
+    capabilities = [int(a) if a.isdigit() else a for a in given if a.isdigit() or a[:3] == "gfx"]
+    nets = [a for a in given if not (a.isdigit() or a[:3] == "gfx")]
     check = uncompiled if capabilities else wrong
     if DEVICE == "cpu":
         target._loaded["cpu"] = CompilingOnly(capabilities) if capabilities else TritonTarget("cpu")
     torch.manual_seed(0)
     failed = 0
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if capabilities else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if capabilities else "ieee"
-    for name, (f, shapes) in {**kinds(), **modules()}.items():
+    nvidia = bool(capabilities) and all(isinstance(c, int) for c in capabilities)
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if nvidia else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if nvidia else "ieee"
+    for name, (f, shapes) in (networks(nets) if nets else {**kinds(), **modules()}).items():
         f = f.to(DEVICE) if isinstance(f, nn.Module) else f
         text = check(f, [torch.randn(s, device=DEVICE) for s in shapes])
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)
     others = {"TF32": misrounded, "timing": mistuned, "far apart": misaddressed}
-    for name, mistake in ({} if capabilities else others).items():
+    for name, mistake in ({} if given else others).items():
         text = mistake()
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)

@@ -51,10 +51,10 @@ def compile_ahead(steps: Iterable[tuple[Launch, Any]], program: Program) -> None
 
 
 def compile_program(
-    sources: dict[str, str], program: Program, capability: int
+    sources: dict[str, str], program: Program, capability: int | str
 ) -> dict[str, tuple[Launch, Any]]:
     """Each function's first launch and compiled kernel (`.asm["ptx"]`, `.metadata`), for an NVIDIA
-    GPU of a compute capability: 90 is an H100's.
+    GPU of a compute capability (90 is an H100's) or an AMD one by name ("gfx942").
 
     Errors: those of Triton's compiler.
     """
@@ -67,7 +67,7 @@ def compile_program(
     return made
 
 
-def compile_launch(launch: Launch, text: str, dtypes: list[str], capability: int) -> Any:
+def compile_launch(launch: Launch, text: str, dtypes: list[str], capability: int | str) -> Any:
     """Its compiled kernel; `dtypes` are those of the memory that it takes. Errors as above."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -79,5 +79,6 @@ def compile_launch(launch: Launch, text: str, dtypes: list[str], capability: int
         {p: f"*{_TYPES.get(d, d)}" for p, d in zip(function.arg_names, dtypes, strict=True)},
         attrs={(i,): [["tt.divisibility", ALIGNED]] for i in range(len(dtypes))},
     )
-    target = GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target=target, options=launch.options())
+    amd = isinstance(capability, str)
+    target = GPUTarget("hip", capability, 64) if amd else GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options=launch.options(target.backend))

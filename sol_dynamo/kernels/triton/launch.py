@@ -26,10 +26,10 @@ class Launch:
     parts: int = 0  # elements of PARTS
     counters: int = 0  # elements of COUNTERS
 
-    def options(self) -> dict[str, Any]:
+    def options(self, backend: str = "cuda") -> dict[str, Any]:
         """What Triton compiles it with: libdevice's functions of denormal numbers, too, which it
-        takes for zero unless told."""
+        takes for zero on an NVIDIA GPU unless told."""
         own: dict[str, Any] = {"debug": True} if self.checks else {}
-        if not interpreting():
+        if backend == "cuda" and not interpreting():
             own["enable_reflect_ftz"] = False
         return {"num_warps": self.warps, "num_stages": self.stages, **own}

@@ -42,7 +42,7 @@ class TritonTarget:
             images_first=False,
             columns=COLUMNS,
             local_bytes=shared,
-            tf32=True,
+            tf32=torch.version.hip is None,
             half_products=True,
         )
 
