@@ -334,7 +334,8 @@ def _program(
     """A program and its source; the ops of kernels that the target can't take run on ATen, with a
     warning (under SOL_STRICT=1 it is an error)."""
     caps = target.caps
-    products = Products(compat.tf32_products() if caps.tf32 else frozenset(), caps.half_products)
+    tf32 = compat.tf32_products() if caps.tf32 else frozenset()
+    products = Products(tf32, caps.half_products, caps.elsewhere)
     while True:
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)
         _look("lower", program, c)

@@ -7,6 +7,7 @@ imported when it is first asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -38,6 +39,8 @@ class Caps:
     columns: int = 1  # of a product that are computed at once: an operand is made once for them
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
+    # (batch, rows, columns, terms, `Lowering.unit`) -> why ATen is to multiply matrices, or ""
+    elsewhere: Callable[[int, int, int, int, str], str] | None = None
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
 
 

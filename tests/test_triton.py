@@ -119,3 +119,48 @@ def test_a_graph_is_told_what_moved():
     assert set(told.calls[:2]) == {("set", 0, 0, 4064), ("set", 2, 1, 4000)}
     assert sorted(told.calls[2:4]) == [("update", 0), ("update", 2)]
     assert told.calls[4:] == [("launch", 8)]
+
+
+def test_tiles_fit_the_machine_and_the_product():
+    from sol_dynamo.kernels.triton.cost import Machine, Shape
+    from sol_dynamo.kernels.triton.product import tiles
+
+    for shared in (48 << 10, 99 << 10, 227 << 10):
+        for shape in (
+            Shape(49, 512, 512, taps=9), Shape(100352, 64, 64), Shape(5, 1000, 2048),
+            Shape(512, 512, 64, batch=12, unit="ieee"), Shape(512, 3072, 768, bytes=2, unit="half"),
+        ):  # fmt: skip
+            first, *_ = tiles(shape, Machine(132, shared))
+            assert first.stages * (first.rows + first.columns) * first.terms * shape.bytes <= shared
+            assert first.rows < 2 * max(shape.rows, 16) and first.columns < 2 * shape.columns
+            assert first.parts * first.terms <= max(shape.taps * shape.terms, first.terms)
+
+
+def test_large_products_are_left_to_the_faster_one():
+    """Of plain float32, which has units of its own in neither, ATen's are; small ones never."""
+    from sol_dynamo.kernels.triton.cost import Machine
+    from sol_dynamo.kernels.triton.product import elsewhere
+
+    machine = Machine(132, 227 << 10)
+    assert "faster" in elsewhere(1, 4096, 3072, 768, "ieee", machine)
+    assert not elsewhere(1, 64, 64, 64, "ieee", machine)
+    assert not elsewhere(1, 128, 512, 512, "tf32", machine)
+    assert "float64" in elsewhere(1, 512, 512, 512, "double", machine)
+
+
+def test_a_product_that_is_left_to_aten_says_why():
+    from torch import fx
+
+    from sol_dynamo.ir import Extern
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.lowering.graph import Products
+
+    x, g, asked = torch.empty(6, 5, device="meta"), fx.Graph(), []
+    a = g.placeholder("a")
+    b = g.call_function(torch.ops.aten.mm.default, (a, a))
+    a.meta["val"], b.meta["val"] = x[:5], x[:5] @ x[:5]
+    g.output((b,))
+    products = Products(elsewhere=lambda *p: asked.append(p) or "slow here")
+    (step,) = lower(fx.GraphModule({}, g), products=products).kernels
+    assert isinstance(step, Extern) and step.reason == "slow here"
+    assert asked == [(1, 5, 5, 5, "ieee")]

@@ -5,6 +5,7 @@ Nothing here says how they are tiled: scheduling classifies the axes by who uses
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
     if not low.summable(a.dtype, b.dtype):
         return NotHandled(f"product of {a.dtype} by {b.dtype}")
     out = low.output(node)
+    if low.products.elsewhere:
+        (rows, columns), unit = out.shape[-2:], low.unit("matmul", a.dtype)
+        sizes = prod(out.shape[:-2]), rows, columns, a.shape[-1]
+        if reason := low.products.elsewhere(*sizes, unit):
+            return NotHandled(reason)
     batch = [Axis(f"b{d}", n) for d, n in enumerate(out.shape[:-2])]
     axes = [
         *batch,

@@ -112,6 +112,7 @@ class Products:
 
     tf32: frozenset[str] = frozenset()  # "matmul", "convolution": of operands rounded to it
     halves: bool = False  # 16-bit floats, exactly
+    elsewhere: Callable[[int, int, int, int, str], str] | None = None  # `Caps.elsewhere`
 
 
 EXACT = Products()
@@ -226,6 +227,12 @@ class Lowering:
         if all(e.dtype == "f32" for e in values) and kind in self.products.tf32:
             return tuple(Op("tf32", (e,), "f32") for e in values)
         return tuple(cast(e, "f32") if e.dtype in HALVES else e for e in values)
+
+    def unit(self, kind: str, dtype: str) -> str:
+        """What multiplies: "half", "tf32", "ieee" for float32 as it is, "double"."""
+        if dtype == "f32":
+            return "tf32" if kind in self.products.tf32 else "ieee"
+        return "half" if dtype in HALVES else "double"
 
     def summable(self, *dtypes: str) -> bool:
         """Whether products of values of these dtypes are the loop IR's: else they are ATen's."""

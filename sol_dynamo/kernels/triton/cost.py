@@ -61,6 +61,27 @@ PLAIN, HALF_PLAIN = 0.4e6, 90  # flop of plain pipes; the sums of a thread that 
 SPILLS = 1024  # sums of a block beyond which plain products of more than 32 terms leave registers
 
 
+# ATen's products: flop of the whole machine for each unit, and the share of it that is reached
+ATEN = {"ieee": 0.39e6, "tf32": 3.1e6, "half": 6e6}
+REACHED, REACHED_BY_FEW = 0.9, 0.7
+
+
+def aten_microseconds(s: Shape, machine: Machine) -> float:
+    """The time of ATen's product (cuBLAS), with that of a kernel for what follows it, which would
+    be part of ours. By rates of large products; blocks of 128 by 128, and of 64 by 64 where those
+    are too few."""
+    blocks = s.batch * -(-s.rows // 128) * -(-s.columns // 128)
+    if blocks >= machine.processors:
+        reached = REACHED * blocks / machine.processors / -(-blocks // machine.processors)
+    else:
+        reached = REACHED_BY_FEW * min(1.0, 4 * blocks / machine.processors)
+    flop = 2.0 * s.batch * s.rows * s.columns * s.terms
+    operands = s.batch * (s.rows + s.columns) * s.terms * s.bytes
+    followed = 3 * s.batch * s.rows * s.columns * s.bytes
+    multiplied = flop / (ATEN[s.unit] * machine.processors * reached)
+    return 2 * LAUNCH + max(multiplied, operands / DRAM) + followed / DRAM
+
+
 def microseconds(s: Shape, t: Tile, machine: Machine) -> float:
     """The time of a kernel; infinite where its operands do not fit."""
     programs = s.batch * -(-s.rows // t.rows) * -(-s.columns // t.columns) * t.parts

@@ -29,7 +29,7 @@ from ...ir import (
 from ...schedule.nests import product_factors
 from ...schedule.plan import Plan, vector_axis
 from .blocks import ALIGNED, fuse, grid, pow2, symbols_of
-from .cost import Machine, Shape, Tile, microseconds
+from .cost import Machine, Shape, Tile, aten_microseconds, microseconds
 
 SMALLEST = 16  # rows, columns and terms of a block
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
@@ -42,6 +42,9 @@ PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
 STAGES = (2, 3, 4)
 WAYS = 12  # that are timed, where tiles are chosen so
+LARGE = 1 << 28  # flop from which a call of ATen is thought of: a graph of kernels ends at it
+GAIN = 0.8  # of our time that it has to keep below
+DOUBLES = 1 << 20  # float64 products from which ATen computes them
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
 
@@ -122,6 +125,21 @@ def tiles(shape: Shape, machine: Machine) -> list[Tile]:
             if t not in found:
                 found[t] = microseconds(shape, t, machine)
     return sorted(found, key=found.__getitem__)[:WAYS]
+
+
+def elsewhere(batch: int, rows: int, columns: int, terms: int, unit: str, machine: Machine) -> str:
+    """Why ATen is to multiply matrices, or ""."""
+    if unit == "double":
+        small = batch * rows * columns * terms < DOUBLES
+        return "" if small else "products of float64 are not by units of ours"
+    if 2 * batch * rows * columns * terms < LARGE or min(rows, columns) < FEWEST:
+        return ""
+    shape = Shape(rows, columns, terms, 1, batch, False, 2 if unit == "half" else 4, unit)
+    ours = microseconds(shape, tiles(shape, machine)[0], machine)
+    theirs = aten_microseconds(shape, machine)
+    if theirs > GAIN * ours:
+        return ""
+    return f"ATen's product is faster: {theirs:.0f} us, ours {ours:.0f}"
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cached_property, partial
 
 from ... import ir
 from ...schedule.plan import Plan
 from ...target import Caps
+from .cost import Machine
 from .interpreted import interpreting
+from .product import elsewhere
 from .walk import walk_kernel
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
@@ -44,6 +46,7 @@ class TritonTarget:
             local_bytes=shared,
             tf32=torch.version.hip is None,
             half_products=True,
+            elsewhere=partial(elsewhere, machine=Machine(processors, shared)),
         )
 
     def available(self) -> str | None:
