@@ -56,6 +56,10 @@ class TritonTarget:
             return "no package triton: pip install triton"
         if self._device_type == "cpu" and not interpreting():
             return "Triton runs on CPU tensors in its interpreter only: TRITON_INTERPRET=1"
+        import torch
+
+        if self._device_type == "cuda" and not torch.cuda.is_available():
+            return "torch sees no GPU: see torch.cuda.is_available()"
         return None
 
     def walk(self, plan: Plan, measure: bool = False) -> None:
@@ -80,10 +84,13 @@ class TritonTarget:
         return TritonExecutable(program, sources, self._device_type)
 
     def describe(self) -> dict[str, str]:
+        import torch
         import triton
 
+        there = self._device_type == "cuda" and torch.cuda.is_available()
         return {
             "compiler": f"triton {triton.__version__}",
+            **({"device": torch.cuda.get_device_name()} if there else {}),
             "processors": str(self.caps.cores),
             "interpreter": os.environ.get("TRITON_INTERPRET", "off"),
         }
