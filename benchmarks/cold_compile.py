@@ -31,14 +31,16 @@ class FirstCallError(RuntimeError):
     """A peer failed in its own process; the message is the error that it printed last."""
 
 
-def first_call(net: str, batch: int, size: int, threads: int, peer: str, caches: str) -> float:
+def first_call(
+    net: str, batch: int, size: int, threads: int, peer: str, caches: str, device: str = "cpu"
+) -> float:
     """Seconds of a peer's building and first call in a fresh process with its caches in a folder.
 
     Errors: `FirstCallError`.
     """
     command = [sys.executable, "-m", "benchmarks.cold_compile", "--child"]
     command += ["--net", net, "--batch", str(batch), "--size", str(size)]
-    command += ["--threads", str(threads), "--peers", peer]
+    command += ["--threads", str(threads), "--peers", peer, "--device", device]
     environment = {name: value for name, value in os.environ.items() if name not in CHECKS}
     environment |= {name: str(Path(caches, name)) for name in CACHES}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -49,7 +51,13 @@ def first_call(net: str, batch: int, size: int, threads: int, peer: str, caches:
 
 
 def cold_and_warm(
-    net: str, batch: int, size: int, threads: int, peers: list[str], warm: bool = True
+    net: str,
+    batch: int,
+    size: int,
+    threads: int,
+    peers: list[str],
+    warm: bool = True,
+    device: str = "cpu",
 ) -> dict[str, list[float]]:
     """[cold, warm] seconds of each peer that runs, less aot_eager's where that is in it."""
     found: dict[str, list[float]] = {}
@@ -58,7 +66,8 @@ def cold_and_warm(
         with tempfile.TemporaryDirectory(prefix="cold-") as caches:
             try:
                 times = [
-                    first_call(net, batch, size, threads, peer, caches) for _ in range(1 + warm)
+                    first_call(net, batch, size, threads, peer, caches, device)
+                    for _ in range(1 + warm)
                 ]
             except FirstCallError as e:
                 print(f"{net} {batch} {peer}: {e}", file=sys.stderr)
@@ -69,12 +78,14 @@ def cold_and_warm(
     return {p: times for p, times in found.items() if p in peers}
 
 
-def child(net: str, batch: int, size: int, threads: int, peer: str) -> None:
+def child(net: str, batch: int, size: int, threads: int, peer: str, device: str) -> None:
     torch.set_num_threads(threads)
-    model, x = network(net), images(batch, size)
-    start = time.perf_counter()
+    model, x = network(net).to(device), images(batch, size).to(device)
     with torch.no_grad():
-        PEERS[peer].build(model, x, threads)(x)
+        if device == "cuda":
+            model(x)  # libraries are loaded, whoever is measured
+        start = time.perf_counter()
+        PEERS[peer].build(model, x, threads)(x).cpu()
     print(time.perf_counter() - start)
 
 
@@ -88,16 +99,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--peers", default=",".join(p for p in DEFAULT if PEERS[p].dynamo))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
-        child(args.net, args.batch, args.size, args.threads, args.peers)
+        child(args.net, args.batch, args.size, args.threads, args.peers, args.device)
         return
     print("seconds added to aot_eager's (for backends of torch.compile), else in all")
     for net in args.net.split(","):
         peers = args.peers.split(",")
-        times = cold_and_warm(net, args.batch, args.size, args.threads, peers)
+        times = cold_and_warm(net, args.batch, args.size, args.threads, peers, device=args.device)
         for peer, (cold, warm) in times.items():
             print(f"{net:24} {peer:22} cold {cold:7.2f}  warm {warm:7.2f}", flush=True)
 

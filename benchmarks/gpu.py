@@ -2,6 +2,9 @@
 
     python -m benchmarks.gpu --net resnet50,mobilenet_v2 --batch 1,32 --peers eager_graph,sol
     python -m benchmarks.gpu --net resnet50 --precision ieee --profile 20
+    python -m benchmarks.gpu --net resnet50,encoder --dtype autocast
+    python -m benchmarks.gpu --net resnet50,encoder --train --peers eager,inductor,sol
+    python -m benchmarks.gpu --net resnet50 --batch 1 --peers eager,sol --calls 1000   # leaks?
 
 Times are medians of CUDA events around calls that are queued, so that they hold the GPU's work and
 whatever of the host's it waits for. As in `bench`, peers are interleaved and a row counts only
@@ -17,6 +20,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,13 +30,61 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .networks import allowed, exact, images, network, relative_rms
+from .networks import allowed, exact, images, network, relative_rms, training
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SIX = "resnet50,densenet121,densenet201,mobilenet_v2,mnasnet0_5,shufflenet_v2_x0_5"
 PRECISIONS = {"default": ("tf32", "ieee"), "ieee": ("ieee", "ieee"), "tf32": ("tf32", "tf32")}
 WARM = 5  # calls before the first timed one: graphs are recorded in them
+DTYPES = ("float32", "autocast", "bfloat16")
 Call = Callable[[Tensor], Tensor]
+
+
+# -- what is called ------------------------------------------------------------------------------
+
+
+def encoder() -> nn.Module:
+    """Twelve layers of a transformer encoder, 768 wide, without dropout."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(768, 12, 3072, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, 12, enable_nested_tensor=False).eval()
+
+
+def case(net: str, batch: int, args: argparse.Namespace) -> tuple[nn.Module, Tensor]:
+    """A model and its input, on the GPU, in float32."""
+    model = encoder() if net == "encoder" else network(net)
+    x = torch.randn(batch, 512, 768) if net == "encoder" else images(batch, args.size)
+    return (training(model) if args.train else model).cuda(), x.cuda()
+
+
+def mode(args: argparse.Namespace) -> AbstractContextManager:
+    """What a call runs in."""
+    if args.dtype == "autocast":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def reference(model: nn.Module, x: Tensor, train: bool) -> Tensor:
+    """Float64's result, or its gradients as one vector."""
+    with torch.autocast("cuda", enabled=False):
+        if not train:
+            return exact(model, x)
+        wide = copy.deepcopy(model).double()
+        step(wide, wide, x.double())
+        return gradients(wide)
+
+
+def step(run: Call, model: nn.Module, x: Tensor) -> Tensor:
+    for p in model.parameters():
+        p.grad = None
+    loss = run(x).float().square().mean()
+    loss.backward()
+    return loss
+
+
+def gradients(model: nn.Module) -> Tensor:
+    found = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return torch.cat(found)
 
 
 # -- peers ---------------------------------------------------------------------------------------
@@ -80,16 +132,17 @@ def max_autotune(model: nn.Module, x: Tensor) -> Call:
 def _inductor(model: nn.Module, x: Tensor, mode: str | None = None, freezing: bool = False) -> Call:
     import torch._inductor.config as config
 
-    compiled = torch.compile(copy.deepcopy(model), backend="inductor", mode=mode)
-    with config.patch(freezing=freezing):
-        compiled(x)
+    compiled = torch.compile(model, backend="inductor", mode=mode)
+    if freezing:
+        with config.patch(freezing=True):
+            compiled(x)
     return compiled
 
 
 def sol(model: nn.Module, x: Tensor) -> Call:
     from sol_dynamo.backend import sol as backend
 
-    return torch.compile(copy.deepcopy(model), backend=backend)
+    return torch.compile(model, backend=backend)
 
 
 PEERS: dict[str, Callable[[nn.Module, Tensor], Call]] = {
@@ -113,6 +166,8 @@ class Row:
     error: float = 0.0
     first: float = 0.0  # seconds of the first call, compiling included
     times: list[float] = field(default_factory=list)
+    held: int = 0  # bytes kept since before it was built: the model's copy, packed weights, arenas
+    peak: int = 0  # bytes beyond those while it runs
     failure: str = ""
 
     def cells(self, ours: Row | None, eager_error: float) -> str:
@@ -123,7 +178,7 @@ class Row:
         return (
             f"{self.peer:26} {median(self.times):8.3f} {min(self.times):8.3f} {ratio:>6}  "
             f"{self.error:.1e} ({self.error / max(eager_error, 1e-12):.2f}){mark}  "
-            f"first {self.first:.1f} s"
+            f"first {self.first:.1f} s, {self.held >> 20} + {self.peak >> 20} MiB"
         )
 
 
@@ -131,31 +186,65 @@ def build(net: str, batch: int, args: argparse.Namespace) -> tuple[list[Row], Te
     torch.compiler.reset()
     gc.collect()
     torch.cuda.empty_cache()
-    plain, cpu = network(net), images(batch, args.size)
-    model, x = plain.cuda(), cpu.cuda()
-    reference = exact(model, x)
-    eager_error = relative_rms(model(x), reference)
-    rows = []
-    for peer in args.peers:
+    model, x = case(net, batch, args)
+    wanted = reference(model, x, args.train)
+    if args.dtype == "bfloat16":
+        model, x = model.bfloat16(), x.bfloat16()
+    rows, eager_error = [], 0.0
+    for peer in dict.fromkeys(("eager", *args.peers)):  # eager's error is every row's measure
         row = Row(peer)
         print(f"{net} {batch}: building {peer}", file=sys.stderr, flush=True)
+        gc.collect()
+        before = torch.cuda.memory_allocated()
         try:
+            own = copy.deepcopy(model)
             start = time.perf_counter()
-            call = PEERS[peer](model, x)
-            results = [call(x).clone() for _ in range(2)]
-            torch.cuda.synchronize()
-            row.first = time.perf_counter() - start
-            for _ in range(WARM):
-                results.append(call(x).clone())
+            with mode(args):
+                run = PEERS[peer](own, x)
+                call = (lambda x, run=run, own=own: step(run, own, x)) if args.train else run
+                results = []
+                for n in range(2 + WARM):
+                    y = call(x)
+                    results.append(gradients(own) if args.train else y.clone())
+                    if n == 1:
+                        torch.cuda.synchronize()
+                        row.first = time.perf_counter() - start
             if peer == "sol" and not all(torch.equal(r, results[-1]) for r in results):
                 row.failure = "two runs differ"
-            row.error = max(relative_rms(r, reference) for r in results)
+            row.error = max(relative_rms(r, wanted) for r in results)
             row.call = call
+            del results, y
+            _memory(row, x, before, args)
         except Exception as e:
             cause = getattr(e, "inner_exception", e)
             row.failure = f"{type(cause).__name__}: {cause}".splitlines()[0][:300]
-        rows.append(row)
+        if peer == "eager":
+            eager_error = row.error
+        if peer in args.peers:
+            rows.append(row)
     return rows, x, eager_error
+
+
+def _memory(row: Row, x: Tensor, before: int, args: argparse.Namespace) -> None:
+    """What a peer holds between calls and takes during one; with --calls, whether that grows."""
+    assert row.call is not None
+    gc.collect()
+    row.held = torch.cuda.memory_allocated() - before
+    torch.cuda.reset_peak_memory_stats()
+    with mode(args):
+        row.call(x)
+        torch.cuda.synchronize()
+        row.peak = torch.cuda.max_memory_allocated() - before - row.held
+        if args.calls:
+            counts = []
+            for _ in range(2):
+                gc.collect()
+                counts.append(torch.cuda.memory_allocated())
+                for _ in range(args.calls):
+                    row.call(x)
+            gc.collect()
+            grown = torch.cuda.memory_allocated() - counts[1]
+            print(f"{row.peer}: {grown} bytes more after {args.calls} calls", flush=True)
 
 
 def measure(rows: list[Row], x: Tensor, seconds: float, rounds: int) -> None:
@@ -206,6 +295,9 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--size", type=int, default=224)
     p.add_argument("--peers", type=comma, default=DEFAULT, help=", ".join(PEERS))
     p.add_argument("--precision", choices=PRECISIONS, default="default")
+    p.add_argument("--dtype", choices=DTYPES, default="float32")
+    p.add_argument("--train", action="store_true", help="a step: forward, loss, backward")
+    p.add_argument("--calls", type=int, default=0, help="so many twice, for memory that grows")
     p.add_argument("--seconds", type=float, default=1, help="timed calls a peer and network")
     p.add_argument("--rounds", type=int, default=4)
     p.add_argument("--profile", type=int, default=0, help="so many of our kernels by time")
@@ -215,16 +307,18 @@ def main(argv: list[str] | None = None) -> int:
     torch.backends.cudnn.conv.fp32_precision = convolution  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = matmul
     text, wrong = "", False
-    with torch.no_grad():
+    what = f"{args.precision}, {args.dtype}{', training' if args.train else ''}"
+    with torch.set_grad_enabled(args.train):
         for net in args.net:
             for batch in args.batch:
                 rows, x, eager_error = build(net, batch, args)
-                measure(rows, x, args.seconds, args.rounds)
                 ours = next((r for r in rows if r.peer == "sol"), None)
-                table = f"{net}, batch {batch}, {args.precision}: median, min ms, median : ours\n"
-                table += "\n".join(r.cells(ours, eager_error) for r in rows)
-                if args.profile and ours and ours.call is not None:
-                    table += "\n" + profile(ours.call, x, args.profile)
+                with mode(args):
+                    measure(rows, x, args.seconds, args.rounds)
+                    table = f"{net}, batch {batch}, {what}: median, min ms, median : ours\n"
+                    table += "\n".join(r.cells(ours, eager_error) for r in rows)
+                    if args.profile and ours and ours.call is not None:
+                        table += "\n" + profile(ours.call, x, args.profile)
                 print(table, "\n", flush=True)
                 text += f"{table}\n\n"
                 wrong |= any(

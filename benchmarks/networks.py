@@ -55,6 +55,14 @@ def network(name: str, seed: int = 0) -> nn.Module:
     return (MainOutput(model) if segmentation else model).eval()
 
 
+def training(model: nn.Module) -> nn.Module:
+    """A model in training mode without dropout: float64's masks are others than float32's."""
+    for m in model.modules():
+        if isinstance(m, nn.Dropout):
+            m.p = 0.0
+    return model.train()
+
+
 def images(batch: int, size: int = 224, seed: int = 1) -> Tensor:
     """A float32 batch (batch, 3, size, size) in [0, 1)."""
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))

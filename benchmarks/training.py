@@ -18,7 +18,7 @@ from torch import nn
 
 from sol_dynamo.backend import Backend
 
-from .networks import images, network
+from .networks import images, network, training
 
 
 def encoder() -> nn.Module:
@@ -32,7 +32,7 @@ def case(name: str, batch: int, size: int) -> tuple[nn.Module, torch.Tensor]:
     if name == "encoder":
         torch.manual_seed(0)
         return encoder().train(), torch.randn(batch, 128, 256)
-    return network(name).train(), images(batch, size)
+    return training(network(name)), images(batch, size)
 
 
 def loss_of(y: torch.Tensor) -> torch.Tensor:
