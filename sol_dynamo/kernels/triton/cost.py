@@ -116,7 +116,7 @@ def microseconds(s: Shape, t: Tile, machine: Machine) -> float:
     in_flight = min(together, each) * (t.stages - 1)
     worked = max(multiply, loaded / LOADED) * (1 + WAITING / in_flight)
     if s.scattered:
-        worked += t.rows * t.terms / SCATTERED
+        worked += t.rows * t.terms / SCATTERED * (1 + (t.stages - 2) / 4)
     stored = 4 * sums / STORED * (1 + SHARED_STORED if t.parts > 1 else 1)
     busy = each * (trips * worked + stored)
     memory = s.batch * s.rows * (s.columns + s.terms) * s.bytes / DRAM
