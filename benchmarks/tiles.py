@@ -102,7 +102,7 @@ class Job:
         return made
 
 
-def wide(shape: Shape, machine: Machine) -> list[Tile]:
+def wide(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
     """Tiles to try: those that give most multiprocessors something to do, if any do."""
     found: dict[Tile, float] = {}
     for (bm, bn), bk, stages, parts in every(SIZES, (32, 64, 128), (2, 3, 4), (1, 2, 4, 8)):
@@ -123,7 +123,7 @@ def wide(shape: Shape, machine: Machine) -> list[Tile]:
             found[tile] = parts * blocks / machine.processors
     enough = min(0.4, max(found.values(), default=0))
     left = [t for t, f in found.items() if f >= enough]
-    return random.Random(0).sample(left, min(len(left), MOST))
+    return tuple(random.Random(0).sample(left, min(len(left), MOST)))
 
 
 def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
@@ -131,9 +131,9 @@ def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = precision
     found: list[Job] = []
-    asked: list[tuple[Shape, list[Tile]]] = []
+    asked: list[tuple[Shape, tuple[Tile, ...]]] = []
 
-    def tiles(shape: Shape, machine: Machine) -> list[Tile]:
+    def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
         asked.append((shape, wide(shape, machine)))
         return asked[-1][1]
 
@@ -163,7 +163,7 @@ def jobs(net: str, batch: int, precision: str, few: int) -> list[Job]:
             raise StopIteration
 
     target._loaded["cpu"] = Recording("cpu")
-    product.tiles = tiles
+    product.tiles = tiles  # type: ignore[assignment]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

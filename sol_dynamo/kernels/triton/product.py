@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product as every
 from math import prod
 
@@ -108,7 +109,8 @@ def product(plan: Plan) -> list[Kernel]:
     return made
 
 
-def tiles(shape: Shape, machine: Machine) -> list[Tile]:
+@lru_cache(1024)
+def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
     """Blocks to choose from, first those that take the least time by the model."""
     found: dict[Tile, float] = {}
     for (bm, bn), bk, parts, stages in every(SIZES, TERMS, PARTS, STAGES):
@@ -124,7 +126,7 @@ def tiles(shape: Shape, machine: Machine) -> list[Tile]:
             t = Tile(bm, bn, bk, parts, warps, stages)
             if t not in found:
                 found[t] = microseconds(shape, t, machine)
-    return sorted(found, key=found.__getitem__)[:WAYS]
+    return tuple(sorted(found, key=found.__getitem__)[:WAYS])
 
 
 def elsewhere(batch: int, rows: int, columns: int, terms: int, unit: str, machine: Machine) -> str:
