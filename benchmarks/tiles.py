@@ -1,6 +1,7 @@
 """Every way to walk the products of some networks, compiled and timed on a CUDA GPU.
 
     python -m benchmarks.tiles --net resnet50,mobilenet_v2 --batch 1,32 --out tiles.json
+    python -m benchmarks.tiles --judge     # the model's choice in benchmarks/data/tiles_h100.csv.gz
 
 What the constants in `kernels/triton/product.py` were chosen by. Kernels are compiled by as many
 processes as there are cores, then timed one after the other in CUDA graphs, each on several copies
@@ -10,6 +11,8 @@ of its memory in turn, so that a second-level cache does not hold what it would 
 from __future__ import annotations
 
 import argparse
+import csv
+import gzip
 import json
 import os
 import random
@@ -19,6 +22,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import product as every
+from math import exp, log
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,7 +35,7 @@ from sol_dynamo.ir import DTYPES, Kernel, Program
 from sol_dynamo.kernels.triton import product
 from sol_dynamo.kernels.triton.blocks import pow2
 from sol_dynamo.kernels.triton.compile import compile_launch
-from sol_dynamo.kernels.triton.cost import Machine, Shape, Tile
+from sol_dynamo.kernels.triton.cost import Machine, Shape, Tile, microseconds
 from sol_dynamo.kernels.triton.launch import COUNTERS, PARTS, SCRATCH, Launch
 from sol_dynamo.kernels.triton.nest import KernelText
 from sol_dynamo.kernels.triton.program import HEADER, resources
@@ -50,6 +54,8 @@ SIZES = (
 )
 FLUSH = 100 << 20  # bytes that launches in a row touch, at least
 LAUNCHES, REPEATS = 16, 4
+DATA = Path(__file__).parent / "data" / "tiles_h100.csv.gz"  # 2026-11-26, triton 3.6
+H100 = Machine(132, 227 << 10)
 MOST = 48  # tiles of a shape, drawn from what could do
 
 
@@ -216,14 +222,41 @@ def rows(nets: Iterable[str], batches: Iterable[int], precision: str, few: int) 
     return made
 
 
+def judge() -> None:
+    """How much slower the tile that the model prefers is than the best one, of those measured."""
+    measured: dict[tuple[str, Shape], dict[Tile, float]] = {}
+    with gzip.open(DATA, "rt") as f:
+        for row in csv.DictReader(f):
+            m, n, k, taps, batch = (
+                int(row[k]) for k in ("rows", "columns", "terms", "taps", "batch")
+            )
+            shape = Shape(m, n, k, taps, batch, row["scattered"] == "1", unit=row["unit"])
+            block = ("block_rows", "block_columns", "block_terms", "parts", "warps", "stages")
+            tile = Tile(*(int(row[k]) for k in block))
+            if (tile.rows, tile.columns) in product.SIZES and row["us"]:
+                measured.setdefault((row["net"], shape), {})[tile] = float(row["us"])
+    for unit in ("tf32", "ieee"):
+        losses = []
+        for (_, shape), times in measured.items():
+            if shape.unit == unit:
+                cost = {t: microseconds(shape, t, H100) for t in times}
+                losses.append(times[min(cost, key=cost.__getitem__)] / min(times.values()))
+        mean = exp(sum(map(log, losses)) / len(losses))
+        print(f"{unit}: {len(losses)} shapes, {mean:.3f} of the best, {max(losses):.2f} at worst")
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--net", default=SIX)
     p.add_argument("--batch", default="1,32")
     p.add_argument("--precision", default="tf32", choices=("tf32", "ieee"))
     p.add_argument("--few", type=int, default=24, help="shapes of a network and batch, at most")
-    p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--out", type=Path, default=Path("tiles.json"))
+    p.add_argument("--judge", action="store_true")
     args = p.parse_args()
+    if args.judge:
+        judge()
+        return
     nets, batches = args.net.split(","), [int(b) for b in args.batch.split(",")]
     args.out.write_text(json.dumps(rows(nets, batches, args.precision, args.few)))
 
