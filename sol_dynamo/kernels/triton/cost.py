@@ -1,9 +1,9 @@
 """How long a product of blocks takes on a GPU, by a model fitted to measured times.
 
-`benchmarks/tiles.py` timed 9,758 kernels in TF32 and 2,235 in float32, of 112 and 70 shapes of five
-networks, on an H100 (benchmarks/data). The tile that the model takes for the best is 5 % slower than
-the best in the mean (float32: 3 %), 28 % at worst (30 %): `python -m benchmarks.tiles --judge`. Times
-are in us, rates those of a multiprocessor per us.
+`benchmarks/tiles.py` timed 9,758 kernels in TF32 and 2,235 in float32, of 112 and 70 shapes of
+five networks, on an H100 (benchmarks/data). The tile that the model takes for the best is 5 %
+slower than the best in the mean (float32: 3 %), 28 % at worst (30 %):
+`python -m benchmarks.tiles --judge`. Times are in us, rates those of a multiprocessor per us.
 """
 
 from __future__ import annotations
