@@ -1,9 +1,9 @@
 """Every way to walk the products of some networks, compiled and timed on a CUDA GPU.
 
-    python -m benchmarks.tiles --net resnet50,mobilenet_v2 --batch 1,32 --out tiles.json
-    python -m benchmarks.tiles --judge     # the model's choice in benchmarks/data/tiles_h100.csv.gz
+    python -m benchmarks.tiles --net resnet50,mobilenet_v2 --batch 1,32 --out tiles.csv.gz
+    python -m benchmarks.tiles --judge    # the model's choices in benchmarks/data/tiles_h100.csv.gz
 
-What the constants in `kernels/triton/product.py` were chosen by. Kernels are compiled by as many
+What the constants in `kernels/triton/cost.py` were fitted to. Kernels are compiled by as many
 processes as there are cores, then timed one after the other in CUDA graphs, each on several copies
 of its memory in turn, so that a second-level cache does not hold what it would not in a network.
 """
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import json
 import os
 import random
 import time
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product as every
 from math import exp, log
 from multiprocessing import get_context
@@ -40,6 +39,7 @@ from sol_dynamo.kernels.triton.launch import COUNTERS, PARTS, SCRATCH, Launch
 from sol_dynamo.kernels.triton.nest import KernelText
 from sol_dynamo.kernels.triton.program import HEADER, resources
 from sol_dynamo.kernels.triton.target import TritonTarget
+from sol_dynamo.kernels.triton.tune import LAUNCHES, seconds_in_graph
 from sol_dynamo.kernels.triton.walk import walk_kernel
 from sol_dynamo.lowering.graph import TORCH_DTYPE
 from sol_dynamo.schedule.memory import nbytes
@@ -53,9 +53,11 @@ SIZES = (
     *((32, 64), (32, 32), (16, 64), (16, 32), (64, 16), (16, 128)),
 )
 FLUSH = 100 << 20  # bytes that launches in a row touch, at least
-LAUNCHES, REPEATS = 16, 4
 DATA = Path(__file__).parent / "data" / "tiles_h100.csv.gz"  # 2026-11-26, triton 3.6
 H100 = Machine(132, 227 << 10)
+BLOCK = ("block_rows", "block_columns", "block_terms", "parts", "warps", "stages")
+SHAPE = ("rows", "columns", "terms", "taps", "batch", "scattered", "unit")
+COLUMNS = ("net", "images", *SHAPE, *BLOCK, "us")
 MOST = 48  # tiles of a shape, drawn from what could do
 
 
@@ -86,19 +88,7 @@ class Job:
             kernel[(self.launch.grid, 1, 1)](*copies[n % len(copies)])
 
         launch(0)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for n in range(LAUNCHES):
-                launch(n)
-        found = []
-        for _ in range(REPEATS):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            found.append(start.elapsed_time(end) * 1e-3 / LAUNCHES)
-        return min(found[1:])
+        return seconds_in_graph(launch)
 
     def _memory(self) -> list[torch.Tensor]:
         made = []
@@ -214,26 +204,25 @@ def rows(nets: Iterable[str], batches: Iterable[int], precision: str, few: int) 
             except Exception as e:
                 say(f"{job.kernel} {job.tile}: {e}"[:120])
                 continue
-            made.append({
-                "net": job.net, "images": job.images, "kernel": job.kernel,
-                "shape": vars(job.shape), "tile": job.tile, "us": round(1e6 * seconds, 2),
-            })  # fmt: skip
+            values = asdict(job.shape) | dict(zip(BLOCK, job.tile, strict=True))
+            row = {"net": job.net, "images": job.images, **values, "us": round(1e6 * seconds, 2)}
+            row["scattered"] = int(job.shape.scattered)
+            made.append({name: row[name] for name in COLUMNS})
     say("timed")
     return made
 
 
-def judge() -> None:
+def judge(path: Path) -> None:
     """How much slower the tile that the model prefers is than the best one, of those measured."""
     measured: dict[tuple[str, Shape], dict[Tile, float]] = {}
-    with gzip.open(DATA, "rt") as f:
+    with gzip.open(path, "rt") as f:
         for row in csv.DictReader(f):
             m, n, k, taps, batch = (
                 int(row[k]) for k in ("rows", "columns", "terms", "taps", "batch")
             )
             shape = Shape(m, n, k, taps, batch, row["scattered"] == "1", unit=row["unit"])
-            block = ("block_rows", "block_columns", "block_terms", "parts", "warps", "stages")
-            tile = Tile(*(int(row[k]) for k in block))
-            if (tile.rows, tile.columns) in product.SIZES and row["us"]:
+            tile = Tile(*(int(row[k]) for k in BLOCK))
+            if (tile.rows, tile.columns) in product.SIZES:
                 measured.setdefault((row["net"], shape), {})[tile] = float(row["us"])
     for unit in ("tf32", "ieee"):
         losses = []
@@ -251,14 +240,17 @@ def main() -> None:
     p.add_argument("--batch", default="1,32")
     p.add_argument("--precision", default="tf32", choices=("tf32", "ieee"))
     p.add_argument("--few", type=int, default=24, help="shapes of a network and batch, at most")
-    p.add_argument("--out", type=Path, default=Path("tiles.json"))
-    p.add_argument("--judge", action="store_true")
+    p.add_argument("--out", type=Path, default=Path("tiles.csv.gz"))
+    p.add_argument("--judge", type=Path, nargs="?", const=DATA, help="rows that --out wrote")
     args = p.parse_args()
     if args.judge:
-        judge()
+        judge(args.judge)
         return
     nets, batches = args.net.split(","), [int(b) for b in args.batch.split(",")]
-    args.out.write_text(json.dumps(rows(nets, batches, args.precision, args.few)))
+    with gzip.open(args.out, "wt") as f:
+        writer = csv.DictWriter(f, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows(nets, batches, args.precision, args.few))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ STEP = 0.08  # barriers of an iteration
 SMALL_ROWS = 64  # a product of fewer rows, or by fewer than four warps, is by slower instructions
 LOADED = 88_700  # bytes from the second-level cache
 STORED = 47_400  # bytes
-ADDRESSED = 4 * 1000  # elements loaded by a thread: their addresses
+ADDRESSED = 250  # elements loaded by a thread: their addresses
 SCATTERED = 8_000  # elements whose addresses have terms to divide
 DRAM = 2.46e6  # bytes, of the whole GPU
 SHARED_STEP, SHARED_BYTES, SHARED_STORED = 1.22, 43_200, 4.4  # of programs that share a block
@@ -109,10 +109,10 @@ def microseconds(s: Shape, t: Tile, machine: Machine) -> float:
     )
     together = max(together, 1)
     each = -(-programs // machine.processors)
-    addresses = (t.rows + t.columns) * t.terms / threads / ADDRESSED * 4
+    addresses = (t.rows + t.columns) * t.terms / threads / ADDRESSED
     share = SHARED_STEP + 4 * t.parts * sums / SHARED_BYTES if t.parts > 1 else 0.0
     waited = -(-each // together) * (
-        trips * max(ROUND_TRIP / (t.stages - 1), multiply + 4 * addresses) + share
+        trips * max(ROUND_TRIP / (t.stages - 1), multiply + addresses) + share
     )
     in_flight = min(together, each) * (t.stages - 1)
     worked = max(multiply, loaded / LOADED) * (1 + WAITING / in_flight)

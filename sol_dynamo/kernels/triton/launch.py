@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from .interpreted import interpreting
 
 # memory that is no buffer of the program: partial sums of programs that share a block, and how many
@@ -26,9 +28,10 @@ class Launch:
     parts: int = 0  # elements of PARTS
     counters: int = 0  # elements of COUNTERS
 
-    def options(self, backend: str = "cuda") -> dict[str, Any]:
-        """What Triton compiles it with: libdevice's functions of denormal numbers, too, which it
-        takes for zero on an NVIDIA GPU unless told."""
+    def options(self, backend: str = "") -> dict[str, Any]:
+        """What Triton compiles it with, for its backend "cuda" or "hip", by default torch's:
+        libdevice's functions of denormal numbers, too, which are zero to "cuda" unless told."""
+        backend = backend or ("hip" if torch.version.hip else "cuda")
         own: dict[str, Any] = {"debug": True} if self.checks else {}
         if backend == "cuda" and not interpreting():
             own["enable_reflect_ftz"] = False

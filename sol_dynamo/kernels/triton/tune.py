@@ -73,10 +73,15 @@ def _seconds(call: Callable[[], None], device: torch.device) -> float:
         began = time.perf_counter()
         call()
         return time.perf_counter() - began
+    return seconds_in_graph(lambda _: call())
+
+
+def seconds_in_graph(launch: Callable[[int], None]) -> float:
+    """Of one of the launches 0 to LAUNCHES - 1, on the current GPU, which were made before."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for _ in range(LAUNCHES):
-            call()
+        for n in range(LAUNCHES):
+            launch(n)
     found = []
     for _ in range(REPEATS + 1):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
