@@ -106,7 +106,7 @@ def eager_graph(model: nn.Module, x: Tensor) -> Call:
     with torch.cuda.graph(graph):
         y = model(x)
 
-    def call(_: Tensor) -> Tensor:
+    def call(_: Tensor, weights: nn.Module = model) -> Tensor:  # which the graph reads
         graph.replay()
         return y
 
@@ -129,10 +129,13 @@ def max_autotune(model: nn.Module, x: Tensor) -> Call:
     return _inductor(model, x, mode="max-autotune", freezing=True)
 
 
-def _inductor(model: nn.Module, x: Tensor, mode: str | None = None, freezing: bool = False) -> Call:
+def _inductor(model: nn.Module, x: Tensor, mode: str = "default", freezing: bool = False) -> Call:
+    """Freezing is an option too: Dynamo takes calls of backends with equal options for calls of
+    one. By itself that is not enough: Dynamo asks Inductor's config what to do with weights."""
     import torch._inductor.config as config
 
-    compiled = torch.compile(model, backend="inductor", mode=mode)
+    options = torch._inductor.list_mode_options(mode) | ({"freezing": True} if freezing else {})
+    compiled = torch.compile(model, backend="inductor", options=options or None)
     if freezing:
         with config.patch(freezing=True):
             compiled(x)

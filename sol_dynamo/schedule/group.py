@@ -191,7 +191,7 @@ def _kernel(
     renamed: dict[str, str] = {}
     for m in g.members[:-1] if fused else g.members:
         nest = m.body[0]
-        for b in nest.stores[0].buffers:
+        for b, index in ((b, s.index) for s in nest.stores for b in s.buffers):
             old = buffers[b]
             kept = (
                 b in outs or old.base is not None or readers.get(program.base(b).name, set()) - {n}
@@ -203,7 +203,6 @@ def _kernel(
             )
             if kept:
                 renamed[b] = local
-                index = nest.stores[0].index
                 copies.append((nest, Store((b,), index, (Load(local, index, old.dtype),))))
     bodies = [rename_buffers(m.body[0], renamed) for m in g.members]
     bodies[len(bodies) - fused :] = _with_copies(copies, bodies[-1] if fused else None)
