@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import Axis, Buffer, Const, Expr, Iota, Load, Op, Reduce
+from ..ir import HALVES, Axis, Buffer, Const, Expr, Iota, Load, Op, Reduce
 from .graph import Lowering, NotHandled, cast, constant, rule
 from .reduction import accumulator
 
@@ -187,15 +187,16 @@ def _flat(index: Sequence[Index], shape: Sequence[int]) -> Index:
 
 def _max(low: Lowering, node: fx.Node, x: Buffer, pool: Pool) -> Any:
     """Each window's maximum and, where somebody asks, its position in the input plane."""
-    if x.dtype not in ("f32", "f64"):
+    if x.dtype not in ("f32", "f64", *HALVES):
         return NotHandled(f"max pooling of {x.dtype}")
+    wide = accumulator(x.dtype, 1)
     out = low.output(node, 0)
     if 0 in out.shape:
         return out, low.output(node, 1)
     reach = _reach(out.shape, pool)
-    v = low.load(x, reach.there, reach.mask, -inf)
+    v = cast(low.load(x, reach.there, reach.mask, -inf), wide)
     if not any(u.args[1] == 1 for u in node.users):
-        low.compute(out, reach.axes, reach.here, v, Reduce("max", x.dtype))
+        low.compute(out, reach.axes, reach.here, v, Reduce("max", wide))
         return out, None
     second = low.output(node, 1)
     # Eager keeps the first of equal numbers but the last NaN: NaN at p is said to be at -1 - p.
@@ -208,7 +209,7 @@ def _max(low: Lowering, node: fx.Node, x: Buffer, pool: Pool) -> Any:
         inside = Op("ge", (Iota(m), Const(0, "i64")), "bool")
         place = Op("where", (inside, place, Const(2**63 - 1, "i64")), "i64")
     found = low.buffer(f"{node.name}_place", "i64", second.shape, second.strides)
-    low.compute((out, found), reach.axes, reach.here, (v, place), Reduce("argmax", x.dtype))
+    low.compute((out, found), reach.axes, reach.here, (v, place), Reduce("argmax", wide))
 
     def decoded(*i: Index) -> Expr:
         p = low.load(found, i)

@@ -197,6 +197,9 @@ def packed(plan: Plan, factor: Expr, axes: Sequence[Axis], padded: int) -> Expr:
     rounded once: a factor that is one becomes a load of a copy over `axes`, of which the last
     `padded` together start at an aligned address each."""
     load = exact(factor)
+    if is_op(load, "cast") and load.args[0].dtype in HALVES:
+        inner = packed(plan, load.args[0], axes, padded)
+        return factor if inner is load.args[0] else Op("cast", (inner,), load.dtype)
     if not isinstance(load, Load) or plan.buffers[load.buffer].scope != "weight" or load.mask:
         return factor
     address = plan.address(load.buffer, load.index)
