@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -24,6 +25,7 @@ from sol_dynamo import target
 from sol_dynamo.backend import Backend
 from sol_dynamo.kernels.triton import tune
 from sol_dynamo.kernels.triton.compile import compile_program
+from sol_dynamo.kernels.triton.segment import Segment
 from sol_dynamo.kernels.triton.target import TritonTarget
 
 os.environ["SOL_STRICT"] = "1"
@@ -52,6 +54,7 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "shared product": (lambda x, y: torch.relu(x @ y + y[0]), ((20, 3000), (3000, 40))),
         "shared products": (lambda x, y: x @ y, ((2, 20, 999), (2, 999, 40))),
         "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
+        "sorted": (lambda x: ((x * 2).sort(1)[0] + 1).sort(0)[0] * 3, ((9, 30),)),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
         "bf16 product": (lambda x, y: x.bfloat16() @ y.bfloat16(), ((50, 70), (70, 90))),
         "f16 product": (lambda x, y: torch.relu(x.half() @ y.half() + 1), ((50, 70), (70, 90))),
@@ -157,9 +160,17 @@ def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
         return f"{tuple(got.shape)} {got.stride()}"
     if not all(torch.equal(got, r) for r in results):
         return "the same call gave two results"
+    if DEVICE == "cuda" and not all(map(recorded, backend.graphs)):
+        return "no graph"
     ulps = max(ULPS, 2 * torch.finfo(got.dtype).eps)
     error, allowed = relative_error(got, exact), 2 * relative_error(eager, exact) + ulps
     return f"error {error:.1e}, allowed {allowed:.1e}" if error > allowed else ""
+
+
+def recorded(g: Any) -> bool:
+    """Whether all of a program's segments are CUDA graphs by now."""
+    steps = g.compiled.executable._steps
+    return all(s._graphs for s in steps if isinstance(s, Segment))
 
 
 class EveryKernelCompiled(Exception):

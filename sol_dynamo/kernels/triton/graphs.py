@@ -2,7 +2,7 @@
 
 Launches are recorded once, by stream capture. Then single pointers of single kernels are changed in
 the instantiated graph: inputs may lie anywhere, outputs are new memory, and nothing is copied into
-or out of places of a graph's own.
+or out of places of a graph's own. What others launch in between stays as it was recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import cache
 from typing import Any
 
-KERNEL = 0  # CU_GRAPH_NODE_TYPE_KERNEL
+KERNEL, COPY, FILL, EMPTY = 0, 1, 2, 5  # CU_GRAPH_NODE_TYPE_KERNEL, _MEMCPY, _MEMSET, _EMPTY
+HOST, DEVICE, UNIFIED = 1, 2, 4  # CU_MEMORYTYPE_HOST, _DEVICE, _UNIFIED
+MEMORY_TYPE = 2  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE
 RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: other threads may allocate
 
 
@@ -29,6 +31,21 @@ class _KernelParams(ctypes.Structure):
         ("arguments", POINTER(c_void_p)), ("extra", POINTER(c_void_p)), ("kernel", c_void_p),
         ("context", c_void_p),
     )  # fmt: skip
+
+
+class _Side(ctypes.Structure):
+    """One side of a CUDA_MEMCPY3D."""
+
+    _fields_ = (
+        ("at", c_size_t * 4), ("type", c_uint), ("host", c_void_p), ("device", c_uint64),
+        ("array", c_void_p), ("reserved", c_void_p), ("pitch", c_size_t), ("height", c_size_t),
+    )  # fmt: skip
+
+
+class _Copy(ctypes.Structure):
+    """CUDA_MEMCPY3D"""
+
+    _fields_ = (("source", _Side), ("target", _Side), ("size", c_size_t * 3))
 
 
 @cache
@@ -48,6 +65,41 @@ def _do(function: str, *args: Any) -> None:
         text = ctypes.c_char_p()
         lib.cuGetErrorString(code, byref(text))
         raise NoGraph(f"{function}: {(text.value or b'error %d' % code).decode()}")
+
+
+def _newest(stream: int) -> int:
+    """The node that was recorded last."""
+    status, count = c_int(), c_size_t()
+    nodes = POINTER(c_void_p)()
+    _do(
+        "cuStreamGetCaptureInfo_v2", c_void_p(stream), byref(status), None, None, byref(nodes),
+        byref(count),
+    )  # fmt: skip
+    if count.value != 1:
+        raise NoGraph(f"{count.value} nodes at once, where a kernel was launched")
+    return nodes[0] or 0
+
+
+def _check(node: int) -> None:
+    """Refuses what a later launch would not do as it was done: whatever the host takes part in."""
+    kind = c_int()
+    _do("cuGraphNodeGetType", c_void_p(node), byref(kind))
+    if kind.value in (KERNEL, FILL, EMPTY):
+        return
+    if kind.value != COPY:
+        raise NoGraph(f"a node of kind {kind.value}")
+    copy = _Copy()
+    _do("cuGraphMemcpyNodeGetParams", c_void_p(node), byref(copy))
+    if not all(map(_on_device, (copy.source, copy.target))):
+        raise NoGraph("a copy from or to the host's memory")
+
+
+def _on_device(side: _Side) -> bool:
+    if side.type != UNIFIED:
+        return side.type != HOST
+    found = c_uint()
+    code = _driver().cuPointerGetAttribute(byref(found), c_int(MEMORY_TYPE), c_uint64(side.device))
+    return not code and found.value == DEVICE
 
 
 class _Node:
@@ -87,31 +139,34 @@ class _Node:
 
 
 class Graph:
-    """The kernels that `record` launches on a stream, ready to be launched again at once.
+    """What `record` launches on a stream, ready to be launched again at once.
 
-    `pointers[k]` are the addresses that the k-th kernel gets as its first arguments. Errors:
-    `NoGraph` says what of it the driver does not do.
+    `record` gets a function that it calls behind each kernel whose pointers may change: with the
+    addresses that the kernel got as its first arguments. `nodes` are these kernels. Errors:
+    `NoGraph` says what of it the driver does not do, or what a graph would do otherwise.
     """
 
-    def __init__(self, record: Callable[[], None], pointers: Sequence[Sequence[int]], stream: int):
+    def __init__(self, record: Callable[[Callable[[Sequence[int]], None]], None], stream: int):
         self._graph, self._exec = c_void_p(), c_void_p()
-        self.nodes: list[_Node] = []
+        own: list[tuple[int, Sequence[int]]] = []
         _do("cuStreamBeginCapture_v2", c_void_p(stream), c_int(RELAXED))
         try:
-            record()
-        finally:
-            _do("cuStreamEndCapture", c_void_p(stream), byref(self._graph))
+            record(lambda pointers: own.append((_newest(stream), pointers)))
+        except Exception as e:
+            _driver().cuStreamEndCapture(c_void_p(stream), byref(self._graph))
+            raise e if isinstance(e, NoGraph) else NoGraph(f"{type(e).__name__}: {e}") from e
+        _do("cuStreamEndCapture", c_void_p(stream), byref(self._graph))
+        for node in self._all():
+            _check(node)
+        self.nodes = [_Node(node, pointers) for node, pointers in own]
+        _do("cuGraphInstantiateWithFlags", byref(self._exec), self._graph, c_uint64(0))
+
+    def _all(self) -> list[int]:
         count = c_size_t()
         _do("cuGraphGetNodes", self._graph, None, byref(count))
         found = (c_void_p * max(count.value, 1))()
         _do("cuGraphGetNodes", self._graph, found, byref(count))
-        kinds = [c_int() for _ in range(count.value)]
-        for node, kind in zip(found, kinds, strict=False):
-            _do("cuGraphNodeGetType", c_void_p(node), byref(kind))
-        if len(kinds) != len(pointers) or any(k.value != KERNEL for k in kinds):
-            raise NoGraph(f"{len(pointers)} launches recorded as {len(kinds)} nodes")
-        self.nodes = [_Node(node or 0, own) for node, own in zip(found, pointers, strict=False)]
-        _do("cuGraphInstantiateWithFlags", byref(self._exec), self._graph, c_uint64(0))
+        return [node or 0 for node in found[: count.value]]
 
     def set(self, node: int, argument: int, address: int) -> None:
         """A kernel's pointer, from its next `update` on."""

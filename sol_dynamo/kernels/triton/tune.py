@@ -18,11 +18,12 @@ from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ...schedule.memory import nbytes
 from ...schedule.plan import Plan
+from ..host import Operands
 from .compile import compile_ahead, load
-from .execute import Run, Scratch, parts_at
 from .launch import Launch
 from .nest import KernelText
 from .program import HEADER, resources
+from .segment import Scratch, Segment, parts_at
 
 log = logging.getLogger("sol_dynamo")
 LAUNCHES = 20  # in a row, in one CUDA graph
@@ -51,7 +52,7 @@ def _time(program: Program, k: Kernel, text: str, launch: Launch, device: torch.
         function = getattr(load(launch.function, HEADER + text), launch.function)
         if device.type == "cuda":
             compile_ahead([(launch, function)], program)
-        run = Run(program, [(launch, function)])
+        run = Segment(Operands(program), [(launch, function)])
         scratch = Scratch.new(device, parts_at(program) + 4 * run.parts, run.counters + 1)
         values = {}
         for b in {program.base(b).name for b in launch.buffers if b in program.buffers}:

@@ -1,0 +1,404 @@
+"""Steps of a program that follow each other as one CUDA graph: launches of ours, calls of ATen.
+
+A segment is run step by step at its first call (which compiles its kernels and lets ATen's
+libraries make what they need), as a graph from then on. Kernels of ours are told the addresses that
+changed since the graph's last launch. What ATen launches is as it was recorded, so that a call is
+part of a segment only where all that it reads and writes stays where it is: weights, the arena, and
+results that nobody else needs, in a pool of memory that the graphs of a stream share. Where such
+memory moves all the same, the segment is recorded anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary, ref
+
+import numpy as np
+import torch
+
+from ...ir import Extern, Program, read
+from ..host import Operands, Prepared, call, memory, tensor
+from .blocks import ALIGNED
+from .graphs import Graph, NoGraph
+from .launch import COUNTERS, PARTS, SCRATCH, Launch
+
+log = logging.getLogger("sol_dynamo")
+Step = tuple[Launch, Any] | Extern  # a launch with its function
+RECORDINGS = 8  # of one segment and stream, until calls of ATen are left out of it
+
+
+class Scratch(NamedTuple):
+    """What a program's steps write for each other."""
+
+    arena: torch.Tensor
+    counters: torch.Tensor
+    addresses: tuple[int, int]
+    sizes: tuple[int, int]
+    pool: Any  # torch.cuda.MemPool of what ATen's calls make in graphs; None without graphs
+
+    @classmethod
+    def new(cls, device: torch.device, size: int, counters: int, pool: Any = None) -> Scratch:
+        arena = torch.empty(size, dtype=torch.uint8, device=device)
+        zeros = torch.zeros(counters, dtype=torch.int32, device=device)
+        return cls(arena, zeros, (arena.data_ptr(), zeros.data_ptr()), (size, counters), pool)
+
+
+class Arenas:
+    """Scratch memory of one device, for all programs: a block for each stream that they run on."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, Scratch] = {}
+
+    def take(self, device: torch.device, stream: int, size: int, counters: int) -> Scratch:
+        """At least so many bytes, which are the caller's until it gives them back, and so many
+        counters, which are zero between kernels."""
+        found = self._free.pop(stream, None)
+        if found is None:
+            return Scratch.new(device, size, counters, torch.cuda.MemPool())
+        if found.sizes[0] < size or found.sizes[1] < counters:
+            size, counters = max(size, found.sizes[0]), max(counters, found.sizes[1])
+            pool = found.pool
+            del found  # its memory may become part of the new one
+            return Scratch.new(device, size, counters, pool)
+        return found
+
+    def give_back(self, stream: int, scratch: Scratch) -> None:
+        self._free[stream] = scratch
+
+
+_arenas: WeakValueDictionary[torch.device, Arenas] = WeakValueDictionary()
+
+
+def arenas(device: torch.device) -> Arenas:
+    """Those of a device, while somebody has them."""
+    return _arenas.setdefault(device, Arenas())
+
+
+def parts_at(program: Program) -> int:
+    """Where partial sums begin, behind a program's arena."""
+    return -(-program.arena_bytes // 256) * 256
+
+
+class Where(NamedTuple):
+    """What a call runs on; `stream` is None where it is not to be a graph."""
+
+    scratch: Scratch
+    device: torch.device
+    stream: int | None
+
+
+# -- which steps are a segment -------------------------------------------------------------------
+
+
+def segments(operands: Operands, steps: Sequence[Step], calls: bool) -> list[Segment | Extern]:
+    """Steps in order; launches that follow each other are a segment, with the calls of ATen between
+    them that can be part of one, if `calls`."""
+    inside = _recordable(operands.program, steps) if calls else set[int]()
+    found: list[Segment | Extern] = []
+    run: list[Step] = []
+    for n, step in enumerate([*steps, None]):
+        if step is not None and (not isinstance(step, Extern) or n in inside):
+            run.append(step)
+            continue
+        if len(run) == 1 and isinstance(run[0], Extern):
+            found.append(run[0])
+        elif run:
+            found.append(Segment(operands, run))
+        run = []
+        if step is not None:
+            found.append(step)
+    return found
+
+
+def _recordable(program: Program, steps: Sequence[Step]) -> set[int]:
+    """Positions of the calls that segments may hold."""
+    inside = {n for n, s in enumerate(steps) if isinstance(s, Extern) and _is_pure(program, s)}
+    outputs = {program.base(o).name for o in program.outputs if o is not None}
+    made = {program.base(b).name: n for n, s in enumerate(steps) for b in _made(s)}
+    readers: dict[str, list[int]] = {}
+    for n, s in enumerate(steps):
+        for b in _read(program, s):
+            readers.setdefault(b, []).append(n)
+
+    def together(first: int, last: int) -> bool:
+        """Whether both are in one segment."""
+        return all(n in inside or not isinstance(steps[n], Extern) for n in range(first, last + 1))
+
+    def stays(n: int) -> bool:
+        for b in _read(program, steps[n]):
+            scope = program.buffers[b].scope
+            here = b in made and together(made[b], n)
+            if not (here or scope == "weight" or b in program.arena):
+                return False
+        names = {program.base(b).name for b in _made(steps[n])}
+        used = all(together(n, r) for b in names for r in readers.get(b, ()))
+        return used and names.isdisjoint(outputs)
+
+    while left := {n for n in inside if not stays(n)}:
+        inside -= left
+    return inside
+
+
+def _is_pure(program: Program, step: Extern) -> bool:
+    """Whether a call gives the same for the same values, sizes included, and changes none."""
+    op = step.op
+    if not isinstance(op, torch._ops.OpOverload) or op.namespace != "aten" or step.symbols:
+        return False
+    tags = (
+        torch.Tag.nondeterministic_seeded,
+        torch.Tag.data_dependent_output,
+        torch.Tag.dynamic_output_shape,
+    )
+    return not op._schema.is_mutable and not set(tags) & set(op.tags)
+
+
+def _made(step: Step) -> list[str]:
+    return [b for b in step.outs if b] if isinstance(step, Extern) else []
+
+
+def _read(program: Program, step: Step) -> list[str]:
+    """Memory that a step reads or writes, but for what a call makes."""
+    names = read(step) if isinstance(step, Extern) else step[0].buffers
+    return [program.base(b).name for b in names if b not in SCRATCH]
+
+
+# -- running them --------------------------------------------------------------------------------
+
+
+def advance(
+    steps: Sequence[Segment | Extern],
+    operands: Operands,
+    values: dict[str, Any],
+    weights: Prepared,
+    where: Where,
+) -> None:
+    """Run them in order; `values` has every buffer that is no weight and not in the arena, and gets
+    the results of calls."""
+    for step in steps:
+        if isinstance(step, Extern):
+            both = ChainMap(values, weights.named)
+            values |= _called(operands, step, both, where.scratch.arena)
+        elif where.stream is not None:
+            step.as_graph(values, weights, where)
+        else:
+            step(ChainMap(values, weights.named), where.scratch)
+
+
+def _called(
+    operands: Operands, step: Extern, values: Mapping[str, Any], arena: torch.Tensor
+) -> dict[str, Any]:
+    given = {b: tensor(operands.program, b, arena, values) for b in read(step)}
+    return call(operands, step, given, arena)
+
+
+class Segment:
+    """Launches, and calls between them."""
+
+    def __init__(self, operands: Operands, steps: Sequence[Step]):
+        self._operands, self.program = operands, operands.program
+        self.steps = list(steps)
+        self._calls = [s for s in self.steps if isinstance(s, Extern)]
+        launches = [s[0] for s in self.steps if not isinstance(s, Extern)]
+        made = {self.program.base(b).name for s in self._calls for b in _made(s)}
+        used = dict.fromkeys(b for s in self.steps for b in _read(self.program, s))
+        own = [b for b in used if b not in self.program.arena and b not in made]
+        scopes = {b: self.program.buffers[b].scope for b in own}
+        self._fixed = [b for b in own if scopes[b] == "weight"]
+        self._moving = [b for b in own if scopes[b] != "weight"]
+        last = {b: n for n, s in enumerate(self.steps) for b in _read(self.program, s) if b in made}
+        self._gone: list[list[str]] = [[] for _ in self.steps]  # results that nobody reads later
+        for b, n in last.items():
+            self._gone[n].append(b)
+        self._parts_at = parts_at(self.program)
+        self._counters_at: dict[int, int] = {}
+        self.counters = 0
+        for n, s in enumerate(self.steps):
+            if not isinstance(s, Extern):
+                self._counters_at[n] = self.counters
+                self.counters += -(-s[0].counters // ALIGNED) * ALIGNED
+        self.parts = max((launch.parts for launch in launches), default=0)
+        self.reason = ""  # why there is no graph
+        self._apart: list[Segment | Extern] = []  # what runs instead where calls can't be recorded
+        self._graphs: dict[Any, Recorded] = {}
+        self._recordings: dict[Any, int] = {}
+
+    def __call__(
+        self,
+        values: Mapping[str, Any],
+        scratch: Scratch,
+        launched: Callable[[Sequence[int]], None] | None = None,
+    ) -> None:
+        """The steps, each on its own; `values` has every buffer from before that is not in the
+        arena. `launched` is told the addresses that each kernel got."""
+        made: dict[str, Any] = {}
+        everything = ChainMap(made, values)  # type: ignore[arg-type]
+        for n, step in enumerate(self.steps):
+            if isinstance(step, Extern):
+                made |= _called(self._operands, step, everything, scratch.arena)
+                if launched:
+                    _check_results(made)
+            else:
+                launch, function = step
+                args = [self._memory(b, n, everything, scratch) for b in launch.buffers]
+                try:
+                    with np.errstate(all="ignore"):  # for the interpreter
+                        function[(launch.grid,)](*args, **launch.options())
+                except AssertionError as e:  # in the interpreter; a GPU's comes with its next call
+                    raise IndexError(str(e)) from None
+                if launched:
+                    launched([a.data_ptr() for a in args])
+            for b in self._gone[n]:
+                made.pop(b, None)
+
+    def _memory(
+        self, name: str, step: int, values: Mapping[str, Any], scratch: Scratch
+    ) -> torch.Tensor:
+        """A tensor that starts where a step's buffer does."""
+        if name == COUNTERS:
+            return scratch.counters[self._counters_at[step] :]
+        if name == PARTS:
+            return scratch.arena[self._parts_at :][: 4 * self.parts].view(torch.float32)
+        return memory(self.program, name, scratch.arena, values)
+
+    def as_graph(self, values: dict[str, Any], weights: Prepared, where: Where) -> None:
+        """The steps as a graph, where that can be."""
+        if self._apart:
+            advance(self._apart, self._operands, values, weights, where)
+            return
+        scratch, stream = where.scratch, where.stream
+        assert stream is not None
+        moving = [*scratch.addresses, *[values[b].data_ptr() for b in self._moving]]
+        key = (where.device, stream if self._calls else 0)
+        graph = self._graphs.get(key)
+        try:
+            if graph is not None and graph(moving, weights, stream):
+                return
+            if self._record(key, values, weights, moving, where):
+                self._graphs[key](moving, weights, stream)
+                return
+        except NoGraph as e:
+            self._graphs.clear()
+            if self._calls:
+                log.info("ATen's calls are made one by one: %s", e)
+                self._apart = segments(self._operands, self.steps, calls=False)
+            else:
+                self.reason = str(e)
+                log.warning("kernels are launched one by one: %s", e)
+        self(ChainMap(values, weights.named), scratch)
+
+    def _record(
+        self,
+        key: Any,
+        values: dict[str, Any],
+        weights: Prepared,
+        moving: list[int],
+        where: Where,
+    ) -> bool:
+        """Make a device's graph, or with calls a stream's; False before the second call there, or
+        where there can be none."""
+        addresses = [*moving, *self._weights_at(weights)]
+        if self.reason or any(a % ALIGNED for a in addresses):
+            return False
+        count = self._recordings[key] = self._recordings.get(key, -1) + 1
+        if count == 0:
+            return False
+        if count > RECORDINGS:
+            raise NoGraph("what they read moves from call to call")
+        if self._calls and any(weights.named[b].device != where.device for b in self._fixed):
+            raise NoGraph("a weight that is elsewhere")
+        names = ("", COUNTERS, *self._moving, *self._fixed)  # what lies in the arena at the first
+        place = {b: i for i, b in enumerate(names)}
+        users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
+        own = [n for n, s in enumerate(self.steps) if not isinstance(s, Extern)]
+        for node, n in enumerate(own):
+            step = self.steps[n]
+            assert not isinstance(step, Extern)
+            for argument, b in enumerate(step[0].buffers):
+                offset = self.program.arena.get(b, 0)
+                offset += {PARTS: self._parts_at, COUNTERS: 4 * self._counters_at[n]}.get(b, 0)
+                at = 0 if b in self.program.arena or b == PARTS else place.get(b)
+                if at is not None:  # and no result of a call, which stays
+                    users[at].append((node, argument, offset))
+        given = {self.program.base(b).name for s in self._calls for b in read(s)}
+        still = {place.get(b, 0) for b in given if b in place or b in self.program.arena}
+        side = _side_stream(where.device)
+        everything = ChainMap(values, weights.named)
+        with torch.cuda.stream(side), torch.cuda.use_mem_pool(where.scratch.pool, where.device):
+            graph = Graph(
+                lambda launched: self(everything, where.scratch, launched), side.cuda_stream
+            )
+        self._graphs[key] = Recorded(
+            graph, self._weights_at, addresses, users, still, where.scratch.pool
+        )
+        return True
+
+    def _weights_at(self, weights: Prepared) -> list[int]:
+        return [weights.named[b].data_ptr() for b in self._fixed]
+
+
+_sides: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """On which to record."""
+    if device not in _sides:
+        _sides[device] = torch.cuda.Stream(device)
+    return _sides[device]
+
+
+def _check_results(made: Mapping[str, Any]) -> None:
+    for name, value in made.items():
+        if isinstance(value, torch.Tensor) and value.device.type != "cuda":
+            raise NoGraph(f"{name} is on the {value.device.type}")
+
+
+class Recorded:
+    """A segment's graph, and which kernels take which address: (node, argument, offset) of each.
+
+    Addresses are those that a call gives, then those of `weights_at`, which are looked up only when
+    a call brings other weights than the one before. Those in `still` must not change.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights_at: Callable[[Any], list[int]],
+        addresses: list[int],
+        users: list[list[tuple[int, int, int]]],
+        still: set[int],
+        pool: Any,
+    ):
+        self._graph, self._weights_at, self._users = graph, weights_at, users
+        self._addresses, self._still, self._pool = addresses, still, pool
+        self._weights: Callable[[], Any] = lambda: None
+        self._lock = threading.Lock()
+
+    def __call__(self, given: list[int], weights: Any, stream: int) -> bool:
+        """Launch it; False, and nothing is done, for memory that it was not recorded for."""
+        with self._lock:
+            known = self._weights() is weights
+            now = given if known else given + self._weights_at(weights)
+            moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
+            if moved:
+                if any(new % ALIGNED or i in self._still for i, new in moved):
+                    return False
+                self._move(moved)
+            if not known:
+                self._weights = ref(weights)
+            self._graph.launch(stream)
+        return True
+
+    def _move(self, moved: list[tuple[int, int]]) -> None:
+        nodes = set()
+        for i, address in moved:
+            for node, argument, offset in self._users[i]:
+                self._graph.set(node, argument, address + offset)
+                nodes.add(node)
+        for node in nodes:
+            self._graph.update(node)
+        for i, address in moved:
+            self._addresses[i] = address
