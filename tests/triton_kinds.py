@@ -55,6 +55,7 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "shared products": (lambda x, y: x @ y, ((2, 20, 999), (2, 999, 40))),
         "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
         "sorted": (lambda x: ((x * 2).sort(1)[0] + 1).sort(0)[0] * 3, ((9, 30),)),
+        "only calls": (lambda x: x.sort(1)[0].sort(0)[0].sort(1)[0], ((9, 30),)),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
         "bf16 product": (lambda x, y: x.bfloat16() @ y.bfloat16(), ((50, 70), (70, 90))),
         "f16 product": (lambda x, y: torch.relu(x.half() @ y.half() + 1), ((50, 70), (70, 90))),
@@ -109,7 +110,7 @@ def misrounded() -> str:
                 functional.conv2d(w, w[:, :1], groups=32),
             )
         for k, (a, b) in enumerate(zip(got, exact, strict=True)):
-            if relative_error(a, b) > 1e-6:
+            if relative_error(a, b) > 3e-6:
                 return f"{matmul=} {convolution=}: product {k} off by {relative_error(a, b):.1e}"
     return ""
 

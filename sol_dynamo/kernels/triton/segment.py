@@ -2,10 +2,11 @@
 
 A segment is run step by step at its first call (which compiles its kernels and lets ATen's
 libraries make what they need), as a graph from then on. Kernels of ours are told the addresses that
-changed since the graph's last launch. What ATen launches is as it was recorded, so that a call is
-part of a segment only where all that it reads and writes stays where it is: weights, the arena, and
-results that nobody else needs, in a pool of memory that the graphs of a stream share. Where such
-memory moves all the same, the segment is recorded anew.
+changed since the graph's last launch. What ATen launches is as it was recorded: what its calls
+read and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
+not); results lie in a pool of memory that the graphs of a stream share; what else a call reads is
+copied to a place of the segment's own before each launch, and what others read of its results is
+copied out behind it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary, ref
 
 import numpy as np
 import torch
 
-from ...ir import Extern, Program, read
+from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
+from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
 from .blocks import ALIGNED
 from .graphs import Graph, NoGraph
@@ -28,6 +31,7 @@ from .launch import COUNTERS, PARTS, SCRATCH, Launch
 
 log = logging.getLogger("sol_dynamo")
 Step = tuple[Launch, Any] | Extern  # a launch with its function
+COPIED = 1 << 24  # bytes of a buffer that are copied into or out of a graph; larger: no part of it
 RECORDINGS = 8  # of one segment and stream, until calls of ATen are left out of it
 
 
@@ -97,7 +101,9 @@ class Where(NamedTuple):
 def segments(operands: Operands, steps: Sequence[Step], calls: bool) -> list[Segment | Extern]:
     """Steps in order; launches that follow each other are a segment, with the calls of ATen between
     them that can be part of one, if `calls`."""
-    inside = _recordable(operands.program, steps) if calls else set[int]()
+    program = operands.program
+    inside = _recordable(program, steps) if calls else set[int]()
+    outputs = {program.base(o).name for o in program.outputs if o is not None}
     found: list[Segment | Extern] = []
     run: list[Step] = []
     for n, step in enumerate([*steps, None]):
@@ -107,7 +113,8 @@ def segments(operands: Operands, steps: Sequence[Step], calls: bool) -> list[Seg
         if len(run) == 1 and isinstance(run[0], Extern):
             found.append(run[0])
         elif run:
-            found.append(Segment(operands, run))
+            later = {b for s in steps[n:] for b in _read(program, s)}
+            found.append(Segment(operands, run, outputs | later))
         run = []
         if step is not None:
             found.append(step)
@@ -117,7 +124,10 @@ def segments(operands: Operands, steps: Sequence[Step], calls: bool) -> list[Seg
 def _recordable(program: Program, steps: Sequence[Step]) -> set[int]:
     """Positions of the calls that segments may hold."""
     inside = {n for n, s in enumerate(steps) if isinstance(s, Extern) and _is_pure(program, s)}
-    outputs = {program.base(o).name for o in program.outputs if o is not None}
+    kept = {program.base(o).name for o in program.outputs if o is not None}
+    changed = {
+        program.base(b).name for k in program.kernels if isinstance(k, Kernel) for b in written(k)
+    }
     made = {program.base(b).name: n for n, s in enumerate(steps) for b in _made(s)}
     readers: dict[str, list[int]] = {}
     for n, s in enumerate(steps):
@@ -130,17 +140,25 @@ def _recordable(program: Program, steps: Sequence[Step]) -> set[int]:
 
     def stays(n: int) -> bool:
         for b in _read(program, steps[n]):
-            scope = program.buffers[b].scope
-            here = b in made and together(made[b], n)
-            if not (here or scope == "weight" or b in program.arena):
+            here = b in program.arena or program.buffers[b].scope == "weight"
+            here = here or (b in made and together(made[b], n))
+            if not here and (b in changed or not _is_copied(program.buffers[b])):
                 return False
-        names = {program.base(b).name for b in _made(steps[n])}
-        used = all(together(n, r) for b in names for r in readers.get(b, ()))
-        return used and names.isdisjoint(outputs)
+        for b in (program.base(b).name for b in _made(steps[n])):
+            here = b not in kept and all(together(n, r) for r in readers.get(b, ()))
+            if not here and not _is_copied(program.buffers[b]):
+                return False
+        return True
 
     while left := {n for n in inside if not stays(n)}:
         inside -= left
     return inside
+
+
+def _is_copied(b: Buffer) -> bool:
+    """Whether a buffer may be copied into or out of a graph."""
+    dense = all(s or n == 1 for n, s in zip(b.shape, b.strides, strict=True))
+    return b.dtype != FOREIGN and dense and nbytes(b) <= COPIED
 
 
 def _is_pure(program: Program, step: Extern) -> bool:
@@ -183,9 +201,9 @@ def advance(
             both = ChainMap(values, weights.named)
             values |= _called(operands, step, both, where.scratch.arena)
         elif where.stream is not None:
-            step.as_graph(values, weights, where)
+            values |= step.as_graph(values, weights, where)
         else:
-            step(ChainMap(values, weights.named), where.scratch)
+            values |= step(ChainMap(values, weights.named), where.scratch)
 
 
 def _called(
@@ -198,21 +216,36 @@ def _called(
 class Segment:
     """Launches, and calls between them."""
 
-    def __init__(self, operands: Operands, steps: Sequence[Step]):
+    def __init__(self, operands: Operands, steps: Sequence[Step], needed: Collection[str] = ()):
+        """`needed`: what others need of the results of its calls."""
         self._operands, self.program = operands, operands.program
         self.steps = list(steps)
         self._calls = [s for s in self.steps if isinstance(s, Extern)]
         launches = [s[0] for s in self.steps if not isinstance(s, Extern)]
         made = {self.program.base(b).name for s in self._calls for b in _made(s)}
-        used = dict.fromkeys(b for s in self.steps for b in _read(self.program, s))
-        own = [b for b in used if b not in self.program.arena and b not in made]
-        scopes = {b: self.program.buffers[b].scope for b in own}
-        self._fixed = [b for b in own if scopes[b] == "weight"]
-        self._moving = [b for b in own if scopes[b] != "weight"]
+        scopes = {b.name: b.scope for b in self.program.buffers.values()}
+
+        def others(steps: Iterable[Step]) -> list[str]:
+            """Buffers from before that are no weights, and not in the arena."""
+            used = dict.fromkeys(b for s in steps for b in _read(self.program, s))
+            return [
+                b for b in used
+                if b not in self.program.arena and b not in made and scopes[b] != "weight"
+            ]  # fmt: skip
+
+        self._moving = others(s for s in self.steps if not isinstance(s, Extern))
+        self._entering = others(self._calls)
+        self._leaving = made.intersection(needed)
+        self._fixed = list(
+            dict.fromkeys(
+                b for s in self.steps for b in _read(self.program, s) if scopes[b] == "weight"
+            )
+        )
         last = {b: n for n, s in enumerate(self.steps) for b in _read(self.program, s) if b in made}
         self._gone: list[list[str]] = [[] for _ in self.steps]  # results that nobody reads later
         for b, n in last.items():
-            self._gone[n].append(b)
+            if b not in self._leaving:
+                self._gone[n].append(b)
         self._parts_at = parts_at(self.program)
         self._counters_at: dict[int, int] = {}
         self.counters = 0
@@ -231,14 +264,17 @@ class Segment:
         values: Mapping[str, Any],
         scratch: Scratch,
         launched: Callable[[Sequence[int]], None] | None = None,
-    ) -> None:
+        copies: Mapping[str, Any] = MappingProxyType({}),
+    ) -> dict[str, Any]:
         """The steps, each on its own; `values` has every buffer from before that is not in the
-        arena. `launched` is told the addresses that each kernel got."""
+        arena, `copies` what calls are to read instead. `launched` is told the addresses that each
+        kernel got. Gives the results of calls that others need."""
         made: dict[str, Any] = {}
         everything = ChainMap(made, values)  # type: ignore[arg-type]
+        for_calls = ChainMap(made, copies, values)  # type: ignore[arg-type]
         for n, step in enumerate(self.steps):
             if isinstance(step, Extern):
-                made |= _called(self._operands, step, everything, scratch.arena)
+                made |= _called(self._operands, step, for_calls, scratch.arena)
                 if launched:
                     _check_results(made)
             else:
@@ -253,6 +289,7 @@ class Segment:
                     launched([a.data_ptr() for a in args])
             for b in self._gone[n]:
                 made.pop(b, None)
+        return {b: made[b] for b in self._leaving}
 
     def _memory(
         self, name: str, step: int, values: Mapping[str, Any], scratch: Scratch
@@ -264,22 +301,24 @@ class Segment:
             return scratch.arena[self._parts_at :][: 4 * self.parts].view(torch.float32)
         return memory(self.program, name, scratch.arena, values)
 
-    def as_graph(self, values: dict[str, Any], weights: Prepared, where: Where) -> None:
-        """The steps as a graph, where that can be."""
+    def as_graph(
+        self, values: dict[str, Any], weights: Prepared, where: Where
+    ) -> Mapping[str, Any]:
+        """The steps as a graph, where that can be; gives results as a call does."""
         if self._apart:
             advance(self._apart, self._operands, values, weights, where)
-            return
+            return {}
         scratch, stream = where.scratch, where.stream
         assert stream is not None
         moving = [*scratch.addresses, *[values[b].data_ptr() for b in self._moving]]
         key = (where.device, stream if self._calls else 0)
-        graph = self._graphs.get(key)
         try:
-            if graph is not None and graph(moving, weights, stream):
-                return
-            if self._record(key, values, weights, moving, where):
-                self._graphs[key](moving, weights, stream)
-                return
+            found = self._graphs.get(key)
+            made = None if found is None else found(moving, values, weights, stream)
+            if made is None and self._record(key, values, weights, moving, where):
+                made = self._graphs[key](moving, values, weights, stream)
+            if made is not None:
+                return made
         except NoGraph as e:
             self._graphs.clear()
             if self._calls:
@@ -288,7 +327,7 @@ class Segment:
             else:
                 self.reason = str(e)
                 log.warning("kernels are launched one by one: %s", e)
-        self(ChainMap(values, weights.named), scratch)
+        return self(ChainMap(values, weights.named), scratch)
 
     def _record(
         self,
@@ -308,8 +347,9 @@ class Segment:
             return False
         if count > RECORDINGS:
             raise NoGraph("what they read moves from call to call")
-        if self._calls and any(weights.named[b].device != where.device for b in self._fixed):
-            raise NoGraph("a weight that is elsewhere")
+        given = [*(weights.named[b] for b in self._fixed), *(values[b] for b in self._entering)]
+        if self._calls and any(t.device != where.device for t in given):
+            raise NoGraph("a tensor that is elsewhere")
         names = ("", COUNTERS, *self._moving, *self._fixed)  # what lies in the arena at the first
         place = {b: i for i, b in enumerate(names)}
         users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
@@ -323,16 +363,21 @@ class Segment:
                 at = 0 if b in self.program.arena or b == PARTS else place.get(b)
                 if at is not None:  # and no result of a call, which stays
                     users[at].append((node, argument, offset))
-        given = {self.program.base(b).name for s in self._calls for b in read(s)}
-        still = {place.get(b, 0) for b in given if b in place or b in self.program.arena}
-        side = _side_stream(where.device)
-        everything = ChainMap(values, weights.named)
+        read_by_calls = {b for s in self._calls for b in _read(self.program, s)}
+        still = {
+            place.get(b, 0) for b in read_by_calls
+            if b in self.program.arena or self.program.buffers[b].scope == "weight"
+        }  # fmt: skip
+        copies = {b: _like(values[b]) for b in self._entering}
+        everything, side = ChainMap(values, weights.named), _side_stream(where.device)
+        results: dict[str, Any] = {}
         with torch.cuda.stream(side), torch.cuda.use_mem_pool(where.scratch.pool, where.device):
             graph = Graph(
-                lambda launched: self(everything, where.scratch, launched), side.cuda_stream
+                lambda launched: results.update(self(everything, where.scratch, launched, copies)),
+                side.cuda_stream,
             )
         self._graphs[key] = Recorded(
-            graph, self._weights_at, addresses, users, still, where.scratch.pool
+            graph, self._weights_at, addresses, users, still, copies, results, where.scratch.pool
         )
         return True
 
@@ -348,6 +393,11 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     if device not in _sides:
         _sides[device] = torch.cuda.Stream(device)
     return _sides[device]
+
+
+def _like(t: torch.Tensor) -> torch.Tensor:
+    """Memory for a copy."""
+    return t.new_empty_strided(t.shape, t.stride())
 
 
 def _check_results(made: Mapping[str, Any]) -> None:
@@ -370,27 +420,35 @@ class Recorded:
         addresses: list[int],
         users: list[list[tuple[int, int, int]]],
         still: set[int],
+        copies: Mapping[str, torch.Tensor],
+        results: Mapping[str, Any],
         pool: Any,
     ):
         self._graph, self._weights_at, self._users = graph, weights_at, users
         self._addresses, self._still, self._pool = addresses, still, pool
+        self._copies, self._results = copies, results
         self._weights: Callable[[], Any] = lambda: None
         self._lock = threading.Lock()
 
-    def __call__(self, given: list[int], weights: Any, stream: int) -> bool:
-        """Launch it; False, and nothing is done, for memory that it was not recorded for."""
+    def __call__(
+        self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
+    ) -> dict[str, Any] | None:
+        """Launch it, and give copies of its results; None, and nothing is done, for memory that it
+        was not recorded for."""
         with self._lock:
             known = self._weights() is weights
             now = given if known else given + self._weights_at(weights)
             moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
             if moved:
                 if any(new % ALIGNED or i in self._still for i, new in moved):
-                    return False
+                    return None
                 self._move(moved)
             if not known:
                 self._weights = ref(weights)
+            for b, place in self._copies.items():
+                place.copy_(values[b])
             self._graph.launch(stream)
-        return True
+            return {b: _like(t).copy_(t) for b, t in self._results.items()}
 
     def _move(self, moved: list[tuple[int, int]]) -> None:
         nodes = set()

@@ -68,7 +68,7 @@ def _time(program: Program, k: Kernel, text: str, launch: Launch, device: torch.
         return inf
 
 
-def _seconds(call: Callable[[], None], device: torch.device) -> float:
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
     call()
     if device.type != "cuda":
         began = time.perf_counter()
@@ -77,7 +77,7 @@ def _seconds(call: Callable[[], None], device: torch.device) -> float:
     return seconds_in_graph(lambda _: call())
 
 
-def seconds_in_graph(launch: Callable[[int], None]) -> float:
+def seconds_in_graph(launch: Callable[[int], object]) -> float:
     """Of one of the launches 0 to LAUNCHES - 1, on the current GPU, which were made before."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
