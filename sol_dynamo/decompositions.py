@@ -1,10 +1,12 @@
-"""What AOTAutograd traces ops as: ATen's core decompositions, less the ops that have a rule, and
-normalizations of half-precision data by float32 weights, as autocast makes them.
+"""What AOTAutograd traces ops as: ATen's core decompositions, less the ops that have a rule;
+normalizations of half-precision data; and the encoder layer that `nn.TransformerEncoderLayer` calls
+where it needs no gradients.
 
     norm(x: bf16, w: f32)  ==>  out, mean, rstd = norm(x.to(f32), w); out.to(bf16), mean, rstd
 
-That is what ATen's kernels compute: statistics are float32. Their fake kernels say bf16, so that
-graphs traced with them read the statistics for what they are not.
+That is what ATen's kernels compute: statistics are float32. Where autocast leaves weights float32,
+their fake kernels say bf16, so that graphs traced with them read the statistics for what they are
+not.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ NORMS = {
     aten._native_batch_norm_legit_functional.default: slice(1, 5),
     aten._batch_norm_with_update_functional.default: slice(1, 5),
 }
+# those that a rule computes; on a CPU, statistics have the dtype of weights
+ROWS = (aten.native_layer_norm.default, aten.native_group_norm.default)
 
 
 def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
@@ -43,15 +47,66 @@ def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
         for op, f in compat.core_decompositions().items()
         if op not in kept and not (fallback_random and compat.is_random(op))
     }
-    return found | {op: _in_float32(op, weights) for op, weights in NORMS.items()}
+    found |= {op: _in_float32(op, weights) for op, weights in NORMS.items()}
+    return found | {aten._transformer_encoder_layer_fwd.default: _encoder_layer}
 
 
 def _in_float32(op: Callable, weights: slice) -> Callable:
     def decomposition(x: torch.Tensor, *args: Any) -> Any:
-        given = [w for w in (x, *args)[weights] if w is not None]
-        if x.dtype not in HALF or all(w.dtype == x.dtype for w in given):
+        every = [x, *args]
+        given = [w for w in every[weights] if w is not None]
+        alike = all(w.dtype == x.dtype for w in given)
+        if x.dtype not in HALF or (alike and op not in ROWS):
             return NotImplemented
-        out, *rest = op(x.float(), *args)
+        every[weights] = [w if w is None else w.float() for w in every[weights]]
+        out, *rest = op(x.float(), *every[1:])
+        if alike and x.device.type == "cpu":
+            rest = [r.to(x.dtype) for r in rest]
         return (out.to(x.dtype), *rest)
 
     return decomposition
+
+
+def _encoder_layer(
+    x: torch.Tensor,
+    width: int,
+    heads: int,
+    qkv_weight: torch.Tensor,
+    qkv_bias: torch.Tensor,
+    proj_weight: torch.Tensor,
+    proj_bias: torch.Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    *weights: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    mask_type: int | None = None,
+) -> Any:
+    """What `nn.TransformerEncoderLayer` calls where it needs no gradients: attention, two products,
+    two norms. In parts, what lies between the products is one kernel; with a mask, or with a GELU,
+    of which ATen's kernel takes an approximation on a GPU, it stays whole."""
+    norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2, w1, b1, w2, b2, *masks = weights
+    plain = x.dim() == 3 and x.layout == torch.strided
+    exact = not use_gelu or x.device.type == "cpu"
+    if any(m is not None for m in (*masks, mask)) or not plain or not exact:
+        return NotImplemented
+
+    def norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return aten.native_layer_norm.default(x, [width], weight, bias, eps)[0]
+
+    def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        rows = aten.addmm.default(bias, x.reshape(-1, x.shape[-1]), weight.t())
+        return rows.view(*x.shape[:-1], -1)
+
+    batch, length, _ = x.shape
+    into = norm(x, norm_weight_1, norm_bias_1) if norm_first else x
+    qkv = linear(into, qkv_weight, qkv_bias).view(batch, length, 3, heads, width // heads)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+    attended = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    x = linear(attended.reshape(batch, length, width), proj_weight, proj_bias) + x
+    if not norm_first:
+        x = norm(x, norm_weight_1, norm_bias_1)
+    into = norm(x, norm_weight_2, norm_bias_2) if norm_first else x
+    act = torch.nn.functional.gelu if use_gelu else torch.relu
+    x = linear(act(linear(into, w1, b1)), w2, b2) + x
+    return x if norm_first else norm(x, norm_weight_2, norm_bias_2)

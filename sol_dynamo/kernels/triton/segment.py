@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary, ref
 import numpy as np
 import torch
 
+from ...compat import OpOverload
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -164,7 +165,7 @@ def _is_copied(b: Buffer) -> bool:
 def _is_pure(program: Program, step: Extern) -> bool:
     """Whether a call gives the same for the same values, sizes included, and changes none."""
     op = step.op
-    if not isinstance(op, torch._ops.OpOverload) or op.namespace != "aten" or step.symbols:
+    if not isinstance(op, OpOverload) or op.namespace != "aten" or step.symbols:
         return False
     tags = (
         torch.Tag.nondeterministic_seeded,
