@@ -317,6 +317,21 @@ class Extern:
     reason: str = ""  # why it is not a kernel of ours
 
 
+@dataclass(frozen=True)
+class Work:
+    """A sum of products that a machine may leave to ATen: for each of `batch`, a matrix of (rows,
+    columns), each element of it the sum of terms * taps products."""
+
+    kind: str  # "matmul", "convolution" or "weight gradient"
+    batch: int
+    rows: int  # of a convolution: points of all images
+    columns: int
+    terms: int
+    taps: int
+    unit: str  # `Lowering.unit`
+    constant: bool  # whether an operand is a weight, which is laid out once
+
+
 class Ref(NamedTuple):
     """A buffer among an extern's arguments."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from .ir import Program
+from .ir import Program, Work
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Caps:
     unit_flops: int = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
     rows: int = 16  # independent results of a long reduction that need no cutting into parts
     part_bytes: int = 1 << 17  # memory read for one part of a reduction: half of a small L2
+    part_columns: int = 0  # neighbouring results that take up a part at once; 0: all there are
     images_first: bool = True  # large batches walk runs of kernels image by image, in cache
     columns: int = 1  # of a product that are computed at once: an operand is made once for them
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
-    # (batch, rows, columns, terms, `Lowering.unit`) -> why ATen is to multiply matrices, or ""
-    elsewhere: Callable[[int, int, int, int, str], str] | None = None
+    elsewhere: Callable[[Work], str] | None = None  # why ATen is to do it, or ""
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
 
 

@@ -138,20 +138,30 @@ def test_tiles_fit_the_machine_and_the_product():
 
 def test_large_products_are_left_to_the_faster_one():
     """Of plain float32, which has units of its own in neither, ATen's are; small ones never."""
+    from sol_dynamo.ir import Work
     from sol_dynamo.kernels.triton.cost import Machine
     from sol_dynamo.kernels.triton.product import elsewhere
 
-    machine = Machine(132, 227 << 10)
-    assert "faster" in elsewhere(1, 4096, 3072, 768, "ieee", machine)
-    assert not elsewhere(1, 64, 64, 64, "ieee", machine)
-    assert not elsewhere(1, 128, 512, 512, "tf32", machine)
-    assert "float64" in elsewhere(1, 512, 512, 512, "double", machine)
+    def asked(kind: str, *sizes: int, taps: int = 1, unit: str = "ieee", constant: bool = True):
+        work = Work(kind, *sizes, taps=taps, unit=unit, constant=constant)
+        return elsewhere(work, Machine(132, 227 << 10))
+
+    assert "faster" in asked("matmul", 1, 4096, 3072, 768)
+    assert not asked("matmul", 1, 64, 64, 64)
+    assert not asked("matmul", 1, 128, 512, 512, unit="tf32")
+    assert "float64" in asked("matmul", 1, 512, 512, 512, unit="double")
+    assert "faster" in asked("convolution", 1, 25088, 128, 512)
+    assert "faster" in asked("convolution", 1, 100352, 64, 64, taps=9)
+    assert not asked("convolution", 1, 49, 512, 512, taps=9)
+    assert not asked("convolution", 1, 6272, 512, 512, taps=9, unit="tf32")
+    assert "change" in asked("convolution", 1, 49, 512, 512, taps=9, unit="tf32", constant=False)
+    assert asked("weight gradient", 1, 512, 512, 49, taps=9)
 
 
 def test_a_product_that_is_left_to_aten_says_why():
     from torch import fx
 
-    from sol_dynamo.ir import Extern
+    from sol_dynamo.ir import Extern, Work
     from sol_dynamo.lowering import lower
     from sol_dynamo.lowering.graph import Products
 
@@ -163,4 +173,4 @@ def test_a_product_that_is_left_to_aten_says_why():
     products = Products(elsewhere=lambda *p: asked.append(p) or "slow here")
     (step,) = lower(fx.GraphModule({}, g), products=products).kernels
     assert isinstance(step, Extern) and step.reason == "slow here"
-    assert asked == [(1, 5, 5, 5, "ieee")]
+    assert asked == [(Work("matmul", 1, 5, 5, 5, 1, "ieee", False),)]

@@ -67,6 +67,8 @@ def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "3x3": (nn.Conv2d(16, 32, 3, padding=1), ((2, 16, 9, 9),)),
         "3x3 of few": (nn.Conv2d(96, 24, 3, padding=1), ((1, 96, 5, 5),)),
         "7x7 of three": (nn.Conv2d(3, 32, 7, 2, 3), ((2, 3, 19, 19),)),
+        "1x1": (nn.Sequential(nn.Conv2d(256, 512, 1), nn.ReLU()), ((2, 256, 28, 28),)),
+        "1x1 of few": (nn.Conv2d(256, 512, 1, stride=2, bias=False), ((2, 256, 55, 56),)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=2), ((2, 32, 9, 9),)),
         "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), ((2, 32, 9, 9),)),
         "pool": (nn.MaxPool2d(3, 2, 1), ((2, 32, 9, 9),)),
@@ -90,7 +92,7 @@ def tf32(x: Tensor) -> Tensor:
 
 def products(x: Tensor, y: Tensor, w: Tensor) -> tuple[Tensor, ...]:
     """Where operands are rounded if torch's flags say so; not the depthwise convolution's."""
-    return x @ y, functional.conv2d(w, w, padding=1), functional.conv2d(w, w[:, :1], groups=32)
+    return x @ y, functional.conv2d(w, w[:, :, :1, :1]), functional.conv2d(w, w[:, :1], groups=32)
 
 
 def misrounded() -> str:
@@ -98,6 +100,7 @@ def misrounded() -> str:
     inputs = [torch.randn(s, device=DEVICE) for s in ((40, 50), (50, 60), (32, 32, 3, 3))]
     x, y, w = (t.double() for t in inputs)
     p, q, r = (tf32(t).double() for t in inputs)
+    v, s = (t[:, :, :1, :1] for t in (w, r))
     for matmul, convolution in ((0, 1), (1, 0), (0, 0)):
         torch._dynamo.reset()
         torch.backends.cuda.matmul.fp32_precision = "tf32" if matmul else "ieee"
@@ -106,7 +109,7 @@ def misrounded() -> str:
             got = torch.compile(products, backend=Backend(), dynamic=False)(*inputs)
             exact = (
                 (p if matmul else x) @ (q if matmul else y),
-                functional.conv2d(*((r, r) if convolution else (w, w)), padding=1),
+                functional.conv2d(*((r, s) if convolution else (w, v))),
                 functional.conv2d(w, w[:, :1], groups=32),
             )
         for k, (a, b) in enumerate(zip(got, exact, strict=True)):

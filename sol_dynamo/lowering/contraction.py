@@ -27,11 +27,10 @@ def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
     if not low.summable(a.dtype, b.dtype):
         return NotHandled(f"product of {a.dtype} by {b.dtype}")
     out = low.output(node)
-    if low.products.elsewhere:
-        (rows, columns), unit = out.shape[-2:], low.unit("matmul", a.dtype)
-        sizes = prod(out.shape[:-2]), rows, columns, a.shape[-1]
-        if reason := low.products.elsewhere(*sizes, unit):
-            return NotHandled(reason)
+    rows, columns = out.shape[-2:]
+    sizes = prod(out.shape[:-2]), rows, columns, a.shape[-1]
+    if reason := low.elsewhere("matmul", a.dtype, sizes):
+        return NotHandled(reason)
     batch = [Axis(f"b{d}", n) for d, n in enumerate(out.shape[:-2])]
     axes = [
         *batch,

@@ -18,8 +18,8 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import Axis, Buffer, Op, Reduce
-from .graph import Lowering, NotHandled, cast, rule
+from ..ir import Axis, Buffer, Expr, Extern, Op, Reduce, Ref, contiguous
+from .graph import Lowering, NotHandled, cast, origin, rule
 
 aten = torch.ops.aten
 SPATIAL = ("d", "h", "w")
@@ -76,6 +76,14 @@ def convolution(
         return NotHandled(f"convolution of {list(x.shape)} by {list(w.shape)}")
     g = geometry(spatial, stride, padding, dilation, groups)
     out = low.output(node)
+    walked = x if transposed else out
+    points = prod((walked.shape[0], *walked.shape[2:]))
+    sizes = groups, points, out.shape[1] // groups, x.shape[1] // groups
+    if reason := _elsewhere(low, x.dtype, sizes, w):
+        plain = not transposed and groups == 1 and not any(g.padding) and prod(w.shape[2:]) == 1
+        if plain and low.unit("matmul", x.dtype) == low.unit("convolution", x.dtype):
+            return _product(low, node, out, x, w, bias, g, reason)
+        return NotHandled(reason)
     if transposed:
         _transposed(low, out, x, w, bias, g)
     else:
@@ -116,6 +124,9 @@ def weight_gradient(
     g = geometry(spatial, stride, padding, dilation, groups)
     if transposed:
         dy, x = x, dy
+    sizes = groups, w.shape[0] // groups, w.shape[1], prod((dy.shape[0], *dy.shape[2:]))
+    if reason := low.elsewhere("weight gradient", x.dtype, sizes, prod(w.shape[2:])):
+        return NotHandled(reason)
     out = low.output(node, 1)
     axes, index = [Axis("o", w.shape[0] // groups), Axis("i", w.shape[1])], ["o", "i"]
     into, of_dy, of_x = out, ["n", "o"], ["n", "i"]
@@ -144,6 +155,56 @@ def weight_gradient(
     product = Op("mul", (left, right), left.dtype)
     low.compute(into, axes, index, product, Reduce("sum", left.dtype))
     return None, out, None
+
+
+def _product(
+    low: Lowering,
+    node: fx.Node,
+    out: Buffer,
+    x: Buffer,
+    w: Buffer,
+    bias: Buffer | None,
+    g: Geometry,
+    reason: str,
+) -> Buffer:
+    """A convolution of one tap as ATen's product of matrices: (points, in) by (in, out)."""
+    n, outs, *spatial = out.shape
+    ins, points = x.shape[1], n * prod(spatial)
+    rows = low.buffer(f"{node.name}_rows", x.dtype, (n, *spatial, ins))
+    if all(s == 1 for s in g.stride) and _lies_as(x, (n, ins, *spatial), rows):
+        left = low.view(x, (points, ins), (ins, 1))
+        del low.buffers[rows.name]
+    else:
+
+        def point(i: Index, *rest: Index) -> Expr:
+            *where, c = rest
+            return low.load(x, [i, c, *(p * s for p, s in zip(where, g.stride, strict=True))])
+
+        left = low.view(low.pointwise(rows, point), (points, ins), (ins, 1))
+    right = low.view(w, (ins, outs), (w.strides[1], w.strides[0]))
+    made = low.buffer(f"{node.name}_product", out.dtype, (points, outs), scope="extern")
+    op, first = (aten.mm.default, ()) if bias is None else (aten.addmm.default, (Ref(bias.name),))
+    args = (*first, Ref(left.name), Ref(right.name))
+    low.steps.append(
+        Extern(node.name, op, args, (), (made.name,), origin=origin(node), reason=reason)
+    )
+    inner = contiguous((n, *spatial, outs))
+    del low.buffers[out.name]
+    return low.view(made, out.shape, (inner[0], 1, *inner[1:-1]))
+
+
+def _lies_as(x: Buffer, shape: Sequence[int], rows: Buffer) -> bool:
+    """Whether x, channels first, has its points' channels together, point behind point."""
+    strides = (rows.strides[0], rows.strides[-1], *rows.strides[1:-1])
+    return all(n == 1 or a == b for n, a, b in zip(shape, x.strides, strides, strict=True))
+
+
+def _elsewhere(low: Lowering, dtype: str, sizes: tuple[int, int, int, int], w: Buffer) -> str:
+    """Why ATen is to convolve, or ""; a depthwise convolution is none of sums over channels."""
+    if 0 in sizes or sizes[-1] == 1:
+        return ""
+    taps, constant = prod(w.shape[2:]), w.scope == "weight"
+    return low.elsewhere("convolution", dtype, sizes, taps, constant)
 
 
 def geometry(

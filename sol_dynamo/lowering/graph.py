@@ -39,6 +39,7 @@ from ..ir import (
     Reduce,
     Ref,
     Store,
+    Work,
     contiguous,
 )
 
@@ -112,7 +113,7 @@ class Products:
 
     tf32: frozenset[str] = frozenset()  # "matmul", "convolution": of operands rounded to it
     halves: bool = False  # 16-bit floats, exactly
-    elsewhere: Callable[[int, int, int, int, str], str] | None = None  # `Caps.elsewhere`
+    elsewhere: Callable[[Work], str] | None = None  # `Caps.elsewhere`
 
 
 EXACT = Products()
@@ -233,6 +234,24 @@ class Lowering:
         if dtype == "f32":
             return "tf32" if kind in self.products.tf32 else "ieee"
         return "half" if dtype in HALVES else "double"
+
+    def elsewhere(
+        self,
+        kind: str,
+        dtype: str,
+        sizes: tuple[int, int, int, int],
+        taps: int = 1,
+        constant: bool = False,
+    ) -> str:
+        """Why ATen is to compute sums of products, or ""; the sizes are those of batch, rows,
+        columns and terms (`Work`)."""
+        if self.products.elsewhere is None:
+            return ""
+        unit = self.unit("matmul" if kind == "matmul" else "convolution", dtype)
+        batch, rows, columns, terms = sizes
+        return self.products.elsewhere(
+            Work(kind, batch, rows, columns, terms, taps, unit, constant)
+        )
 
     def summable(self, *dtypes: str) -> bool:
         """Whether products of values of these dtypes are the loop IR's: else they are ATen's."""

@@ -124,7 +124,12 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
     if results // max([1, *beside]) >= caps.rows:
         return [k]
-    nest, moved, parts = _cut(nest, size, caps.part_bytes)
+    columns = max([1, *beside]) if caps.part_columns else 1
+    if caps.part_columns:
+        most = caps.part_bytes * -(-columns // caps.part_columns)
+        nest, moved, parts = _shared_out(nest, -(-size // most))
+    else:
+        nest, moved, parts = _cut(nest, size, caps.part_bytes)
     bytes_of_one = max(DTYPES[s.reduce.acc_dtype][0] for s in nest.stores if s.reduce)
     if parts < 2 or parts * results * bytes_of_one * len(nest.stores) * PARTIAL > size:
         return [k]
@@ -152,6 +157,39 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     return [first, *second]
 
 
+def _shared_out(nest: Loops, parts: int) -> tuple[Loops, list[Axis], int]:
+    """The nest with its outer reduce axes parallel, the last of them in pieces, so that there are
+    about so many parts; those axes, and the number of parts."""
+    moved: list[Axis] = []
+    axes = list(nest.axes)
+    for a in nest.reduce_axes[:-1] or nest.reduce_axes:
+        if parts < 2:
+            break
+        n = max(d for d in range(1, min(parts, a.extent) + 1) if a.extent % d == 0)
+        parts = -(-parts // n)
+        at = [x.symbol for x in axes].index(a.symbol)
+        if n == a.extent:
+            axes[at] = replace(a, kind="parallel")
+            moved.append(axes[at])
+        elif n > 1:
+            nest, pieces = _in_pieces(replace(nest, axes=tuple(axes)), a, a.extent // n)
+            axes = list(nest.axes)
+            moved.append(pieces)
+            break
+    axes.sort(key=lambda a: (a not in moved, a.kind == "reduce"))
+    return replace(nest, axes=tuple(axes)), moved, prod(a.extent for a in moved)
+
+
+def _in_pieces(nest: Loops, a: Axis, piece: int) -> tuple[Loops, Axis]:
+    """A reduce axis as two: pieces, which are parallel, and what is in a piece."""
+    outer = Axis(f"{a.symbol}_part", a.extent // piece)
+    inner = Axis(f"{a.symbol}_in", piece, "reduce")
+    at = [x.symbol for x in nest.axes].index(a.symbol)
+    axes = (*nest.axes[:at], outer, inner, *nest.axes[at + 1 :])
+    point = Index({outer.symbol: piece, inner.symbol: 1})
+    return substitute(nest, {a.symbol: point}, axes), outer
+
+
 def _cut(nest: Loops, size: int, most_bytes: int) -> tuple[Loops, list[Axis], int]:
     """The nest with its outer reduce axes parallel, as many as make parts of at most `most_bytes`;
     those axes, and the number of parts."""
@@ -168,12 +206,8 @@ def _cut(nest: Loops, size: int, most_bytes: int) -> tuple[Loops, list[Axis], in
         most = max(last.extent * most_bytes // part, 1)
         piece = max(d for d in range(1, most + 1) if last.extent % d == 0)
         if piece * 4 > most and piece < last.extent:
-            outer = Axis(f"{last.symbol}_part", last.extent // piece)
-            inner = Axis(f"{last.symbol}_in", piece, "reduce")
-            at = axes.index(last)
-            axes[at : at + 1] = [outer, inner]
-            point = Index({outer.symbol: piece, inner.symbol: 1})
-            nest = substitute(nest, {last.symbol: point}, tuple(axes))
-            moved.append(outer)
+            nest, pieces = _in_pieces(replace(nest, axes=tuple(axes)), last, piece)
+            axes = list(nest.axes)
+            moved.append(pieces)
     axes.sort(key=lambda a: (a not in moved, a.kind == "reduce"))
     return replace(nest, axes=tuple(axes)), moved, prod(a.extent for a in moved)

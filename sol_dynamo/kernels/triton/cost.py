@@ -65,22 +65,23 @@ SPILLS = 1024  # sums of a block beyond which plain products of more than 32 ter
 # ATen's products: flop of the whole machine for each unit, and the share of it that is reached
 ATEN = {"ieee": 0.39e6, "tf32": 3.1e6, "half": 6e6}
 REACHED, REACHED_BY_FEW = 0.9, 0.7
+CONVOLVED = {"ieee": 0.22e6, "tf32": 1.9e6, "half": 3.2e6}  # of convolutions, channels last
 
 
-def aten_microseconds(s: Shape, machine: Machine) -> float:
-    """The time of ATen's product (cuBLAS), with that of a kernel for what follows it, which would
-    be part of ours. By rates of large products; blocks of 128 by 128, and of 64 by 64 where those
-    are too few."""
+def aten_microseconds(s: Shape, machine: Machine, convolution: bool = False) -> float:
+    """The time of ATen's product (cuBLAS) or convolution (cuDNN), with that of a kernel for what
+    follows it, which would be part of ours. By rates of large ones; blocks of 128 by 128, and of 64
+    by 64 where those are too few."""
     blocks = s.batch * -(-s.rows // 128) * -(-s.columns // 128)
     if blocks >= machine.processors:
         reached = REACHED * blocks / machine.processors / -(-blocks // machine.processors)
     else:
         reached = REACHED_BY_FEW * min(1.0, 4 * blocks / machine.processors)
-    flop = 2.0 * s.batch * s.rows * s.columns * s.terms
+    rate = (CONVOLVED if convolution else ATEN)[s.unit] * machine.processors * reached
+    flop = 2.0 * s.batch * s.rows * s.columns * s.terms * s.taps
     operands = s.batch * (s.rows + s.columns) * s.terms * s.bytes
     followed = 3 * s.batch * s.rows * s.columns * s.bytes
-    multiplied = flop / (ATEN[s.unit] * machine.processors * reached)
-    return 2 * LAUNCH + max(multiplied, operands / DRAM) + followed / DRAM
+    return 2 * LAUNCH + max(flop / rate, operands / DRAM) + followed / DRAM
 
 
 def microseconds(s: Shape, t: Tile, machine: Machine) -> float:

@@ -23,6 +23,7 @@ from ...ir import (
     Op,
     Schedule,
     Store,
+    Work,
     contiguous,
     is_op,
     loads,
@@ -129,19 +130,27 @@ def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
     return tuple(sorted(found, key=found.__getitem__)[:WAYS])
 
 
-def elsewhere(batch: int, rows: int, columns: int, terms: int, unit: str, machine: Machine) -> str:
-    """Why ATen is to multiply matrices, or ""."""
-    if unit == "double":
-        small = batch * rows * columns * terms < DOUBLES
-        return "" if small else "products of float64 are not by units of ours"
-    if 2 * batch * rows * columns * terms < LARGE or min(rows, columns) < FEWEST:
+def elsewhere(w: Work, machine: Machine) -> str:
+    """Why ATen is to compute sums of products, or ""."""
+    products = w.batch * w.rows * w.columns * w.terms * w.taps
+    if w.unit == "double":
+        return "" if products < DOUBLES else "products of float64 are not by units of ours"
+    if w.kind == "weight gradient":
+        return "sums over all points are ATen's"
+    if w.kind == "convolution" and w.taps > 1 and not w.constant:
+        return "weights that may change lie otherwise than products read them"
+    convolved = w.kind == "convolution" and w.taps > 1
+    if 2 * products < LARGE or min(w.rows, w.columns) < FEWEST or (convolved and w.unit != "ieee"):
         return ""
-    shape = Shape(rows, columns, terms, 1, batch, False, 2 if unit == "half" else 4, unit)
+    scattered = convolved and w.terms < DEEP
+    terms, taps = (w.terms * w.taps, 1) if scattered else (w.terms, w.taps)
+    size = 2 if w.unit == "half" else 4
+    shape = Shape(w.rows, w.columns, terms, taps, w.batch, scattered, size, w.unit)
     ours = microseconds(shape, tiles(shape, machine)[0], machine)
-    theirs = aten_microseconds(shape, machine)
+    theirs = aten_microseconds(shape, machine, convolved)
     if theirs > GAIN * ours:
         return ""
-    return f"ATen's product is faster: {theirs:.0f} us, ours {ours:.0f}"
+    return f"ATen's {w.kind} is faster: {theirs:.0f} us, ours {ours:.0f}"
 
 
 @dataclass(frozen=True)

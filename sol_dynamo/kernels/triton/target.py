@@ -15,6 +15,7 @@ from .walk import walk_kernel
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
 PROCESSORS, L2, SHARED = 132, 50 << 20, 227 << 10
+PART_COLUMNS = 32  # results side by side that a program sums (`walk`)
 COLUMNS = 64  # of a product, for which making an operand in each block pays
 
 
@@ -41,6 +42,7 @@ class TritonTarget:
             cores=processors,
             rows=4 * processors,
             part_bytes=1 << 15,
+            part_columns=PART_COLUMNS,
             images_first=False,
             columns=COLUMNS,
             local_bytes=shared,
