@@ -127,7 +127,8 @@ def call(
     They lie as the program says, in memory of their own: a copy where ATen gave a view. A foreign
     value may view others, but not `reused`, the memory of the call, which later kernels write. A
     result has the dtype that ATen gives it where its fake kernel says another and no kernel reads
-    it: statistics that attention saves for backward, of float64.
+    it: statistics that attention saves for backward, of float64. One that ATen leaves out, though
+    its fake kernel does not, is left out.
     """
     program = operands.program
     args, kwargs = filled((step.args, dict(step.kwargs)), given.__getitem__)
@@ -136,7 +137,7 @@ def call(
     taken = {p for a in given.values() for p in _storages(a)}
     made: dict[str, Any] = {}
     for name, value in zip(step.outs, results, strict=False):
-        if not name:
+        if not name or value is None:
             continue
         b = program.buffers[name]
         if b.dtype == FOREIGN:

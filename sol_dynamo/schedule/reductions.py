@@ -118,17 +118,18 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     if points < POINTS or not _is_plain(k):
         return [k]
     size = bytes_read(nest)
-    out = buffers[nest.stores[0].buffers[0]]
     results = prod(a.extent for a in nest.axes if a.kind == "parallel")
-    address = out.address(nest.stores[0].index)
-    beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
-    if results // max([1, *beside]) >= caps.rows:
-        return [k]
-    columns = max([1, *beside]) if caps.part_columns else 1
     if caps.part_columns:
+        columns = _beside(buffers, nest)
+        if results // min(columns, caps.part_columns) >= caps.rows:
+            return [k]
         most = caps.part_bytes * -(-columns // caps.part_columns)
         nest, moved, parts = _shared_out(nest, -(-size // most))
     else:
+        address = buffers[nest.stores[0].buffers[0]].address(nest.stores[0].index)
+        beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
+        if results // max([1, *beside]) >= caps.rows:
+            return [k]
         nest, moved, parts = _cut(nest, size, caps.part_bytes)
     bytes_of_one = max(DTYPES[s.reduce.acc_dtype][0] for s in nest.stores if s.reduce)
     if parts < 2 or parts * results * bytes_of_one * len(nest.stores) * PARTIAL > size:
@@ -155,6 +156,19 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
         second.append(Kernel(old.name, (Loops(tuple(axes), (store,)),), origin=k.origin))
     first = Kernel(f"{k.name}_parts", (replace(nest, stores=tuple(partial)),), origin=k.origin)
     return [first, *second]
+
+
+def _beside(buffers: dict[str, Buffer], nest: Loops) -> int:
+    """How many results are of elements that lie side by side in memory."""
+    reduced = {a.symbol for a in nest.reduce_axes}
+    addresses = [buffers[e.buffer].address(e.index) for e in loads(nest)]
+    addresses = [i for i in addresses if i.symbols & reduced]
+    found = (
+        a.extent
+        for a in nest.axes
+        if a.kind == "parallel" and any(i.coefficient(a.symbol) == 1 for i in addresses)
+    )
+    return max(found, default=1)
 
 
 def _shared_out(nest: Loops, parts: int) -> tuple[Loops, list[Axis], int]:

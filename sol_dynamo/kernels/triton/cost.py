@@ -73,7 +73,9 @@ def aten_microseconds(s: Shape, machine: Machine, convolution: bool = False) -> 
     follows it, which would be part of ours. By rates of large ones; blocks of 128 by 128, and of 64
     by 64 where those are too few."""
     blocks = s.batch * -(-s.rows // 128) * -(-s.columns // 128)
-    if blocks >= machine.processors:
+    if convolution:
+        reached = REACHED * min(1.0, 4 * blocks / machine.processors)
+    elif blocks >= machine.processors:
         reached = REACHED * blocks / machine.processors / -(-blocks // machine.processors)
     else:
         reached = REACHED_BY_FEW * min(1.0, 4 * blocks / machine.processors)
