@@ -83,20 +83,19 @@ def _encoder_layer(
     mask_type: int | None = None,
 ) -> Any:
     """What `nn.TransformerEncoderLayer` calls where it needs no gradients: attention, two products,
-    two norms. In parts, what lies between the products is one kernel; with a mask, or with a GELU,
-    of which ATen's kernel takes an approximation on a GPU, it stays whole."""
+    two norms. In parts, what lies between the products is one kernel; with a mask it stays whole.
+    On a GPU the activation is part of a product of ATen's, and an approximation if it is a GELU."""
     norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2, w1, b1, w2, b2, *masks = weights
     plain = x.dim() == 3 and x.layout == torch.strided
-    exact = not use_gelu or x.device.type == "cpu"
-    if any(m is not None for m in (*masks, mask)) or not plain or not exact:
+    if any(m is not None for m in (*masks, mask)) or not plain:
         return NotImplemented
 
     def norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return aten.native_layer_norm.default(x, [width], weight, bias, eps)[0]
 
     def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        rows = aten.addmm.default(bias, x.reshape(-1, x.shape[-1]), weight.t())
-        return rows.view(*x.shape[:-1], -1)
+        made = aten.addmm.default(bias, x.reshape(-1, x.shape[-1]), weight.t())
+        return made.view(*x.shape[:-1], -1)
 
     batch, length, _ = x.shape
     into = norm(x, norm_weight_1, norm_bias_1) if norm_first else x
@@ -107,6 +106,12 @@ def _encoder_layer(
     if not norm_first:
         x = norm(x, norm_weight_1, norm_bias_1)
     into = norm(x, norm_weight_2, norm_bias_2) if norm_first else x
-    act = torch.nn.functional.gelu if use_gelu else torch.relu
-    x = linear(act(linear(into, w1, b1)), w2, b2) + x
+    if x.device.type == "cpu":
+        act = torch.nn.functional.gelu if use_gelu else torch.relu
+        wide = act(linear(into, w1, b1))
+    else:
+        rows = into.reshape(-1, width)
+        wide = aten._addmm_activation.default(b1, rows, w1.t(), use_gelu=use_gelu)
+        wide = wide.view(batch, length, -1)
+    x = linear(wide, w2, b2) + x
     return x if norm_first else norm(x, norm_weight_2, norm_bias_2)
