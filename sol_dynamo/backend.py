@@ -335,7 +335,7 @@ def _program(
     warning (under SOL_STRICT=1 it is an error)."""
     caps = target.caps
     tf32 = compat.tf32_products() if caps.tf32 else frozenset()
-    products = Products(tf32, caps.half_products, caps.elsewhere)
+    products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified)
     while True:
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)
         _look("lower", program, c)

@@ -158,6 +158,39 @@ def test_large_products_are_left_to_the_faster_one():
     assert asked("weight gradient", 1, 512, 512, 49, taps=9)
 
 
+def test_a_convolution_and_its_relu_are_one_call():
+    """By constant weights in cuDNN's layout; not where something else reads the convolution."""
+    from torch import fx
+
+    from sol_dynamo.ir import Extern
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.lowering.graph import Products
+    from sol_dynamo.spec import check
+
+    aten, g = torch.ops.aten, fx.Graph()
+    x, w = g.placeholder("x"), g.placeholder("w")
+    args = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    convolved = [g.call_function(aten.convolution.default, (x, w, None, *args)) for _ in range(2)]
+    rectified = [g.call_function(aten.relu.default, (n,)) for n in convolved]
+    g.output((*rectified, convolved[1]))
+    x.meta["val"] = torch.empty(2, 8, 9, 9, device="meta")
+    w.meta["val"] = torch.empty(32, 8, 3, 3, device="meta")
+    for n in (*convolved, *rectified):
+        n.meta["val"] = torch.empty(2, 32, 9, 9, device="meta")
+    products = Products(
+        tf32=frozenset({"convolution"}), rectified=True,
+        elsewhere=lambda work: "faster" if work.rectified else "",
+    )  # fmt: skip
+    sources = [("input", 0), ("weight", 0)]
+    program = lower(fx.GraphModule({}, g), sources, products=products)
+    check(program, "lower")
+    (call,) = (k for k in program.kernels if isinstance(k, Extern))
+    assert call.op is aten.cudnn_convolution_relu.default and call.reason == "faster"
+    assert program.buffers[call.outs[0]].strides == (2592, 1, 288, 32)
+    assert program.buffers[call.args[1].buffer].strides == (72, 1, 24, 8)
+    assert len(program.packs) == 1
+
+
 def test_a_product_that_is_left_to_aten_says_why():
     from torch import fx
 

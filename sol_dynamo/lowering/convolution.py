@@ -19,10 +19,14 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import Axis, Buffer, Expr, Extern, Op, Reduce, Ref, contiguous
-from .graph import Lowering, NotHandled, cast, origin, rule
+from .graph import FUSED, Lowering, NotHandled, cast, origin, rule
 
 aten = torch.ops.aten
 SPATIAL = ("d", "h", "w")
+CONTRACTIONS = {
+    aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
+    aten.convolution.default,
+}  # fmt: skip
 FEW = 16  # channels below which, as without taps, ATen's weight gradient is the faster one
 
 
@@ -79,7 +83,10 @@ def convolution(
     walked = x if transposed else out
     points = prod((walked.shape[0], *walked.shape[2:]))
     sizes = groups, points, out.shape[1] // groups, x.shape[1] // groups
-    if reason := _elsewhere(low, x.dtype, sizes, w):
+    relu = None if transposed else _rectified(low, node, x, w)
+    if reason := _elsewhere(low, x.dtype, sizes, w, relu is not None):
+        if relu is not None:
+            return _with_relu(low, node, relu, out, x, w, bias, g, reason)
         plain = not transposed and groups == 1 and not any(g.padding) and prod(w.shape[2:]) == 1
         if plain and low.unit("matmul", x.dtype) == low.unit("convolution", x.dtype):
             return _product(low, node, out, x, w, bias, g, reason)
@@ -125,7 +132,7 @@ def weight_gradient(
     if transposed:
         dy, x = x, dy
     sizes = groups, w.shape[0] // groups, w.shape[1], prod((dy.shape[0], *dy.shape[2:]))
-    if reason := low.elsewhere("weight gradient", x.dtype, sizes, prod(w.shape[2:])):
+    if reason := low.elsewhere("weight gradient", x.dtype, sizes, taps=prod(w.shape[2:])):
         return NotHandled(reason)
     out = low.output(node, 1)
     axes, index = [Axis("o", w.shape[0] // groups), Axis("i", w.shape[1])], ["o", "i"]
@@ -199,12 +206,68 @@ def _lies_as(x: Buffer, shape: Sequence[int], rows: Buffer) -> bool:
     return all(n == 1 or a == b for n, a, b in zip(shape, x.strides, strides, strict=True))
 
 
-def _elsewhere(low: Lowering, dtype: str, sizes: tuple[int, int, int, int], w: Buffer) -> str:
+def _rectified(low: Lowering, node: fx.Node, x: Buffer, w: Buffer) -> fx.Node | None:
+    """The ReLU that alone reads a convolution, where ATen has a fast one with a ReLU inside."""
+    fast = low.products.rectified and low.unit("convolution", x.dtype) in ("tf32", "half")
+    user, *others = node.users
+    if not fast or len(w.shape) == 3 or w.scope != "weight" or others or _prepared(node.args[0]):
+        return None
+    return user if user.target is aten.relu.default else None
+
+
+def _prepared(x: Any) -> bool:
+    """Whether a value is computed point by point from what is there, which is part of a kernel of
+    ours that reads it, and from no product, whose kernel it is part of."""
+    if x.target not in FUSED:
+        return False
+    seen, left = {x}, [x]
+    while left:
+        for n in left.pop().all_input_nodes:
+            if n.target in CONTRACTIONS:
+                return False
+            if n.target in FUSED and n not in seen:
+                seen.add(n)
+                left.append(n)
+    return True
+
+
+def _with_relu(
+    low: Lowering,
+    node: fx.Node,
+    relu: fx.Node,
+    out: Buffer,
+    x: Buffer,
+    w: Buffer,
+    bias: Buffer | None,
+    g: Geometry,
+    reason: str,
+) -> Buffer:
+    """A convolution by constant weights and the ReLU behind it as one call of ATen."""
+    del low.buffers[out.name]
+    inner = contiguous((out.shape[0], *out.shape[2:], out.shape[1]))
+    made = low.buffer(relu.name, out.dtype, out.shape, (inner[0], 1, *inner[1:-1]), scope="extern")
+    inner = contiguous((w.shape[0], *w.shape[2:], w.shape[1]))
+    weight = low.laid_out(w, (inner[0], 1, *inner[1:-1]))
+    given = tuple(None if b is None else Ref(b.name) for b in (x, weight, bias))
+    args = (*given, list(g.stride), list(g.padding), list(g.dilation), g.groups)
+    op = aten.cudnn_convolution_relu.default
+    low.steps.append(
+        Extern(node.name, op, args, (), (made.name,), origin=origin(node), reason=reason)
+    )
+    low.done[relu] = made
+    return made
+
+
+def _elsewhere(
+    low: Lowering, dtype: str, sizes: tuple[int, int, int, int], w: Buffer, rectified: bool
+) -> str:
     """Why ATen is to convolve, or ""; a depthwise convolution is none of sums over channels."""
     if 0 in sizes or sizes[-1] == 1:
         return ""
     taps, constant = prod(w.shape[2:]), w.scope == "weight"
-    return low.elsewhere("convolution", dtype, sizes, taps, constant)
+    return low.elsewhere(
+        "convolution", dtype, sizes, taps=taps, constant=constant, rectified=rectified
+    )
 
 
 def geometry(

@@ -43,6 +43,7 @@ from ..ir import (
     contiguous,
 )
 
+aten = torch.ops.aten
 DTYPE = {
     torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16",
     torch.int64: "i64", torch.int32: "i32", torch.int16: "i16", torch.int8: "i8",
@@ -114,9 +115,20 @@ class Products:
     tf32: frozenset[str] = frozenset()  # "matmul", "convolution": of operands rounded to it
     halves: bool = False  # 16-bit floats, exactly
     elsewhere: Callable[[Work], str] | None = None  # `Caps.elsewhere`
+    rectified: bool = False  # `Caps.rectified`
 
 
 EXACT = Products()
+FUSED: set[Any] = set()  # ops that are part of the kernel of what they are applied to
+VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default}
+
+
+def _users(node: fx.Node) -> list[fx.Node]:
+    """Who computes with a node's result, views of it included."""
+    found: list[fx.Node] = []
+    for user in node.users:
+        found += _users(user) if user.target in VIEWS else [user]
+    return found
 
 
 class Lowering:
@@ -132,6 +144,8 @@ class Lowering:
         self.env: dict[fx.Node, Any] = {}
         self.node: fx.Node | None = None
         self.first: list[Extern] = []  # calls before all other steps
+        self.packs: list[Loops] = []  # copies of weights
+        self.done: dict[fx.Node, Buffer] = {}  # results of nodes that others brought about
         self._seed: Buffer | None = None
         self._streams = 0  # of random numbers
 
@@ -236,22 +250,25 @@ class Lowering:
         return "half" if dtype in HALVES else "double"
 
     def elsewhere(
-        self,
-        kind: str,
-        dtype: str,
-        sizes: tuple[int, int, int, int],
-        taps: int = 1,
-        constant: bool = False,
+        self, kind: str, dtype: str, sizes: tuple[int, int, int, int], **more: Any
     ) -> str:
-        """Why ATen is to compute sums of products, or ""; the sizes are those of batch, rows,
-        columns and terms (`Work`)."""
-        if self.products.elsewhere is None:
+        """Why ATen is to compute this node's sums of products, or ""; the sizes are those of batch,
+        rows, columns and terms, and `more` is what else there is to `Work`."""
+        if self.products.elsewhere is None or self.node is None:
             return ""
         unit = self.unit("matmul" if kind == "matmul" else "convolution", dtype)
-        batch, rows, columns, terms = sizes
-        return self.products.elsewhere(
-            Work(kind, batch, rows, columns, terms, taps, unit, constant)
-        )
+        followed = any(n.target in FUSED for n in _users(self.node))
+        given = {"taps": 1, "constant": False, **more}
+        return self.products.elsewhere(Work(kind, *sizes, unit=unit, followed=followed, **given))
+
+    def laid_out(self, w: Buffer, strides: Sequence[int]) -> Buffer:
+        """A copy of a weight with other strides, made once."""
+        made = self.buffer(f"{w.name}_laid_out", w.dtype, w.shape, strides, scope="weight")
+        axes = tuple(Axis(f"i{d}", n) for d, n in enumerate(w.shape))
+        index = tuple(Index.of(a.symbol) for a in axes)
+        store = Store((made.name,), index, (self.load(w, index),))
+        self.packs.append(Loops(axes, (store,)))
+        return made
 
     def summable(self, *dtypes: str) -> bool:
         """Whether products of values of these dtypes are the loop IR's: else they are ATen's."""
@@ -416,7 +433,8 @@ def _lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, low: L
             outputs = _outputs(low, node)
         else:
             raise ValueError(f"{node.op} {node.target} in a graph to lower")
-    return Program(low.buffers, (*low.first, *low.steps), tuple(low.inputs), outputs)
+    steps, inputs = (*low.first, *low.steps), tuple(low.inputs)
+    return Program(low.buffers, steps, inputs, outputs, packs=tuple(low.packs))
 
 
 def _constant(low: Lowering, node: Any, gm: fx.GraphModule) -> Buffer:
@@ -446,6 +464,8 @@ def _foreign_part(low: Lowering, node: Any) -> str | None:
 def _apply(low: Lowering, node: Any) -> Any:
     if node.target is operator.getitem and isinstance(low.env[node.args[0]], tuple):
         return low.env[node.args[0]][node.args[1]]
+    if node in low.done:
+        return low.done.pop(node)
     if not node.users and not node.is_impure():
         return None
     f = RULES.get(node.target)

@@ -15,7 +15,7 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import DTYPES, Buffer, Const, Expr, Op
-from .graph import DTYPE, RULES, TORCH_DTYPE, Lowering, NotHandled, cast, constant
+from .graph import DTYPE, FUSED, RULES, TORCH_DTYPE, Lowering, NotHandled, cast, constant
 
 aten = torch.ops.aten
 
@@ -394,6 +394,7 @@ _ROUNDING = frozenset(
 )
 for _target in POINTWISE:
     RULES[_target] = _lower
+FUSED.update(POINTWISE)
 
 
 def _where(low: Lowering, node: fx.Node, c: Buffer, a: Any, b: Any) -> Any:

@@ -121,7 +121,8 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     results = prod(a.extent for a in nest.axes if a.kind == "parallel")
     if caps.part_columns:
         columns = _beside(buffers, nest)
-        if results // min(columns, caps.part_columns) >= caps.rows:
+        enough = caps.cores if columns == 1 else caps.rows
+        if results // min(columns, caps.part_columns) >= enough:
             return [k]
         most = caps.part_bytes * -(-columns // caps.part_columns)
         nest, moved, parts = _shared_out(nest, -(-size // most))

@@ -68,22 +68,25 @@ REACHED, REACHED_BY_FEW = 0.9, 0.7
 CONVOLVED = {"ieee": 0.22e6, "tf32": 1.9e6, "half": 3.2e6}  # of convolutions, channels last
 
 
-def aten_microseconds(s: Shape, machine: Machine, convolution: bool = False) -> float:
+def aten_microseconds(
+    s: Shape, machine: Machine, convolution: bool = False, followed: bool = True
+) -> float:
     """The time of ATen's product (cuBLAS) or convolution (cuDNN), with that of a kernel for what
-    follows it, which would be part of ours. By rates of large ones; blocks of 128 by 128, and of 64
-    by 64 where those are too few."""
+    follows it, if something does that would be part of ours. By rates of large ones; blocks of 128
+    by 128, and of 64 by 64 where those are too few."""
     blocks = s.batch * -(-s.rows // 128) * -(-s.columns // 128)
-    if convolution:
-        reached = REACHED * min(1.0, 4 * blocks / machine.processors)
-    elif blocks >= machine.processors:
-        reached = REACHED * blocks / machine.processors / -(-blocks // machine.processors)
-    else:
-        reached = REACHED_BY_FEW * min(1.0, 4 * blocks / machine.processors)
+    few = 4 * blocks / machine.processors
+    reached = REACHED * min(1.0, few)
+    if not convolution and blocks < machine.processors:
+        reached = REACHED_BY_FEW * min(1.0, few)
+    if convolution and s.unit != "ieee":
+        reached *= min(1.0, s.columns / 128)
     rate = (CONVOLVED if convolution else ATEN)[s.unit] * machine.processors * reached
     flop = 2.0 * s.batch * s.rows * s.columns * s.terms * s.taps
+    results = s.batch * s.rows * s.columns * s.bytes
     operands = s.batch * (s.rows + s.columns) * s.terms * s.bytes
-    followed = 3 * s.batch * s.rows * s.columns * s.bytes
-    return 2 * LAUNCH + max(flop / rate, operands / DRAM) + followed / DRAM
+    time = LAUNCH + max(flop / rate, (operands + results) / DRAM)
+    return time + LAUNCH + 2 * results / DRAM if followed else time
 
 
 def microseconds(s: Shape, t: Tile, machine: Machine) -> float:

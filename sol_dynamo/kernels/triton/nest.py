@@ -441,23 +441,16 @@ class KernelText:
             read = e.args[0] if is_op(e, "tf32") or is_op(e, "cast") else e
             if isinstance(read, Load) and self.program.base(read.buffer).name in self.rounded:
                 e = read
-            flipped = own[1] == deep and isinstance(read, Load) and self._scattered(read, deep)
-            space = own[::-1] if flipped else own
-            text = self.full(v.value(e, space), e, space)
-            inside = self.inside({deep}, space)
+            text = self.full(v.value(e, own), e, own)
+            inside = self.inside({deep}, own)
             if inside and not (isinstance(read, Load) and self._zero_outside(read, deep)):
                 text = v.name(f"tl.where({inside}, {text}, {constant(0, e.dtype)})")
-            texts.append(f"tl.trans({text})" if flipped else text)
+            texts.append(text)
         out = TRITON[x.reduce.acc_dtype] if x.reduce else "tl.float32"
         v.write(
             f"{acc} = tl.dot({texts[0]}, {texts[1]}, {acc},"
             f' input_precision="{precision}", out_dtype={out})'
         )
-
-    def _scattered(self, e: Load, axis: str) -> bool:
-        """Whether elements along an axis lie apart in memory: neighbours in a warp are then better
-        of the other one."""
-        return self.program.buffers[e.buffer].address(e.index).coefficient(axis) != 1
 
     def _zero_outside(self, e: Load, axis: str) -> bool:
         """Whether a load gives 0 beyond an axis's end: it is masked there."""

@@ -44,8 +44,10 @@ PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
 STAGES = (2, 3, 4)
 WAYS = 12  # that are timed, where tiles are chosen so
-LARGE = 1 << 28  # flop from which a call of ATen is thought of: a graph of kernels ends at it
-GAIN = 0.8  # of our time that it has to keep below
+LARGE = 1 << 28  # flop from which a call of ATen is thought of
+LARGER = 1 << 30  # where nothing but the call itself is gained
+GAIN = 0.8  # of our time that it has to keep below,
+GAIN_ALIKE = 0.9  # where both are one kernel
 DOUBLES = 1 << 20  # float64 products from which ATen computes them
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
@@ -139,16 +141,18 @@ def elsewhere(w: Work, machine: Machine) -> str:
         return "sums over all points are ATen's"
     if w.kind == "convolution" and w.taps > 1 and not w.constant:
         return "weights that may change lie otherwise than products read them"
-    convolved = w.kind == "convolution" and w.taps > 1
-    if 2 * products < LARGE or min(w.rows, w.columns) < FEWEST or (convolved and w.unit != "ieee"):
+    convolved = w.kind == "convolution" and (w.taps > 1 or w.unit != "ieee")
+    if 2 * products < (LARGER if w.rectified else LARGE) or min(w.rows, w.columns) < FEWEST:
         return ""
-    scattered = convolved and w.terms < DEEP
+    scattered = w.taps > 1 and w.terms < DEEP
+    if convolved and w.unit != "ieee" and (scattered or not w.rectified):
+        return ""  # our kernels are as fast, and what follows is part of them
     terms, taps = (w.terms * w.taps, 1) if scattered else (w.terms, w.taps)
     size = 2 if w.unit == "half" else 4
     shape = Shape(w.rows, w.columns, terms, taps, w.batch, scattered, size, w.unit)
     ours = microseconds(shape, tiles(shape, machine)[0], machine)
-    theirs = aten_microseconds(shape, machine, convolved)
-    if theirs > GAIN * ours:
+    theirs = aten_microseconds(shape, machine, convolved, w.followed and not w.rectified)
+    if theirs > (GAIN if w.followed and not w.rectified else GAIN_ALIKE) * ours:
         return ""
     return f"ATen's {w.kind} is faster: {theirs:.0f} us, ours {ours:.0f}"
 
