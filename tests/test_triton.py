@@ -34,7 +34,7 @@ def test_kernels_in_the_interpreter():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_kernels_on_a_gpu():
-    """The same, and each called thrice: launched, recorded and replayed."""
+    """The same, and each called four times: launched, recorded, recorded anew and replayed."""
     run_kinds("cuda")
 
 

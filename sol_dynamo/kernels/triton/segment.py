@@ -4,9 +4,10 @@ A segment is run step by step at its first call (which compiles its kernels and 
 libraries make what they need), as a graph from then on. Kernels of ours are told the addresses that
 changed since the graph's last launch. What ATen launches is as it was recorded: what its calls
 read and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
-not); results lie in a pool of memory that the graphs of a stream share; what else a call reads is
-copied to a place of the segment's own before each launch, and what others read of its results is
-copied out behind it.
+not); results lie in a pool of memory that the graphs of a stream share, and what others read of
+them is copied out behind each launch. What else a call reads is taken to stay, as what is saved for
+backward does, until it does not: from then on it is copied to a place of the segment's own before
+each launch, or the call is left out if that is too much.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary, ref
@@ -22,7 +24,7 @@ from weakref import WeakValueDictionary, ref
 import numpy as np
 import torch
 
-from ...compat import OpOverload
+from ...compat import OpOverload, is_random
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -99,11 +101,14 @@ class Where(NamedTuple):
 # -- which steps are a segment -------------------------------------------------------------------
 
 
-def segments(operands: Operands, steps: Sequence[Step], calls: bool) -> list[Segment | Extern]:
+def segments(
+    operands: Operands, steps: Sequence[Step], calls: bool, wandering: Collection[str] = ()
+) -> list[Segment | Extern]:
     """Steps in order; launches that follow each other are a segment, with the calls of ATen between
-    them that can be part of one, if `calls`."""
+    them that can be part of one, if `calls`. Buffers that are `wandering` are somewhere else at
+    each call."""
     program = operands.program
-    inside = _recordable(program, steps) if calls else set[int]()
+    inside = _recordable(program, steps, wandering) if calls else set[int]()
     outputs = {program.base(o).name for o in program.outputs if o is not None}
     found: list[Segment | Extern] = []
     run: list[Step] = []
@@ -115,16 +120,16 @@ def segments(operands: Operands, steps: Sequence[Step], calls: bool) -> list[Seg
             found.append(run[0])
         elif run:
             later = {b for s in steps[n:] for b in _read(program, s)}
-            found.append(Segment(operands, run, outputs | later))
+            found.append(Segment(operands, run, outputs | later, wandering))
         run = []
         if step is not None:
             found.append(step)
     return found
 
 
-def _recordable(program: Program, steps: Sequence[Step]) -> set[int]:
+def _recordable(program: Program, steps: Sequence[Step], wandering: Collection[str]) -> set[int]:
     """Positions of the calls that segments may hold."""
-    inside = {n for n, s in enumerate(steps) if isinstance(s, Extern) and _is_pure(program, s)}
+    inside = {n for n, s in enumerate(steps) if isinstance(s, Extern) and _is_pure(s)}
     kept = {program.base(o).name for o in program.outputs if o is not None}
     changed = {
         program.base(b).name for k in program.kernels if isinstance(k, Kernel) for b in written(k)
@@ -143,7 +148,8 @@ def _recordable(program: Program, steps: Sequence[Step]) -> set[int]:
         for b in _read(program, steps[n]):
             here = b in program.arena or program.buffers[b].scope == "weight"
             here = here or (b in made and together(made[b], n))
-            if not here and (b in changed or not _is_copied(program.buffers[b])):
+            copied = _is_copied(program.buffers[b])
+            if not here and (b in changed or (b in wandering and not copied)):
                 return False
         for b in (program.base(b).name for b in _made(steps[n])):
             here = b not in kept and all(together(n, r) for r in readers.get(b, ()))
@@ -162,17 +168,26 @@ def _is_copied(b: Buffer) -> bool:
     return b.dtype != FOREIGN and dense and nbytes(b) <= COPIED
 
 
-def _is_pure(program: Program, step: Extern) -> bool:
+def _is_pure(step: Extern) -> bool:
     """Whether a call gives the same for the same values, sizes included, and changes none."""
     op = step.op
     if not isinstance(op, OpOverload) or op.namespace != "aten" or step.symbols:
         return False
-    tags = (
-        torch.Tag.nondeterministic_seeded,
+    if op._schema.is_mutable or {*op.tags} & {
         torch.Tag.data_dependent_output,
         torch.Tag.dynamic_output_shape,
-    )
-    return not op._schema.is_mutable and not set(tags) & set(op.tags)
+    }:
+        return False
+    return not is_random(op) or _argument(step, "dropout_p") == 0
+
+
+def _argument(step: Extern, name: str) -> Any:
+    """An argument of a call, or what it is by default; None if there is none of that name."""
+    given = dict(step.kwargs)
+    for a, value in zip_longest(step.op._schema.arguments, step.args):
+        if a is not None and a.name == name:
+            return given.get(name, a.default_value if value is None else value)
+    return None
 
 
 def _made(step: Step) -> list[str]:
@@ -217,8 +232,14 @@ def _called(
 class Segment:
     """Launches, and calls between them."""
 
-    def __init__(self, operands: Operands, steps: Sequence[Step], needed: Collection[str] = ()):
-        """`needed`: what others need of the results of its calls."""
+    def __init__(
+        self,
+        operands: Operands,
+        steps: Sequence[Step],
+        needed: Collection[str] = (),
+        wandering: Collection[str] = (),
+    ):
+        """`needed`: what others need of the results of its calls; `wandering`: see `segments`."""
         self._operands, self.program = operands, operands.program
         self.steps = list(steps)
         self._calls = [s for s in self.steps if isinstance(s, Extern)]
@@ -236,6 +257,7 @@ class Segment:
 
         self._moving = others(s for s in self.steps if not isinstance(s, Extern))
         self._entering = others(self._calls)
+        self._wandering = {b for b in self._entering if b in wandering}
         self._leaving = made.intersection(needed)
         self._fixed = list(
             dict.fromkeys(
@@ -311,13 +333,16 @@ class Segment:
             return {}
         scratch, stream = where.scratch, where.stream
         assert stream is not None
-        moving = [*scratch.addresses, *[values[b].data_ptr() for b in self._moving]]
+        others = (*self._moving, *self._entering)
+        given = [*scratch.addresses, *[values[b].data_ptr() for b in others]]
         key = (where.device, stream if self._calls else 0)
         try:
             found = self._graphs.get(key)
-            made = None if found is None else found(moving, values, weights, stream)
-            if made is None and self._record(key, values, weights, moving, where):
-                made = self._graphs[key](moving, values, weights, stream)
+            made = None if found is None else found(given, values, weights, stream)
+            if made is None:
+                self._look_after(found, given)
+                if self._record(key, values, weights, given, where):
+                    made = self._graphs[key](given, values, weights, stream)
             if made is not None:
                 return made
         except NoGraph as e:
@@ -328,30 +353,47 @@ class Segment:
             else:
                 self.reason = str(e)
                 log.warning("kernels are launched one by one: %s", e)
+        if self._apart:
+            advance(self._apart, self._operands, values, weights, where)
+            return {}
         return self(ChainMap(values, weights.named), scratch)
+
+    def _look_after(self, found: Recorded | None, given: Sequence[int]) -> None:
+        """Sort out what a call reads and did not find where the last graph has it."""
+        first = 2 + len(self._moving)
+        moved = found.moved(given) if found else []
+        new = {self._entering[i - first] for i in moved if i >= first} - self._wandering
+        self._wandering |= new
+        if not all(_is_copied(self.program.buffers[b]) for b in new):
+            self._graphs.clear()
+            self._apart = segments(self._operands, self.steps, True, self._wandering)
 
     def _record(
         self,
         key: Any,
         values: dict[str, Any],
         weights: Prepared,
-        moving: list[int],
+        given: list[int],
         where: Where,
     ) -> bool:
         """Make a device's graph, or with calls a stream's; False before the second call there, or
         where there can be none."""
-        addresses = [*moving, *self._weights_at(weights)]
-        if self.reason or any(a % ALIGNED for a in addresses):
+        addresses = [*given, *self._weights_at(weights)]
+        kernels = 2 + len(self._moving)  # what they read, besides weights
+        aligned = (*addresses[:kernels], *addresses[len(given) :])
+        if self.reason or self._apart or any(a % ALIGNED for a in aligned):
             return False
         count = self._recordings[key] = self._recordings.get(key, -1) + 1
         if count == 0:
             return False
-        if count > RECORDINGS:
+        if count > RECORDINGS + len(self._entering):
             raise NoGraph("what they read moves from call to call")
-        given = [*(weights.named[b] for b in self._fixed), *(values[b] for b in self._entering)]
-        if self._calls and any(t.device != where.device for t in given):
+        read_here = (weights.named[b] for b in self._fixed)
+        tensors = [*read_here, *(values[b] for b in self._entering)]
+        if self._calls and any(t.device != where.device for t in tensors):
             raise NoGraph("a tensor that is elsewhere")
-        names = ("", COUNTERS, *self._moving, *self._fixed)  # what lies in the arena at the first
+        # what lies in the arena at the first
+        names = ("", COUNTERS, *self._moving, *map(_own, self._entering), *self._fixed)
         place = {b: i for i, b in enumerate(names)}
         users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
         own = [n for n, s in enumerate(self.steps) if not isinstance(s, Extern)]
@@ -369,7 +411,8 @@ class Segment:
             place.get(b, 0) for b in read_by_calls
             if b in self.program.arena or self.program.buffers[b].scope == "weight"
         }  # fmt: skip
-        copies = {b: _like(values[b]) for b in self._entering}
+        still |= {place[_own(b)] for b in self._entering if b not in self._wandering}
+        copies = {b: _like(values[b]) for b in self._entering if b in self._wandering}
         everything, side = ChainMap(values, weights.named), _side_stream(where.device)
         results: dict[str, Any] = {}
         with torch.cuda.stream(side), torch.cuda.use_mem_pool(where.scratch.pool, where.device):
@@ -394,6 +437,11 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     if device not in _sides:
         _sides[device] = torch.cuda.Stream(device)
     return _sides[device]
+
+
+def _own(name: str) -> str:
+    """Where a call reads a buffer, which may be somewhere else for a kernel."""
+    return f"{name} of calls"
 
 
 def _like(t: torch.Tensor) -> torch.Tensor:
@@ -441,7 +489,7 @@ class Recorded:
             now = given if known else given + self._weights_at(weights)
             moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
             if moved:
-                if any(new % ALIGNED or i in self._still for i, new in moved):
+                if any((new % ALIGNED and self._users[i]) or i in self._still for i, new in moved):
                     return None
                 self._move(moved)
             if not known:
@@ -450,6 +498,10 @@ class Recorded:
                 place.copy_(values[b])
             self._graph.launch(stream)
             return {b: _like(t).copy_(t) for b, t in self._results.items()}
+
+    def moved(self, given: Sequence[int]) -> list[int]:
+        """Which addresses must not change, and did."""
+        return [i for i, new in enumerate(given) if i in self._still and new != self._addresses[i]]
 
     def _move(self, moved: list[tuple[int, int]]) -> None:
         nodes = set()
