@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 OpOverload = torch._ops.OpOverload
+aten = torch.ops.aten
 
 
 def aot_autograd(**options: Any) -> Callable:
@@ -143,6 +144,14 @@ def needs_strides(target: Any) -> bool:
         return True
     tags = {torch.Tag.needs_exact_strides, torch.Tag.needs_fixed_stride_order}
     return not tags.isdisjoint(target.tags) or "as_strided" in target.name()
+
+
+# ops whose kernels read positions as if they lay in order, whatever their strides
+CONTIGUOUS_ONLY = {
+    aten.adaptive_max_pool3d_backward.default,
+    aten.fractional_max_pool2d_backward.default,
+    aten.fractional_max_pool3d_backward.default,
+}
 
 
 def reads_strides(target: Any) -> bool:

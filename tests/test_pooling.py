@@ -96,6 +96,18 @@ def test_resizing(d: int, mode: str, align: bool | None, how: dict[str, Any]) ->
         check(f, x.contiguous(memory_format=torch.channels_last))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradient_by_positions_that_lie_otherwise(dtype: torch.dtype) -> None:
+    """ATen's backward takes them to be contiguous; ours saves them channels last."""
+    x = torch.randn(2, 3, 5, 6, 7).to(dtype).requires_grad_()
+    f = F.adaptive_max_pool3d
+    y = f(x, (3, 2, 2))
+    g = torch.randn_like(y)
+    (wanted,) = torch.autograd.grad(y, x, g)
+    got = torch.compile(f, backend=Backend(), dynamic=False)(x, (3, 2, 2))
+    assert torch.equal(got, y) and torch.equal(torch.autograd.grad(got, x, g)[0], wanted)
+
+
 def test_resizing_of_nothing() -> None:
     """torch's fake kernels of the nearest fail here: traced again, decomposed."""
     for mode in ("nearest", "bilinear"):

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..compat import fake_mode_of, plain_dispatch, reads_strides
+from ..compat import CONTIGUOUS_ONLY, fake_mode_of, plain_dispatch, reads_strides
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -343,9 +343,12 @@ class Lowering:
                 return None
             if isinstance(b, tuple):  # all results of an op, for a call that takes a list
                 return tuple(None if x is None else Ref(x.name) for x in b)
-            if not strict or self._lies_as_traced(n):
+            wanted = None if b.dtype == FOREIGN else contiguous(b.shape)
+            if node.target not in CONTIGUOUS_ONLY:
+                wanted = None if not strict or self._lies_as_traced(n) else dense(n.meta["val"])
+            if wanted is None or same_strides(b.shape, b.strides, wanted):
                 return Ref(b.name)
-            copy = self.buffer(f"{b.name}_strided", b.dtype, b.shape, dense(n.meta["val"]))
+            copy = self.buffer(f"{b.name}_strided", b.dtype, b.shape, wanted)
             return Ref(self.copy(b, copy).name)
 
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), ref)
