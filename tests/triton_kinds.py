@@ -10,13 +10,16 @@ python tests/triton_kinds.py cuda                 # run on a GPU: launched, reco
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
+import triton
 from accuracy import relative_error
 from torch import Tensor, nn
 from torch.nn import functional
@@ -51,6 +54,10 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "running": (lambda x: x.cumsum(1), ((6, 30),)),
         "gathered": (lambda x, y: x[y.abs().long() % 5], ((5, 7), (11,))),
         "product": (lambda x, y: torch.relu(x @ y + 1), ((50, 70), (70, 90))),
+        "masked product": (
+            lambda x, y, z: torch.where(z > 0, torch.zeros((), device=DEVICE), x @ y),
+            ((1600, 96), (96, 576), (1600, 576)),
+        ),
         "shared product": (lambda x, y: torch.relu(x @ y + y[0]), ((20, 3000), (3000, 40))),
         "shared products": (lambda x, y: x @ y, ((2, 20, 999), (2, 999, 40))),
         "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
@@ -181,6 +188,18 @@ class EveryKernelCompiled(Exception):
     """Raised in place of an executable."""
 
 
+def lost(cubin: bytes) -> bool:
+    """Whether ptxas made asynchronous products of nothing: ones without operands in memory."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    if not tool.exists():
+        return False
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        text = subprocess.run([tool, "-c", file], capture_output=True, text=True, check=True).stdout
+    return any("HGMMA" in line and "gdesc[URZ]" in line for line in text.splitlines())
+
+
 class CompilingOnly(TritonTarget):
     """Compiles each program for some GPUs, and goes no further."""
 
@@ -191,7 +210,10 @@ class CompilingOnly(TritonTarget):
     def build(self, sources, program):
         for capability in self.capabilities:
             made = compile_program(sources, program, capability)
-            assert made and all(k.asm.get("cubin") or k.asm["hsaco"] for _, k in made.values())
+            for name, (_, k) in made.items():
+                assert k.asm.get("cubin") or k.asm["hsaco"], name
+                assert capability != 90 or not lost(k.asm["cubin"]), f"{name} lost its products"
+            assert made
         raise EveryKernelCompiled
 
 

@@ -69,6 +69,7 @@ class KernelText:
         self.sizes: dict[str, int] = {}  # of the blocks, by axis
         self.split = max(s.split for s in self.kernel.schedules)
         self.rest = ExitStack()  # blocks that are open to the function's end
+        self.opaque = False  # whether a compiler is not to know how often a loop runs
         nests = tuple(zip(self.kernel.body, self.kernel.schedules, strict=True))
         for _, s in nests:
             self.sizes |= {a: tile[0] for a, tile in s.tile.items()}
@@ -206,7 +207,8 @@ class KernelText:
         trips = [-(-a.extent // (size or 1)) for a, size in serial]
         rest = prod(trips)
         name = v.fresh("t" if len(serial) > 1 else serial[0][0].symbol)
-        trips_text = f"{rest}"
+        # ptxas 12.9 loses the products of a loop that rounds operands and that it unrolls whole
+        trips_text = f"tl.num_programs(0) - {self.blocks - rest}" if self.opaque else f"{rest}"
         if split > 1:
             each = -(-rest // split)
             trips_text = f"part * {each}, tl.minimum(part * {each} + {each}, {rest})"
@@ -311,6 +313,7 @@ class KernelText:
                         for text, dtype in self.identities(x)
                     ]
                 )
+        self.opaque = m is not None and any(map(self._rounds, (m.a, m.b)))
         with ExitStack() as stack:
             space = self.enter(nest, s, stack)
             for n, x in enumerate(nest.stores):
@@ -439,7 +442,7 @@ class KernelText:
             factors = narrow
         for e, own in zip(factors, ((rows, deep), (deep, columns)), strict=True):
             read = e.args[0] if is_op(e, "tf32") or is_op(e, "cast") else e
-            if isinstance(read, Load) and self.program.base(read.buffer).name in self.rounded:
+            if is_op(e, "tf32") and not self._rounds(e):
                 e = read
             text = self.full(v.value(e, own), e, own)
             inside = self.inside({deep}, own)
@@ -451,6 +454,13 @@ class KernelText:
             f"{acc} = tl.dot({texts[0]}, {texts[1]}, {acc},"
             f' input_precision="{precision}", out_dtype={out})'
         )
+
+    def _rounds(self, factor: Expr) -> bool:
+        """Whether an operand is rounded for its product, and not where it was made."""
+        if not is_op(factor, "tf32"):
+            return False
+        e = factor.args[0]
+        return not (isinstance(e, Load) and self.program.base(e.buffer).name in self.rounded)
 
     def _zero_outside(self, e: Load, axis: str) -> bool:
         """Whether a load gives 0 beyond an axis's end: it is masked there."""
