@@ -333,7 +333,8 @@ class Work:
     followed: bool = (
         False  # by what would be part of our kernel, and is one by itself behind ATen's
     )
-    rectified: bool = False  # a ReLU follows, and there is a call of ATen that has it inside
+    rectified: bool = False  # a ReLU follows, and there is a call of ATen that has it inside,
+    added: bool = False  # with the sum before it, of what is multiplied and as many other values
 
 
 class Ref(NamedTuple):

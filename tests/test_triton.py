@@ -158,11 +158,12 @@ def test_large_products_are_left_to_the_faster_one():
     assert asked("weight gradient", 1, 512, 512, 49, taps=9)
 
 
-def test_a_convolution_and_its_relu_are_one_call():
-    """By constant weights in cuDNN's layout; not where something else reads the convolution."""
+def test_a_convolution_and_what_follows_are_one_call():
+    """By constant weights in cuDNN's layout, with a ReLU, or a sum and a ReLU; not where something
+    else reads the convolution, or what is added comes later."""
     from torch import fx
 
-    from sol_dynamo.ir import Extern
+    from sol_dynamo.ir import Extern, read
     from sol_dynamo.lowering import lower
     from sol_dynamo.lowering.graph import Products
     from sol_dynamo.spec import check
@@ -170,13 +171,22 @@ def test_a_convolution_and_its_relu_are_one_call():
     aten, g = torch.ops.aten, fx.Graph()
     x, w = g.placeholder("x"), g.placeholder("w")
     args = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
-    convolved = [g.call_function(aten.convolution.default, (x, w, None, *args)) for _ in range(2)]
-    rectified = [g.call_function(aten.relu.default, (n,)) for n in convolved]
-    g.output((*rectified, convolved[1]))
+    first, second, third, last = (
+        g.call_function(aten.convolution.default, (x, w, None, *args)) for _ in range(4)
+    )
+    relu = g.call_function(aten.relu.default, (first,))
+    read_twice = g.call_function(aten.relu.default, (second,))
+    early = g.call_function(aten.add.Tensor, (third, last))
+    late = g.call_function(aten.relu.default, (early,))
+    fourth = g.call_function(aten.convolution.default, (x, w, None, *args))
+    total = g.call_function(aten.add.Tensor, (relu, fourth))
+    both = g.call_function(aten.relu.default, (total,))
+    g.output((both, read_twice, second, late))
     x.meta["val"] = torch.empty(2, 8, 9, 9, device="meta")
     w.meta["val"] = torch.empty(32, 8, 3, 3, device="meta")
-    for n in (*convolved, *rectified):
-        n.meta["val"] = torch.empty(2, 32, 9, 9, device="meta")
+    for n in g.nodes:
+        if n.op == "call_function":
+            n.meta["val"] = torch.empty(2, 32, 9, 9, device="meta")
     products = Products(
         tf32=frozenset({"convolution"}), rectified=True,
         elsewhere=lambda work: "faster" if work.rectified else "",
@@ -184,11 +194,15 @@ def test_a_convolution_and_its_relu_are_one_call():
     sources = [("input", 0), ("weight", 0)]
     program = lower(fx.GraphModule({}, g), sources, products=products)
     check(program, "lower")
-    (call,) = (k for k in program.kernels if isinstance(k, Extern))
-    assert call.op is aten.cudnn_convolution_relu.default and call.reason == "faster"
-    assert program.buffers[call.outs[0]].strides == (2592, 1, 288, 32)
-    assert program.buffers[call.args[1].buffer].strides == (72, 1, 24, 8)
-    assert len(program.packs) == 1
+    calls = [k for k in program.kernels if isinstance(k, Extern)]
+    assert [k.op for k in calls] == [
+        aten.cudnn_convolution_relu.default, aten.cudnn_convolution_add_relu.default
+    ]  # fmt: skip
+    assert {k.reason for k in calls} == {"faster"} and len(program.packs) == 2
+    assert program.buffers[calls[0].outs[0]].strides == (2592, 1, 288, 32)
+    assert program.buffers[calls[0].args[1].buffer].strides == (72, 1, 24, 8)
+    assert calls[1].args[2].buffer == calls[0].outs[0]
+    assert calls[1].outs[0] in {b for k in program.kernels for b in read(k)}
 
 
 def test_a_product_that_is_left_to_aten_says_why():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -83,10 +83,10 @@ def convolution(
     walked = x if transposed else out
     points = prod((walked.shape[0], *walked.shape[2:]))
     sizes = groups, points, out.shape[1] // groups, x.shape[1] // groups
-    relu = None if transposed else _rectified(low, node, x, w)
-    if reason := _elsewhere(low, x.dtype, sizes, w, relu is not None):
-        if relu is not None:
-            return _with_relu(low, node, relu, out, x, w, bias, g, reason)
+    tail = None if transposed else _tail(low, node, out, x, w)
+    if reason := _elsewhere(low, x.dtype, sizes, w, tail):
+        if tail is not None:
+            return _with_tail(low, node, tail, out, x, w, bias, g, reason)
         plain = not transposed and groups == 1 and not any(g.padding) and prod(w.shape[2:]) == 1
         if plain and low.unit("matmul", x.dtype) == low.unit("convolution", x.dtype):
             return _product(low, node, out, x, w, bias, g, reason)
@@ -178,7 +178,7 @@ def _product(
     n, outs, *spatial = out.shape
     ins, points = x.shape[1], n * prod(spatial)
     rows = low.buffer(f"{node.name}_rows", x.dtype, (n, *spatial, ins))
-    if all(s == 1 for s in g.stride) and _lies_as(x, (n, ins, *spatial), rows):
+    if all(s == 1 for s in g.stride) and _lies_as(x, x.shape, _channels_last(x.shape)):
         left = low.view(x, (points, ins), (ins, 1))
         del low.buffers[rows.name]
     else:
@@ -195,24 +195,46 @@ def _product(
     low.steps.append(
         Extern(node.name, op, args, (), (made.name,), origin=origin(node), reason=reason)
     )
-    inner = contiguous((n, *spatial, outs))
     del low.buffers[out.name]
-    return low.view(made, out.shape, (inner[0], 1, *inner[1:-1]))
+    return low.view(made, out.shape, _channels_last(out.shape))
 
 
-def _lies_as(x: Buffer, shape: Sequence[int], rows: Buffer) -> bool:
-    """Whether x, channels first, has its points' channels together, point behind point."""
-    strides = (rows.strides[0], rows.strides[-1], *rows.strides[1:-1])
+def _lies_as(x: Buffer, shape: Sequence[int], strides: Sequence[int]) -> bool:
     return all(n == 1 or a == b for n, a, b in zip(shape, x.strides, strides, strict=True))
 
 
-def _rectified(low: Lowering, node: fx.Node, x: Buffer, w: Buffer) -> fx.Node | None:
-    """The ReLU that alone reads a convolution, where ATen has a fast one with a ReLU inside."""
+class Tail(NamedTuple):
+    """What follows a convolution and is part of a call of ATen: perhaps a sum, and a ReLU."""
+
+    nodes: tuple[fx.Node, ...]
+    added: Buffer | None
+
+
+def _tail(low: Lowering, node: fx.Node, out: Buffer, x: Buffer, w: Buffer) -> Tail | None:
+    """What alone reads a convolution, where ATen has a fast one with that inside."""
     fast = low.products.rectified and low.unit("convolution", x.dtype) in ("tf32", "half")
-    user, *others = node.users
-    if not fast or len(w.shape) == 3 or w.scope != "weight" or others or _prepared(node.args[0]):
+    if not fast or len(w.shape) == 3 or w.scope != "weight" or _prepared(node.args[0]):
         return None
-    return user if user.target is aten.relu.default else None
+    (user, *others), added = node.users, None
+    if others:
+        return None
+    if user.target is aten.add.Tensor and not user.kwargs and len(user.users) == 1:
+        (other,) = [n for n in user.args if n is not node] or [None]
+        added = low.env.get(other) if isinstance(other, fx.Node) else None
+        if not isinstance(added, Buffer) or (added.dtype, added.shape) != (out.dtype, out.shape):
+            return None
+        if not _lies_as(added, added.shape, _channels_last(added.shape)):
+            return None
+    relu = user if added is None else next(iter(user.users))
+    if relu.target is not aten.relu.default:
+        return None
+    return Tail((relu,) if added is None else (user, relu), added)
+
+
+def _channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of memory with a point's channels together, point behind point."""
+    inner = contiguous((shape[0], *shape[2:], shape[1]))
+    return inner[0], 1, *inner[1:-1]
 
 
 def _prepared(x: Any) -> bool:
@@ -231,10 +253,10 @@ def _prepared(x: Any) -> bool:
     return True
 
 
-def _with_relu(
+def _with_tail(
     low: Lowering,
     node: fx.Node,
-    relu: fx.Node,
+    tail: Tail,
     out: Buffer,
     x: Buffer,
     w: Buffer,
@@ -242,31 +264,39 @@ def _with_relu(
     g: Geometry,
     reason: str,
 ) -> Buffer:
-    """A convolution by constant weights and the ReLU behind it as one call of ATen."""
+    """A convolution by constant weights and what follows it as one call of ATen."""
     del low.buffers[out.name]
-    inner = contiguous((out.shape[0], *out.shape[2:], out.shape[1]))
-    made = low.buffer(relu.name, out.dtype, out.shape, (inner[0], 1, *inner[1:-1]), scope="extern")
-    inner = contiguous((w.shape[0], *w.shape[2:], w.shape[1]))
-    weight = low.laid_out(w, (inner[0], 1, *inner[1:-1]))
-    given = tuple(None if b is None else Ref(b.name) for b in (x, weight, bias))
-    args = (*given, list(g.stride), list(g.padding), list(g.dilation), g.groups)
+    strides = _channels_last(out.shape)
+    made = low.buffer(tail.nodes[-1].name, out.dtype, out.shape, strides, scope="extern")
+    weight = low.laid_out(w, _channels_last(w.shape))
+    shift = None if bias is None else Ref(bias.name)
+    how = (shift, list(g.stride), list(g.padding), list(g.dilation), g.groups)
+    given: tuple[Any, ...] = (Ref(x.name), Ref(weight.name))
     op = aten.cudnn_convolution_relu.default
+    if tail.added is not None:
+        op, given = aten.cudnn_convolution_add_relu.default, (*given, Ref(tail.added.name), 1.0)
     low.steps.append(
-        Extern(node.name, op, args, (), (made.name,), origin=origin(node), reason=reason)
+        Extern(node.name, op, (*given, *how), (), (made.name,), origin=origin(node), reason=reason)
     )
-    low.done[relu] = made
+    low.done |= dict.fromkeys(tail.nodes, made)
     return made
 
 
 def _elsewhere(
-    low: Lowering, dtype: str, sizes: tuple[int, int, int, int], w: Buffer, rectified: bool
+    low: Lowering, dtype: str, sizes: tuple[int, int, int, int], w: Buffer, tail: Tail | None
 ) -> str:
     """Why ATen is to convolve, or ""; a depthwise convolution is none of sums over channels."""
     if 0 in sizes or sizes[-1] == 1:
         return ""
     taps, constant = prod(w.shape[2:]), w.scope == "weight"
     return low.elsewhere(
-        "convolution", dtype, sizes, taps=taps, constant=constant, rectified=rectified
+        "convolution",
+        dtype,
+        sizes,
+        taps=taps,
+        constant=constant,
+        rectified=tail is not None,
+        added=tail is not None and tail.added is not None,
     )
 
 

@@ -31,7 +31,7 @@ from ...ir import (
 from ...schedule.nests import product_factors
 from ...schedule.plan import Plan, vector_axis
 from .blocks import ALIGNED, fuse, grid, pow2, symbols_of
-from .cost import Machine, Shape, Tile, aten_microseconds, microseconds
+from .cost import DRAM, Machine, Shape, Tile, aten_microseconds, microseconds
 
 SMALLEST = 16  # rows, columns and terms of a block
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
@@ -47,7 +47,7 @@ WAYS = 12  # that are timed, where tiles are chosen so
 LARGE = 1 << 28  # flop from which a call of ATen is thought of
 LARGER = 1 << 30  # where nothing but the call itself is gained
 GAIN = 0.8  # of our time that it has to keep below,
-GAIN_ALIKE = 0.9  # where both are one kernel
+GAIN_ALIKE, GAIN_ADDED = 0.9, 0.95  # where both are one kernel, and one that adds
 DOUBLES = 1 << 20  # float64 products from which ATen computes them
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
@@ -152,7 +152,11 @@ def elsewhere(w: Work, machine: Machine) -> str:
     shape = Shape(w.rows, w.columns, terms, taps, w.batch, scattered, size, w.unit)
     ours = microseconds(shape, tiles(shape, machine)[0], machine)
     theirs = aten_microseconds(shape, machine, convolved, w.followed and not w.rectified)
-    if theirs > (GAIN if w.followed and not w.rectified else GAIN_ALIKE) * ours:
+    gain = GAIN if w.followed and not w.rectified else GAIN_ALIKE
+    if w.added:  # is read by both, for which nothing is lost
+        read = w.batch * w.rows * w.columns * size / DRAM
+        ours, theirs, gain = ours + read, theirs + read, GAIN_ADDED
+    if theirs > gain * ours:
         return ""
     return f"ATen's {w.kind} is faster: {theirs:.0f} us, ours {ours:.0f}"
 
