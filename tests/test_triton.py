@@ -205,6 +205,56 @@ def test_a_convolution_and_what_follows_are_one_call():
     assert calls[1].outs[0] in {b for k in program.kernels for b in read(k)}
 
 
+def test_which_calls_are_part_of_a_graph():
+    """Those between kernels, with what is copied in and out; sizes that depend on data split it."""
+    from torch import fx
+
+    from sol_dynamo.ir import Extern
+    from sol_dynamo.kernels.host import Operands
+    from sol_dynamo.kernels.triton.program import emit_program
+    from sol_dynamo.kernels.triton.segment import Segment, Step, segments
+    from sol_dynamo.kernels.triton.target import TritonTarget
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.schedule import schedule
+
+    aten, g = torch.ops.aten, fx.Graph()
+    x = g.placeholder("x")
+    first = g.call_function(aten.cumprod.default, (x, 0))  # reads an input
+    doubled = g.call_function(aten.mul.Tensor, (first, 2))
+    second = g.call_function(aten.cumprod.default, (doubled, 1))
+    found = g.call_function(aten.nonzero.default, (second,))
+    more = g.call_function(aten.add.Tensor, (second, 1))
+    third = g.call_function(aten.cumprod.default, (more, 1))  # an output
+    g.output((found, third))
+    for n in g.nodes:
+        if n.op != "output":
+            n.meta["val"] = torch.empty(8, 9, device="meta")
+            n.meta["sol_left_to_aten"] = "for this test" if "cumprod" in str(n.target) else ""
+    found.meta["val"] = torch.empty(5, 2, dtype=torch.int64, device="meta")
+    target = TritonTarget("cpu")
+    program = schedule(lower(fx.GraphModule({}, g)), target.caps, target.walk)
+    launches = emit_program(program)[1]
+    steps: list[Step] = [
+        k if isinstance(k, Extern) else (launch, None)
+        for k, launch in zip(program.kernels, launches, strict=True)
+    ]
+    before, outside, behind = segments(Operands(program), steps, calls=True)
+    assert isinstance(before, Segment) and isinstance(behind, Segment)
+    assert isinstance(outside, Extern) and outside.op is aten.nonzero.default
+    assert (
+        len(before.steps) == 3
+        and before._entering == ["x"]
+        and before._leaving == {"cumprod_default_1"}
+    )
+    assert (
+        len(behind.steps) == 2 and not behind._entering and behind._leaving == {"cumprod_default_2"}
+    )
+    apart = segments(Operands(program), before.steps, True, (), before._leaving)
+    assert [s._leaving for s in apart if isinstance(s, Segment)] == [{"cumprod_default_1"}]
+    apart = segments(Operands(program), before.steps, False)
+    assert [type(s) for s in apart] == [Extern, Segment, Extern]
+
+
 def test_a_product_that_is_left_to_aten_says_why():
     from torch import fx
 

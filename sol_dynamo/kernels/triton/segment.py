@@ -102,14 +102,18 @@ class Where(NamedTuple):
 
 
 def segments(
-    operands: Operands, steps: Sequence[Step], calls: bool, wandering: Collection[str] = ()
+    operands: Operands,
+    steps: Sequence[Step],
+    calls: bool,
+    wandering: Collection[str] = (),
+    needed: Collection[str] = (),
 ) -> list[Segment | Extern]:
     """Steps in order; launches that follow each other are a segment, with the calls of ATen between
     them that can be part of one, if `calls`. Buffers that are `wandering` are somewhere else at
-    each call."""
+    each call; those `needed` are read behind these steps, as outputs are."""
     program = operands.program
-    inside = _recordable(program, steps, wandering) if calls else set[int]()
-    outputs = {program.base(o).name for o in program.outputs if o is not None}
+    needed = {*needed, *(program.base(o).name for o in program.outputs if o is not None)}
+    inside = _recordable(program, steps, wandering, needed) if calls else set[int]()
     found: list[Segment | Extern] = []
     run: list[Step] = []
     for n, step in enumerate([*steps, None]):
@@ -120,17 +124,18 @@ def segments(
             found.append(run[0])
         elif run:
             later = {b for s in steps[n:] for b in _read(program, s)}
-            found.append(Segment(operands, run, outputs | later, wandering))
+            found.append(Segment(operands, run, needed | later, wandering))
         run = []
         if step is not None:
             found.append(step)
     return found
 
 
-def _recordable(program: Program, steps: Sequence[Step], wandering: Collection[str]) -> set[int]:
+def _recordable(
+    program: Program, steps: Sequence[Step], wandering: Collection[str], needed: Collection[str]
+) -> set[int]:
     """Positions of the calls that segments may hold."""
     inside = {n for n, s in enumerate(steps) if isinstance(s, Extern) and _is_pure(s)}
-    kept = {program.base(o).name for o in program.outputs if o is not None}
     changed = {
         program.base(b).name for k in program.kernels if isinstance(k, Kernel) for b in written(k)
     }
@@ -152,7 +157,7 @@ def _recordable(program: Program, steps: Sequence[Step], wandering: Collection[s
             if not here and (b in changed or (b in wandering and not copied)):
                 return False
         for b in (program.base(b).name for b in _made(steps[n])):
-            here = b not in kept and all(together(n, r) for r in readers.get(b, ()))
+            here = b not in needed and all(together(n, r) for r in readers.get(b, ()))
             if not here and not _is_copied(program.buffers[b]):
                 return False
         return True
@@ -349,7 +354,7 @@ class Segment:
             self._graphs.clear()
             if self._calls:
                 log.info("ATen's calls are made one by one: %s", e)
-                self._apart = segments(self._operands, self.steps, calls=False)
+                self._apart = segments(self._operands, self.steps, False, (), self._leaving)
             else:
                 self.reason = str(e)
                 log.warning("kernels are launched one by one: %s", e)
@@ -366,7 +371,7 @@ class Segment:
         self._wandering |= new
         if not all(_is_copied(self.program.buffers[b]) for b in new):
             self._graphs.clear()
-            self._apart = segments(self._operands, self.steps, True, self._wandering)
+            self._apart = segments(self._operands, self.steps, True, self._wandering, self._leaving)
 
     def _record(
         self,
