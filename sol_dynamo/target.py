@@ -52,6 +52,9 @@ class Executable(Protocol):
         """Run on tensors in the order of `Program.inputs`: first those of scope "input", then
         `weights`: what `prepare` returned. Gives the outputs in the order of `Program.outputs`."""
 
+    def notes(self) -> list[str]:
+        """What `explain` says of how it runs, beyond its kernels."""
+
     def prepare(self, weights: list[Any]) -> list[Any]:
         """Evaluate `Program.packs` for one weight set: the tensors of scope "weight" that the
         kernels read, some as they are, some packed."""

@@ -212,7 +212,7 @@ def test_which_calls_are_part_of_a_graph():
     from sol_dynamo.ir import Extern
     from sol_dynamo.kernels.host import Operands
     from sol_dynamo.kernels.triton.program import emit_program
-    from sol_dynamo.kernels.triton.segment import Segment, Step, segments
+    from sol_dynamo.kernels.triton.segment import Segment, Step, left_out, segments
     from sol_dynamo.kernels.triton.target import TritonTarget
     from sol_dynamo.lowering import lower
     from sol_dynamo.schedule import schedule
@@ -251,6 +251,9 @@ def test_which_calls_are_part_of_a_graph():
     )
     apart = segments(Operands(program), before.steps, True, (), before._leaving)
     assert [s._leaving for s in apart if isinstance(s, Segment)] == [{"cumprod_default_1"}]
+    why = left_out(program, steps, (), {"nonzero", "cumprod_default_2"})
+    assert why == {steps.index(outside): "what it gives depends on data"}
+    assert before.note() == "1 kernels and 2 calls of ATen: a graph"
     apart = segments(Operands(program), before.steps, False)
     assert [type(s) for s in apart] == [Extern, Segment, Extern]
 

@@ -39,6 +39,7 @@ class ProgramReport:
     depth_first: tuple[str, ...]
     native_calls: int
     kind: str = "inference"  # or forward, backward
+    notes: tuple[str, ...] = ()  # how it runs: what is one graph, and what cannot be
 
     @property
     def aten_calls(self) -> tuple[KernelReport, ...]:
@@ -126,7 +127,8 @@ def explain(model: Any, *inputs: Any, backward: bool = False) -> Report:
 def _graph(outcome: Outcome) -> ProgramReport | LeftToATen:
     if outcome.runner is None:
         return LeftToATen(outcome.kind, outcome.ops, outcome.reason)
-    return replace(report(outcome.compiled.program), kind=outcome.kind)
+    notes = tuple(outcome.compiled.executable.notes())
+    return replace(report(outcome.compiled.program), kind=outcome.kind, notes=notes)
 
 
 def report(program: Program) -> ProgramReport:
@@ -176,6 +178,7 @@ def _text(i: int, p: ProgramReport) -> str:
         f"{len(p.aten_calls)} ATen calls, arena {p.arena_bytes / 2**20:.1f} MiB"
     ]
     lines += [f"  depth first: {b}" for b in p.depth_first]
+    lines += [f"  {note}" for note in p.notes]
     for k in p.kernels:
         ops = " + ".join(o.removeprefix("aten.").rsplit(".", 1)[0] for o in k.ops)
         work = (

@@ -106,6 +106,9 @@ class NativeExecutable:
         _all.add(self)
         self.times: ctypes.Array | None = None  # set it to have the steps timed
 
+    def notes(self) -> list[str]:
+        return []
+
     def prepare(self, weights: list[Any]) -> list[Any]:
         return self._operands.prepare(weights)
 

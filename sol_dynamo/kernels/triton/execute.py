@@ -16,7 +16,18 @@ from ..host import Blocks, Operands, Prepared, tensor
 from .blocks import ALIGNED
 from .compile import compile_ahead, load
 from .program import launches_of
-from .segment import Arenas, Scratch, Segment, Step, Where, advance, arenas, parts_at, segments
+from .segment import (
+    Arenas,
+    Scratch,
+    Segment,
+    Step,
+    Where,
+    advance,
+    arenas,
+    left_out,
+    parts_at,
+    segments,
+)
 
 
 class TritonExecutable:
@@ -33,7 +44,7 @@ class TritonExecutable:
                 steps.append((launch, getattr(module, launch.function)))
         if device_type == "cuda":
             compile_ahead([s for s in steps if not isinstance(s, Extern)], program)
-        self._operands = Operands(program)
+        self._operands, self._order = Operands(program), steps
         self._steps = segments(self._operands, steps, calls=device_type == "cuda")
         own = [s for s in self._steps if isinstance(s, Segment)]
         self._sizes = (
@@ -47,6 +58,17 @@ class TritonExecutable:
         self._blocks = Blocks(self._operands.saved, device_type)
         self._lock = threading.Lock()
         self._arenas: dict[torch.device, Arenas] = {}
+
+    def notes(self) -> list[str]:
+        p = self.program
+        if self._device_type != "cuda":
+            return []
+        needed = {p.base(o).name for o in p.outputs if o is not None}
+        why = left_out(p, self._order, (), needed)
+        found = [s.note() for s in self._steps if isinstance(s, Segment)]
+        calls = [(n, s) for n, s in enumerate(self._order) if isinstance(s, Extern)]
+        outside = [f"{s.name} in no graph: {why[n]}" for n, s in calls if n in why]
+        return [*found, *outside]
 
     def prepare(self, weights: list[Any]) -> list[Any]:
         return self._operands.prepare(weights)

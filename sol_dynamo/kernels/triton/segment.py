@@ -113,11 +113,12 @@ def segments(
     each call; those `needed` are read behind these steps, as outputs are."""
     program = operands.program
     needed = {*needed, *(program.base(o).name for o in program.outputs if o is not None)}
-    inside = _recordable(program, steps, wandering, needed) if calls else set[int]()
+    outside = left_out(program, steps, wandering, needed) if calls else None
     found: list[Segment | Extern] = []
     run: list[Step] = []
     for n, step in enumerate([*steps, None]):
-        if step is not None and (not isinstance(step, Extern) or n in inside):
+        alone = isinstance(step, Extern) and (outside is None or n in outside)
+        if step is not None and not alone:
             run.append(step)
             continue
         if len(run) == 1 and isinstance(run[0], Extern):
@@ -126,16 +127,16 @@ def segments(
             later = {b for s in steps[n:] for b in _read(program, s)}
             found.append(Segment(operands, run, needed | later, wandering))
         run = []
-        if step is not None:
+        if isinstance(step, Extern):
             found.append(step)
     return found
 
 
-def _recordable(
+def left_out(
     program: Program, steps: Sequence[Step], wandering: Collection[str], needed: Collection[str]
-) -> set[int]:
-    """Positions of the calls that segments may hold."""
-    inside = {n for n, s in enumerate(steps) if isinstance(s, Extern) and _is_pure(s)}
+) -> dict[int, str]:
+    """Positions of the calls that segments may not hold, and why."""
+    why = {n: r for n, s in enumerate(steps) if isinstance(s, Extern) and (r := _impure(s))}
     changed = {
         program.base(b).name for k in program.kernels if isinstance(k, Kernel) for b in written(k)
     }
@@ -147,24 +148,27 @@ def _recordable(
 
     def together(first: int, last: int) -> bool:
         """Whether both are in one segment."""
-        return all(n in inside or not isinstance(steps[n], Extern) for n in range(first, last + 1))
+        return why.keys().isdisjoint(range(first, last + 1))
 
-    def stays(n: int) -> bool:
+    def moving(n: int) -> str:
         for b in _read(program, steps[n]):
             here = b in program.arena or program.buffers[b].scope == "weight"
-            here = here or (b in made and together(made[b], n))
-            copied = _is_copied(program.buffers[b])
-            if not here and (b in changed or (b in wandering and not copied)):
-                return False
+            if here or (b in made and together(made[b], n)):
+                continue
+            if b in changed:
+                return f"{b}, which it reads, is changed"
+            if b in wandering and not _is_copied(program.buffers[b]):
+                return f"{b}, which it reads, is somewhere else at each call, and large"
         for b in (program.base(b).name for b in _made(steps[n])):
             here = b not in needed and all(together(n, r) for r in readers.get(b, ()))
             if not here and not _is_copied(program.buffers[b]):
-                return False
-        return True
+                return f"{b}, which it makes, is needed outside, and large"
+        return ""
 
-    while left := {n for n in inside if not stays(n)}:
-        inside -= left
-    return inside
+    calls = [n for n, s in enumerate(steps) if isinstance(s, Extern)]
+    while new := {n: r for n in calls if n not in why and (r := moving(n))}:
+        why |= new
+    return why
 
 
 def _is_copied(b: Buffer) -> bool:
@@ -173,17 +177,21 @@ def _is_copied(b: Buffer) -> bool:
     return b.dtype != FOREIGN and dense and nbytes(b) <= COPIED
 
 
-def _is_pure(step: Extern) -> bool:
-    """Whether a call gives the same for the same values, sizes included, and changes none."""
+def _impure(step: Extern) -> str:
+    """Why a call may not do the same for the same values, or change some; "" if it is fine."""
     op = step.op
-    if not isinstance(op, OpOverload) or op.namespace != "aten" or step.symbols:
-        return False
-    if op._schema.is_mutable or {*op.tags} & {
+    if not isinstance(op, OpOverload) or op.namespace != "aten":
+        return "nobody knows what it does"
+    if step.symbols or {*op.tags} & {
         torch.Tag.data_dependent_output,
         torch.Tag.dynamic_output_shape,
     }:
-        return False
-    return not is_random(op) or _argument(step, "dropout_p") == 0
+        return "what it gives depends on data"
+    if op._schema.is_mutable:
+        return "it changes an argument"
+    if is_random(op) and _argument(step, "dropout_p") != 0:
+        return "it is random"
+    return ""
 
 
 def _argument(step: Extern, name: str) -> Any:
@@ -287,6 +295,14 @@ class Segment:
         self._graphs: dict[Any, Recorded] = {}
         self._recordings: dict[Any, int] = {}
 
+    def note(self) -> str:
+        """How it runs."""
+        kernels, calls = len(self.steps) - len(self._calls), len(self._calls)
+        text = f"{kernels} kernels" + (f" and {calls} calls of ATen" if calls else "")
+        if self._apart:
+            return f"{text} in pieces: {self.reason}"
+        return f"{text}, launched one by one: {self.reason}" if self.reason else f"{text}: a graph"
+
     def __call__(
         self,
         values: Mapping[str, Any],
@@ -352,11 +368,11 @@ class Segment:
                 return made
         except NoGraph as e:
             self._graphs.clear()
+            self.reason = str(e)
             if self._calls:
                 log.info("ATen's calls are made one by one: %s", e)
                 self._apart = segments(self._operands, self.steps, False, (), self._leaving)
             else:
-                self.reason = str(e)
                 log.warning("kernels are launched one by one: %s", e)
         if self._apart:
             advance(self._apart, self._operands, values, weights, where)
@@ -371,6 +387,7 @@ class Segment:
         self._wandering |= new
         if not all(_is_copied(self.program.buffers[b]) for b in new):
             self._graphs.clear()
+            self.reason = "large buffers that calls read move"
             self._apart = segments(self._operands, self.steps, True, self._wandering, self._leaving)
 
     def _record(
