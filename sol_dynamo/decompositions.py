@@ -36,7 +36,7 @@ NORMS = {
     aten._batch_norm_with_update_functional.default: slice(1, 5),
 }
 # those that a rule computes; on a CPU, statistics have the dtype of weights
-ROWS = (aten.native_layer_norm.default, aten.native_group_norm.default)
+ROWS = (aten.native_layer_norm.default,)
 
 
 def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -256,6 +258,68 @@ def test_which_calls_are_part_of_a_graph():
     assert before.note() == "1 kernels and 2 calls of ATen: a graph"
     apart = segments(Operands(program), before.steps, False)
     assert [type(s) for s in apart] == [Extern, Segment, Extern]
+
+
+class Replayed:
+    """In place of a CUDA graph: does again what was done while it was recorded."""
+
+    made = 0
+
+    def __init__(self, record, stream: int):
+        Replayed.made += 1
+        self._record = record
+        record(lambda pointers: None)
+
+    def launch(self, stream: int) -> None:
+        self._record(lambda pointers: None)
+
+
+def test_what_calls_read_is_copied_once_it_moves(monkeypatch):
+    """Without a GPU: pinned where it was recorded, then copied; results are the caller's own."""
+    from torch import fx
+
+    from sol_dynamo.kernels.host import Operands
+    from sol_dynamo.kernels.triton import segment
+    from sol_dynamo.kernels.triton.segment import Scratch, Segment, Where, advance, segments
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.schedule import schedule
+    from sol_dynamo.target import Caps
+
+    monkeypatch.setattr(segment, "Graph", Replayed)
+    monkeypatch.setattr(segment, "_check_results", lambda made: None)
+    monkeypatch.setattr(Replayed, "made", 0)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "use_mem_pool", lambda pool, device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "MemPool", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(cuda_stream=0))
+    aten, g = torch.ops.aten, fx.Graph()
+    x = g.placeholder("x")
+    first = g.call_function(aten.cumprod.default, (x, 0))
+    second = g.call_function(aten.cumprod.default, (first, 1))
+    g.output((second,))
+    for n in (x, first, second):
+        n.meta |= {"val": torch.empty(8, 9, device="meta"), "sol_left_to_aten": "for this test"}
+    program = schedule(lower(fx.GraphModule({}, g)), Caps("cpu"))
+    operands, device = Operands(program), torch.device("cpu")
+    steps = segments(operands, program.kernels, calls=True)
+    assert len(steps) == 1 and isinstance(steps[0], Segment)
+    where = Where(Scratch.new(device, 64, 1), device, 0)
+    weights, given, got = operands.prepare([]), [], []
+    for made, pinned in ((0, True), (1, True), (2, False), (2, False), (2, False)):
+        given.append(torch.rand(8, 9) + 0.5)
+        values = {"x": given[-1]}
+        advance(steps, operands, values, weights, where)
+        got.append(values[program.outputs[0]])
+        assert Replayed.made == made and (not steps[0]._wandering) == pinned
+    assert not steps[0]._apart and not steps[0].reason
+    for a, b in zip(given, got, strict=True):
+        assert torch.equal(a.cumprod(0).cumprod(1), b)
+    other = Where(Scratch.new(device, 64, 1), device, 0)  # of another call at the same time
+    for _ in range(3):
+        values = {"x": given[0]}
+        advance(steps, operands, values, weights, other)
+        assert torch.equal(values[program.outputs[0]], got[0])
+    assert Replayed.made == 3
 
 
 def test_a_product_that_is_left_to_aten_says_why():

@@ -137,12 +137,12 @@ def call(
     taken = {p for a in given.values() for p in _storages(a)}
     made: dict[str, Any] = {}
     for name, value in zip(step.outs, results, strict=False):
-        if not name or value is None:
+        if not name:
             continue
         b = program.buffers[name]
         if b.dtype == FOREIGN:
             made[name] = _kept(value, reused)
-        else:
+        elif value is not None:
             dtype = TORCH_DTYPE[b.dtype] if program.base(name).name in operands.touched else None
             made[name] = _placed(with_memory(value), b, dtype, taken)
     return made

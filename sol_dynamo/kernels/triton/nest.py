@@ -208,7 +208,11 @@ class KernelText:
         rest = prod(trips)
         name = v.fresh("t" if len(serial) > 1 else serial[0][0].symbol)
         # ptxas 12.9 loses the products of a loop that rounds operands and that it unrolls whole
-        trips_text = f"tl.num_programs(0) - {self.blocks - rest}" if self.opaque else f"{rest}"
+        trips_text = (
+            f"tl.num_programs(0) - {self.blocks - rest}"
+            if self.opaque and self.split == 1
+            else f"{rest}"
+        )
         if split > 1:
             each = -(-rest // split)
             trips_text = f"part * {each}, tl.minimum(part * {each} + {each}, {rest})"

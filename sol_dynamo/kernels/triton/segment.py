@@ -16,6 +16,8 @@ import logging
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -38,6 +40,28 @@ COPIED = 1 << 24  # bytes of a buffer that are copied into or out of a graph; la
 RECORDINGS = 8  # of one segment and stream, until calls of ATen are left out of it
 
 
+class Pool:
+    """Memory of what ATen's calls make in the graphs of one scratch, and the stream on which these
+    are recorded: cuBLAS has a workspace for each, which graphs that run at once must not share."""
+
+    def __init__(self) -> None:
+        self._memory: Any = None
+        self._stream: torch.cuda.Stream | None = None
+
+    def memory(self) -> Any:
+        """The `torch.cuda.MemPool`. Errors: `NoGraph` where torch's allocator has none."""
+        if self._memory is None:
+            try:
+                self._memory = torch.cuda.MemPool()
+            except RuntimeError as e:
+                raise NoGraph(f"no pool of memory: {e}") from None
+        return self._memory
+
+    def stream(self, device: torch.device) -> torch.cuda.Stream:
+        self._stream = self._stream or torch.cuda.Stream(device)
+        return self._stream
+
+
 class Scratch(NamedTuple):
     """What a program's steps write for each other."""
 
@@ -45,27 +69,32 @@ class Scratch(NamedTuple):
     counters: torch.Tensor
     addresses: tuple[int, int]
     sizes: tuple[int, int]
-    pool: Any  # torch.cuda.MemPool of what ATen's calls make in graphs; None without graphs
+    pool: Pool
 
     @classmethod
-    def new(cls, device: torch.device, size: int, counters: int, pool: Any = None) -> Scratch:
+    def new(
+        cls, device: torch.device, size: int, counters: int, pool: Pool | None = None
+    ) -> Scratch:
         arena = torch.empty(size, dtype=torch.uint8, device=device)
         zeros = torch.zeros(counters, dtype=torch.int32, device=device)
-        return cls(arena, zeros, (arena.data_ptr(), zeros.data_ptr()), (size, counters), pool)
+        at = arena.data_ptr(), zeros.data_ptr()
+        return cls(arena, zeros, at, (size, counters), pool or Pool())
 
 
 class Arenas:
-    """Scratch memory of one device, for all programs: a block for each stream that they run on."""
+    """Scratch memory of one device, for all programs: for each stream that they run on, as many
+    blocks as calls were under way there at once."""
 
     def __init__(self) -> None:
-        self._free: dict[int, Scratch] = {}
+        self._free: dict[int, list[Scratch]] = {}
 
     def take(self, device: torch.device, stream: int, size: int, counters: int) -> Scratch:
         """At least so many bytes, which are the caller's until it gives them back, and so many
         counters, which are zero between kernels."""
-        found = self._free.pop(stream, None)
-        if found is None:
-            return Scratch.new(device, size, counters, torch.cuda.MemPool())
+        try:
+            found = self._free[stream].pop()
+        except (KeyError, IndexError):
+            return Scratch.new(device, size, counters)
         if found.sizes[0] < size or found.sizes[1] < counters:
             size, counters = max(size, found.sizes[0]), max(counters, found.sizes[1])
             pool = found.pool
@@ -74,7 +103,7 @@ class Arenas:
         return found
 
     def give_back(self, stream: int, scratch: Scratch) -> None:
-        self._free[stream] = scratch
+        self._free.setdefault(stream, []).append(scratch)
 
 
 _arenas: WeakValueDictionary[torch.device, Arenas] = WeakValueDictionary()
@@ -152,6 +181,8 @@ def left_out(
 
     def moving(n: int) -> str:
         for b in _read(program, steps[n]):
+            if program.buffers[b].dtype == FOREIGN and not (b in made and together(made[b], n)):
+                return f"{b}, which it reads, is no tensor, or one that only ATen handles"
             here = b in program.arena or program.buffers[b].scope == "weight"
             if here or (b in made and together(made[b], n)):
                 continue
@@ -172,9 +203,14 @@ def left_out(
 
 
 def _is_copied(b: Buffer) -> bool:
-    """Whether a buffer may be copied into or out of a graph."""
-    dense = all(s or n == 1 for n, s in zip(b.shape, b.strides, strict=True))
-    return b.dtype != FOREIGN and dense and nbytes(b) <= COPIED
+    """Whether a buffer may be copied into or out of a graph: it is small, and no two of its
+    elements are one."""
+    reach = 0
+    for stride, n in sorted((s, n) for n, s in zip(b.shape, b.strides, strict=True) if n > 1):
+        if stride <= reach:
+            return False
+        reach += stride * (n - 1)
+    return b.dtype != FOREIGN and nbytes(b) <= COPIED
 
 
 def _impure(step: Extern) -> str:
@@ -356,18 +392,19 @@ class Segment:
         assert stream is not None
         others = (*self._moving, *self._entering)
         given = [*scratch.addresses, *[values[b].data_ptr() for b in others]]
-        key = (where.device, stream if self._calls else 0)
+        # a scratch is one call's at a time, and so are the graphs whose calls use its pool
+        key = (where.device, scratch.pool if self._calls else None)
         try:
             found = self._graphs.get(key)
             made = None if found is None else found(given, values, weights, stream)
             if made is None:
                 self._look_after(found, given)
-                if self._record(key, values, weights, given, where):
-                    made = self._graphs[key](given, values, weights, stream)
+                new = self._record(key, values, weights, given, where)
+                made = None if new is None else new(given, values, weights, stream)
             if made is not None:
                 return made
         except NoGraph as e:
-            self._graphs.clear()
+            self._graphs = {}
             self.reason = str(e)
             if self._calls:
                 log.info("ATen's calls are made one by one: %s", e)
@@ -386,7 +423,7 @@ class Segment:
         new = {self._entering[i - first] for i in moved if i >= first} - self._wandering
         self._wandering |= new
         if not all(_is_copied(self.program.buffers[b]) for b in new):
-            self._graphs.clear()
+            self._graphs = {}
             self.reason = "large buffers that calls read move"
             self._apart = segments(self._operands, self.steps, True, self._wandering, self._leaving)
 
@@ -397,17 +434,17 @@ class Segment:
         weights: Prepared,
         given: list[int],
         where: Where,
-    ) -> bool:
-        """Make a device's graph, or with calls a stream's; False before the second call there, or
+    ) -> Recorded | None:
+        """Make a device's graph, or with calls a pool's; None before the second call there, or
         where there can be none."""
-        addresses = [*given, *self._weights_at(weights)]
+        addresses = [*given, *_addresses(self._fixed, weights)]
         kernels = 2 + len(self._moving)  # what they read, besides weights
         aligned = (*addresses[:kernels], *addresses[len(given) :])
         if self.reason or self._apart or any(a % ALIGNED for a in aligned):
-            return False
+            return None
         count = self._recordings[key] = self._recordings.get(key, -1) + 1
         if count == 0:
-            return False
+            return None
         if count > RECORDINGS + len(self._entering):
             raise NoGraph("what they read moves from call to call")
         read_here = (weights.named[b] for b in self._fixed)
@@ -434,31 +471,32 @@ class Segment:
             if b in self.program.arena or self.program.buffers[b].scope == "weight"
         }  # fmt: skip
         still |= {place[_own(b)] for b in self._entering if b not in self._wandering}
-        copies = {b: _like(values[b]) for b in self._entering if b in self._wandering}
-        everything, side = ChainMap(values, weights.named), _side_stream(where.device)
-        results: dict[str, Any] = {}
-        with torch.cuda.stream(side), torch.cuda.use_mem_pool(where.scratch.pool, where.device):
+        with torch.inference_mode(False):  # of later calls, which may be in that mode or not
+            copies = {b: _like(values[b]) for b in self._entering if b in self._wandering}
+        everything, results = ChainMap(values, weights.named), dict[str, Any]()
+        pool = where.scratch.pool
+        side = pool.stream(where.device)
+        with (
+            _recording,
+            torch.cuda.stream(side),
+            torch.cuda.use_mem_pool(pool.memory(), where.device) if self._calls else nullcontext(),
+        ):
             graph = Graph(
                 lambda launched: results.update(self(everything, where.scratch, launched, copies)),
                 side.cuda_stream,
             )
-        self._graphs[key] = Recorded(
-            graph, self._weights_at, addresses, users, still, copies, results, where.scratch.pool
+        found = Recorded(
+            graph, partial(_addresses, self._fixed), addresses, users, still, copies, results, pool
         )
-        return True
-
-    def _weights_at(self, weights: Prepared) -> list[int]:
-        return [weights.named[b].data_ptr() for b in self._fixed]
+        self._graphs[key] = found
+        return found
 
 
-_sides: dict[torch.device, torch.cuda.Stream] = {}
+_recording = threading.Lock()  # of one graph at a time
 
 
-def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """On which to record."""
-    if device not in _sides:
-        _sides[device] = torch.cuda.Stream(device)
-    return _sides[device]
+def _addresses(names: Sequence[str], weights: Prepared) -> list[int]:
+    return [weights.named[b].data_ptr() for b in names]
 
 
 def _own(name: str) -> str:

@@ -48,7 +48,9 @@ class TritonTarget:
             local_bytes=shared,
             tf32=torch.version.hip is None,
             half_products=True,
-            rectified=self._device_type == "cuda" and torch.backends.cudnn.is_available(),
+            rectified=self._device_type == "cuda"
+            and torch.version.hip is None
+            and torch.backends.cudnn.is_available(),
             elsewhere=partial(elsewhere, machine=Machine(processors, shared)),
         )
 
