@@ -101,23 +101,29 @@ class Told:
 
 def test_a_graph_is_told_what_moved():
     """Each kernel that takes an address that changed, once, and nothing else."""
-    from sol_dynamo.kernels.triton.execute import Recorded
+    from sol_dynamo.kernels.triton.segment import Recorded
 
     told = Told()
-    users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [(1, 0, 0)]]
+    users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [], [(1, 0, 0)]]
     first, second = {3008}, {3200}  # sets of weights
-    run = Recorded(told, list, [1024, 2000, 3008], users)
-    assert run([1024, 2000], first, 7)
+    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, None)
+
+    def launched(given: list[int], weights: set[int], stream: int) -> bool:
+        return run(given, {}, weights, stream) is not None
+
+    assert launched([1024, 2000, 5001], first, 7)
     assert told.calls == [("launch", 7)]
     told.calls.clear()
-    assert run([1024, 2512], first, 7)
+    assert launched([1024, 2512, 5001], first, 7)
     assert told.calls == [("set", 0, 1, 2512), ("set", 0, 2, 2520), ("update", 0), ("launch", 7)]
     told.calls.clear()
-    assert run([1024, 2512], second, 7)
+    assert launched([1024, 2512, 5001], second, 7)
     assert told.calls == [("set", 1, 0, 3200), ("update", 1), ("launch", 7)]
     told.calls.clear()
-    assert not run([1028, 2512], second, 7) and not told.calls, "memory that is not aligned"
-    assert run([4000, 2512], second, 8)
+    assert not launched([1028, 2512, 5001], second, 7) and not told.calls, "not aligned"
+    assert not launched([1024, 2512, 5017], second, 7) and not told.calls, "what calls read"
+    assert run.moved([1024, 9999, 5017]) == [2]
+    assert launched([4000, 2512, 5001], second, 8)
     assert set(told.calls[:2]) == {("set", 0, 0, 4064), ("set", 2, 1, 4000)}
     assert sorted(told.calls[2:4]) == [("update", 0), ("update", 2)]
     assert told.calls[4:] == [("launch", 8)]

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from sol_dynamo import target
 from sol_dynamo.backend import Backend
+from sol_dynamo.ir import Kernel
 from sol_dynamo.kernels.triton import tune
 from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.segment import Segment
@@ -213,7 +214,7 @@ class CompilingOnly(TritonTarget):
             for name, (_, k) in made.items():
                 assert k.asm.get("cubin") or k.asm["hsaco"], name
                 assert capability != 90 or not lost(k.asm["cubin"]), f"{name} lost its products"
-            assert made
+            assert made or not any(isinstance(k, Kernel) for k in program.kernels)
         raise EveryKernelCompiled
 
 
