@@ -330,9 +330,7 @@ class Work:
     taps: int
     unit: str  # `Lowering.unit`
     constant: bool  # whether an operand is a weight, which is laid out once
-    followed: bool = (
-        False  # by what would be part of our kernel, and is one by itself behind ATen's
-    )
+    followed: bool = False  # by what is part of our kernel, and one by itself behind ATen's
     rectified: bool = False  # a ReLU follows, and there is a call of ATen that has it inside,
     added: bool = False  # with the sum before it, of what is multiplied and as many other values
 

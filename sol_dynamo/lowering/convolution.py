@@ -86,10 +86,10 @@ def convolution(
     tail = None if transposed else _tail(low, node, out, x, w)
     if reason := _elsewhere(low, x.dtype, sizes, w, tail):
         if tail is not None:
-            return _with_tail(low, node, tail, out, x, w, bias, g, reason)
+            return _with_tail(low, node, Operands(out, x, w, bias, g), tail, reason)
         plain = not transposed and groups == 1 and not any(g.padding) and prod(w.shape[2:]) == 1
         if plain and low.unit("matmul", x.dtype) == low.unit("convolution", x.dtype):
-            return _product(low, node, out, x, w, bias, g, reason)
+            return _product(low, node, Operands(out, x, w, bias, g), reason)
         return NotHandled(reason)
     if transposed:
         _transposed(low, out, x, w, bias, g)
@@ -164,17 +164,19 @@ def weight_gradient(
     return None, out, None
 
 
-def _product(
-    low: Lowering,
-    node: fx.Node,
-    out: Buffer,
-    x: Buffer,
-    w: Buffer,
-    bias: Buffer | None,
-    g: Geometry,
-    reason: str,
-) -> Buffer:
+class Operands(NamedTuple):
+    """Of a convolution that is a call of ATen; `out` is not made yet."""
+
+    out: Buffer
+    x: Buffer
+    w: Buffer
+    bias: Buffer | None
+    g: Geometry
+
+
+def _product(low: Lowering, node: fx.Node, given: Operands, reason: str) -> Buffer:
     """A convolution of one tap as ATen's product of matrices: (points, in) by (in, out)."""
+    out, x, w, bias, g = given
     n, outs, *spatial = out.shape
     ins, points = x.shape[1], n * prod(spatial)
     rows = low.buffer(f"{node.name}_rows", x.dtype, (n, *spatial, ins))
@@ -253,30 +255,21 @@ def _prepared(x: Any) -> bool:
     return True
 
 
-def _with_tail(
-    low: Lowering,
-    node: fx.Node,
-    tail: Tail,
-    out: Buffer,
-    x: Buffer,
-    w: Buffer,
-    bias: Buffer | None,
-    g: Geometry,
-    reason: str,
-) -> Buffer:
+def _with_tail(low: Lowering, node: fx.Node, given: Operands, tail: Tail, reason: str) -> Buffer:
     """A convolution by constant weights and what follows it as one call of ATen."""
+    out, x, w, bias, g = given
     del low.buffers[out.name]
     strides = _channels_last(out.shape)
     made = low.buffer(tail.nodes[-1].name, out.dtype, out.shape, strides, scope="extern")
     weight = low.laid_out(w, _channels_last(w.shape))
     shift = None if bias is None else Ref(bias.name)
     how = (shift, list(g.stride), list(g.padding), list(g.dilation), g.groups)
-    given: tuple[Any, ...] = (Ref(x.name), Ref(weight.name))
+    args: tuple[Any, ...] = (Ref(x.name), Ref(weight.name))
     op = aten.cudnn_convolution_relu.default
     if tail.added is not None:
-        op, given = aten.cudnn_convolution_add_relu.default, (*given, Ref(tail.added.name), 1.0)
+        op, args = aten.cudnn_convolution_add_relu.default, (*args, Ref(tail.added.name), 1.0)
     low.steps.append(
-        Extern(node.name, op, (*given, *how), (), (made.name,), origin=origin(node), reason=reason)
+        Extern(node.name, op, (*args, *how), (), (made.name,), origin=origin(node), reason=reason)
     )
     low.done |= dict.fromkeys(tail.nodes, made)
     return made

@@ -4,8 +4,8 @@ A segment is run step by step at its first call (which compiles its kernels and 
 libraries make what they need), as a graph from then on. Kernels of ours are told the addresses that
 changed since the graph's last launch. What ATen launches is as it was recorded: what its calls
 read and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
-not); results lie in a pool of memory that the graphs of a stream share, and what others read of
-them is copied out behind each launch. What else a call reads is taken to stay, as what is saved for
+not); results lie in a pool of memory that goes with the arena, and what others read of them is
+copied out behind each launch. What else a call reads is taken to stay, as what is saved for
 backward does, until it does not: from then on it is copied to a place of the segment's own before
 each launch, or the call is left out if that is too much.
 """
@@ -37,7 +37,7 @@ from .launch import COUNTERS, PARTS, SCRATCH, Launch
 log = logging.getLogger("sol_dynamo")
 Step = tuple[Launch, Any] | Extern  # a launch with its function
 COPIED = 1 << 24  # bytes of a buffer that are copied into or out of a graph; larger: no part of it
-RECORDINGS = 8  # of one segment and stream, until calls of ATen are left out of it
+RECORDINGS = 8  # of one segment and pool, until calls of ATen are left out of it
 
 
 class Pool:
