@@ -15,7 +15,7 @@ from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ...runtime.toolchain import cores
 from .blocks import ALIGNED
-from .launch import SCRATCH, Launch
+from .launch import BEHIND, SCRATCH, Launch
 from .program import launches_of
 
 _modules: dict[str, ModuleType] = {}
@@ -74,11 +74,14 @@ def compile_launch(launch: Launch, text: str, dtypes: list[str], capability: int
     from triton.compiler import ASTSource
 
     function = getattr(load(launch.function, text), launch.function)
+    options = launch.options(capability)
+    types = {p: f"*{_TYPES.get(d, d)}" for p, d in zip(function.arg_names, dtypes, strict=False)}
     source = ASTSource(
         function,
-        {p: f"*{_TYPES.get(d, d)}" for p, d in zip(function.arg_names, dtypes, strict=True)},
-        attrs={(i,): [["tt.divisibility", ALIGNED]] for i in range(len(dtypes))},
+        {**types, BEHIND: "constexpr"},
+        {BEHIND: options.pop(BEHIND)},
+        {(i,): [["tt.divisibility", ALIGNED]] for i in range(len(dtypes))},
     )
     amd = isinstance(capability, str)
     target = GPUTarget("hip", capability, 64) if amd else GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target=target, options=launch.options(target.backend))
+    return triton.compile(source, target=target, options=options)

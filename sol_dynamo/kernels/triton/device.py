@@ -105,6 +105,26 @@ def floordiv_float(a, b):
 
 
 @triton.jit
+def wait(behind: tl.constexpr):
+    """Until the kernel before is done and what it wrote is there, where this one may be `behind`
+    it: started earlier. All programs of all kernels wait, so that what the kernels before that one
+    wrote is there, too."""
+    if behind:
+        asm: tl.constexpr = "griddepcontrol.wait; // $0"
+        tl.inline_asm_elementwise(asm, "=r", [], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def release(behind: tl.constexpr):
+    """Once all programs are here, or ended, the next kernel's may start and come up to their
+    `wait`. Late: programs that start while others have much to do share the free
+    multiprocessors, not all of them."""
+    if behind:
+        asm: tl.constexpr = "griddepcontrol.launch_dependents; // $0"
+        tl.inline_asm_elementwise(asm, "=r", [], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
 def tf32(a):
     """Rounded to what a TF32 unit reads, to nearest; a `tl.dot` alone would truncate."""
     asm: tl.constexpr = "cvt.rna.tf32.f32 $0, $1;"

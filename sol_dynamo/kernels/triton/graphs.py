@@ -70,10 +70,10 @@ def _do(function: str, *args: Any) -> None:
 def _newest(stream: int) -> int:
     """The node that was recorded last."""
     status, count = c_int(), c_size_t()
-    nodes = POINTER(c_void_p)()
+    nodes, kinds = POINTER(c_void_p)(), c_void_p()
     _do(
-        "cuStreamGetCaptureInfo_v2", c_void_p(stream), byref(status), None, None, byref(nodes),
-        byref(count),
+        "cuStreamGetCaptureInfo_v3", c_void_p(stream), byref(status), None, None, byref(nodes),
+        byref(kinds), byref(count),
     )  # fmt: skip
     if count.value != 1:
         raise NoGraph(f"{count.value} nodes at once, where a kernel was launched")

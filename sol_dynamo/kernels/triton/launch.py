@@ -13,6 +13,9 @@ from .interpreted import interpreting
 # of them have arrived, zero before and after each kernel
 PARTS, COUNTERS = "@parts", "@counters"
 SCRATCH = {PARTS: "f32", COUNTERS: "i32"}
+# the parameter that says whether a kernel starts before the one ahead of it is done
+BEHIND = "behind"
+DEPENDENT = 90  # the compute capability from which a GPU can have it so
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,25 @@ class Launch:
     parts: int = 0  # elements of PARTS
     counters: int = 0  # elements of COUNTERS
 
-    def options(self, backend: str = "") -> dict[str, Any]:
-        """What Triton compiles it with, for its backend "cuda" or "hip", by default torch's:
-        libdevice's functions of denormal numbers, too, which are zero to "cuda" unless told."""
-        backend = backend or ("hip" if torch.version.hip else "cuda")
+    def options(self, capability: int | str | None = None) -> dict[str, Any]:
+        """What Triton compiles it with, for an NVIDIA GPU of a compute capability (90), an AMD one
+        by name ("gfx942"), or the current one: libdevice's functions of denormal numbers, too,
+        which are zero to NVIDIA's unless told; and a start behind the kernel before, where that is
+        not all done (`BEHIND`)."""
         own: dict[str, Any] = {"debug": True} if self.checks else {}
-        if backend == "cuda" and not interpreting():
-            own["enable_reflect_ftz"] = False
+        if capability is None and not interpreting():
+            capability = _current()
+        if isinstance(capability, int):
+            own |= {"enable_reflect_ftz": False, "launch_pdl": capability >= DEPENDENT}
+        own[BEHIND] = own.get("launch_pdl", False)
         return {"num_warps": self.warps, "num_stages": self.stages, **own}
+
+
+def _current() -> int | str:
+    """What the current GPU is; an H100 where there is none."""
+    if torch.version.hip:
+        return torch.cuda.get_device_properties().gcnArchName
+    if not torch.cuda.is_available():
+        return DEPENDENT
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor

@@ -38,7 +38,7 @@ from ...ir import (
 )
 from ...schedule.memory import nbytes
 from .blocks import pow2
-from .launch import COUNTERS, PARTS, SCRATCH, Launch
+from .launch import BEHIND, COUNTERS, PARTS, SCRATCH, Launch
 from .product import Matrix, matrix
 from .values import TRITON, EmitError, Held, Space, Values, cast, constant
 
@@ -85,8 +85,8 @@ class KernelText:
             self.nest(nest, s)
         self.last()
         self.rest.close()
-        head = f"({', '.join(self.names.values())}):\n"
-        body = head + self.values.text() + "\n"
+        head = f"({', '.join((*self.names.values(), f'{BEHIND}: tl.constexpr'))}):\n"
+        body = head + self.values.text(f"sol.wait({BEHIND})", f"sol.release({BEHIND})") + "\n"
         ops = re.findall(r"\.(\w+)\.", " ".join(self.kernel.origin.ops))
         words = "_".join(dict.fromkeys(ops))[:40].strip("_")
         name = f"k_{words or 'copy'}_{hashlib.sha256(body.encode()).hexdigest()[:12]}"

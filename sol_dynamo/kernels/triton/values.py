@@ -7,6 +7,7 @@ distinct load, index and operation is named once in a scope; a loop's body is a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ TRITON = {
     "u64": "tl.uint64", "u32": "tl.uint32", "u16": "tl.uint16", "u8": "tl.uint8",
     "bool": "tl.int1",
 }  # fmt: skip
+INDENT = "    "
+MEMORY = re.compile(r"\btl\.(load|store|atomic_\w+|device_assert)\(")
 SHORT = 56  # characters of an operation used once that stands where it is used
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<",
@@ -73,10 +76,19 @@ class Values:
     # -- lines and scopes ----------------------------------------------------------------------
 
     def write(self, line: str) -> None:
-        self._lines.append("    " * self._depth + line)
+        self._lines.append(INDENT * self._depth + line)
 
-    def text(self) -> str:
-        return "\n".join(self._lines)
+    def text(self, before_memory: str, before_store: str) -> str:
+        """The lines, with one more before the first statement of the function that uses memory, and
+        one before the first store, at its depth."""
+        lines = list(self._lines)
+        uses = next(n for n, line in enumerate(lines) if MEMORY.search(line))
+        whole = next(n for n in range(uses, -1, -1) if not lines[n].startswith(2 * INDENT))
+        store = next(n for n, line in enumerate(lines) if line.lstrip().startswith("tl.store("))
+        depth = len(lines[store]) - len(lines[store].lstrip())
+        lines.insert(store, " " * depth + before_store)
+        lines.insert(whole, INDENT + before_memory)
+        return "\n".join(lines)
 
     @property
     def in_loop(self) -> bool:
