@@ -1,6 +1,7 @@
 """Which nests share a kernel: a reduction with what follows point by point, and chains over rows.
 
-  reduction; pointwise of its result ==> one kernel, the result in registers
+  reduction; pointwise of its result ==> one kernel, the result in registers; where the one's shape
+      is a view of the other's, too (`reshape`)
   nests over equal rows (softmax, norms) ==> one kernel, row by row
 One sweep in program order; what is computed is unchanged.
 """
@@ -26,6 +27,7 @@ from ..ir import (
 )
 from .inline import merge_origins
 from .nests import dimensions, is_contraction, rename_buffers, scans
+from .reshape import in_shape_of
 
 
 @dataclass
@@ -50,11 +52,17 @@ class Group:
 
 def group(program: Program) -> Program:
     """Put reductions, what follows point by point, and chains over equal rows into one kernel."""
+    buffers = dict(program.buffers)
+    program = replace(program, buffers=buffers)  # to which views are added
     groups: list[Group | Extern] = []
     home: dict[str, int] = {}  # buffer -> group that writes it
     first_reader: dict[str, int] = {}
     for k in program.kernels:
-        place = _joinable(program, k, groups, home, first_reader)
+        place = _last_source(program, k, groups, home, first_reader)
+        if place is not None and isinstance(k, Kernel):
+            g = groups[place]
+            assert isinstance(g, Group)
+            k, place = _joining(program, buffers, k, g, place)
         if place is None or isinstance(k, Extern):
             place = len(groups)
             groups.append(k if isinstance(k, Extern) else _new_group(program, k))
@@ -77,7 +85,6 @@ def group(program: Program) -> Program:
         for k in [one] if isinstance(one, Extern) else one.members:
             for b in read(k):
                 readers.setdefault(program.base(b).name, set()).add(n)
-    buffers = dict(program.buffers)
     kernels = tuple(
         one if isinstance(one, Extern) else _kernel(program, buffers, one, n, readers)
         for n, one in enumerate(groups)
@@ -105,19 +112,18 @@ def _new_group(program: Program, k: Kernel) -> Group:
     )
 
 
-def _joinable(
+def _last_source(
     program: Program,
     k: Kernel | Extern,
     groups: list[Group | Extern],
     home: dict[str, int],
     first_reader: dict[str, int],
 ) -> int | None:
-    """The group that a kernel may become part of: the last of those whose results it reads."""
+    """The only group that a kernel may become part of: the last of those whose results it reads."""
     if isinstance(k, Extern):
         return None
     nest = k.body[0]
-    dims = dimensions(nest)
-    if nest.binds or len(nest.stores) > 1 or scans(nest) or dims is None:
+    if nest.binds or len(nest.stores) > 1 or scans(nest):
         return None
     sources = {home[x] for b in read(k) for x in (b, program.base(b).name) if x in home}
     if not sources:
@@ -129,11 +135,29 @@ def _joinable(
     # the group will run where k stands now: nobody may have read its results before
     if any(first_reader.get(b, place) != place for b in g.made):
         return None
-    return place if _aligned(nest, dims, g) else None
+    return place
 
 
-def _aligned(nest: Loops, dims: list[str | None], g: Group) -> bool:
+def _joining(
+    program: Program, buffers: dict[str, Buffer], k: Kernel, g: Group, place: int
+) -> tuple[Kernel, int | None]:
+    """The kernel as it becomes part of a group, and the group's place, or None for that; views that
+    it needs are added to the program's `buffers`."""
+    nest = k.body[0]
+    if _aligned(program, nest, g):
+        return k, place
+    if g.contraction and len(g.members) == 1 and nest.stores[0].reduce is None:
+        other = in_shape_of(g.made, g.shape, nest, buffers)
+        if other is not None and _aligned(program, other, g):
+            return replace(k, body=(other,)), place
+    return k, None
+
+
+def _aligned(program: Program, nest: Loops, g: Group) -> bool:
     """Whether a nest walks the group's rows point by point and reads its results along them."""
+    dims = dimensions(nest)
+    if dims is None:
+        return False
     extents = {a.symbol: a.extent for a in nest.axes}
     reduces = nest.stores[0].reduce is not None
     contraction = g.contraction or is_contraction(nest)
@@ -143,8 +167,11 @@ def _aligned(nest: Loops, dims: list[str | None], g: Group) -> bool:
     if any(a is None or extents[a] != g.shape[d] for d, a in names.items()):
         return False
     identity = True
+    memory = {program.base(b).name for b in g.made}
     for e in loads(nest):
         if e.buffer not in g.made:
+            if program.base(e.buffer).name in memory:
+                return False
             continue
         if e.mask or len(e.index) != len(g.shape):
             return False
@@ -155,10 +182,13 @@ def _aligned(nest: Loops, dims: list[str | None], g: Group) -> bool:
         identity = identity and e.index == nest.stores[0].index
     if len(g.members) == 1 and not reduces and identity:
         return True
-    # rows: every nest must have its reduced dimensions innermost, and no windows
-    if contraction or g.across or not g.rows <= frozenset(range(len(g.rows))):
+    # rows: every nest must have them first, beside dimensions of one point, and no windows
+    if contraction or g.across:
         return False
-    return not g.rows or (g.plain and _is_plain(nest))
+    if not g.rows:
+        return True
+    first = all(names.get(d) or dims[d] is None for d in range(max(g.rows)))
+    return first and g.plain and _is_plain(nest)
 
 
 def _across(program: Program, nest: Loops) -> bool:

@@ -119,17 +119,15 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
         return [k]
     size = bytes_read(nest)
     results = prod(a.extent for a in nest.axes if a.kind == "parallel")
+    columns = _beside(buffers, nest)
     if caps.part_columns:
-        columns = _beside(buffers, nest)
         enough = caps.cores if columns == 1 else caps.rows
         if results // min(columns, caps.part_columns) >= enough:
             return [k]
         most = caps.part_bytes * -(-columns // caps.part_columns)
         nest, moved, parts = _shared_out(nest, -(-size // most))
     else:
-        address = buffers[nest.stores[0].buffers[0]].address(nest.stores[0].index)
-        beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
-        if results // max([1, *beside]) >= caps.rows:
+        if results // columns >= caps.rows:
             return [k]
         nest, moved, parts = _cut(nest, size, caps.part_bytes)
     bytes_of_one = max(DTYPES[s.reduce.acc_dtype][0] for s in nest.stores if s.reduce)
