@@ -353,14 +353,22 @@ class Nearest:
 
 
 def nearest_positions(
-    exact: bool, n: int, size: int, scale: float | None, channels_last: bool, dtype: str
+    exact: bool,
+    n: int,
+    size: int,
+    scale: float | None,
+    channels_last: bool,
+    dtype: str,
+    channels: int = 2,
+    device: torch.device | str = "cpu",
 ) -> tuple[int, ...]:
-    """Which of n points eager takes for each of `size`: its rounding depends on the layout."""
+    """Which of n points eager takes for each of `size`: its rounding depends on the layout, on the
+    device, and there on the number of channels, too."""
     op = aten._upsample_nearest_exact2d if exact else aten.upsample_nearest2d
     layout = torch.channels_last if channels_last else torch.contiguous_format
     with plain_dispatch():
-        x = torch.from_numpy(np.arange(n)).to(TORCH_DTYPE[dtype]).view(1, 1, n, 1)
-        x = x.repeat(1, 2, 1, 1).contiguous(memory_format=layout)
+        x = torch.from_numpy(np.arange(n)).to(device, TORCH_DTYPE[dtype]).view(1, 1, n, 1)
+        x = x.repeat(1, channels, 1, 1).contiguous(memory_format=layout)
         return tuple(op(x, [size, 1], scale, None)[0, 0, :, 0].long().tolist())
 
 
@@ -384,12 +392,14 @@ def _nearest(
     scales: Sequence[float | None],
     channels_last: bool,
     dtype: str,
+    channels: int = 2,
+    device: torch.device | str = "cpu",
 ) -> list[Nearest] | NotHandled:
     if max(n) >= LARGEST:
         return NotHandled("resampling of that many points")
     dims: list[Nearest] = []
     for a, b, s in zip(n, size, [*scales, *[None] * (len(n) - len(scales))], strict=True):
-        table = nearest_positions(exact, a, b, s, channels_last, dtype)
+        table = nearest_positions(exact, a, b, s, channels_last, dtype, channels, device)
         dim = nearest(a, table, s)
         if dim is None:
             return NotHandled("resampling to positions that no division gives")
@@ -403,6 +413,12 @@ def _is_channels_last(value: torch.Tensor) -> bool:
     return layout is not None and value.is_contiguous(memory_format=layout)
 
 
+def _real(device: torch.device) -> torch.device:
+    """A device that can be asked: a GPU's tensor may be traced where there is none."""
+    there = device.type == "cuda" and torch.cuda.is_available()
+    return device if there else torch.device("cpu")
+
+
 @rule(*(op.default for op in (*_NEAREST, *_EXACT)))
 def take_nearest(low, node, x, size, *scales) -> Any:
     """y[o] = x[position(o)]"""
@@ -412,9 +428,12 @@ def take_nearest(low, node, x, size, *scales) -> Any:
     if 0 in out.shape:
         return out
     exact = node.target in [op.default for op in _EXACT]
-    layout = _is_channels_last(node.args[0].meta["val"])
+    value = node.args[0].meta["val"]
     wide = "f64" if x.dtype == "f64" else "f32"
-    dims = _nearest(exact, x.shape[2:], out.shape[2:], scales, layout, wide)
+    dims = _nearest(
+        exact, x.shape[2:], out.shape[2:], scales, _is_channels_last(value), wide,
+        2 if value.device.type == "cpu" else max(x.shape[1], 2), _real(value.device),
+    )  # fmt: skip
     if isinstance(dims, NotHandled):
         return dims
     return low.pointwise(

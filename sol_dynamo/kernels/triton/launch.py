@@ -42,6 +42,8 @@ class Launch:
         if isinstance(capability, int):
             own |= {"enable_reflect_ftz": False, "launch_pdl": capability >= DEPENDENT}
         own[BEHIND] = own.get("launch_pdl", False)
+        if not interpreting():
+            own["enable_fp_fusion"] = False  # a * b + c is rounded twice, unless it says otherwise
         return {"num_warps": self.warps, "num_stages": self.stages, **own}
 
 

@@ -26,6 +26,7 @@ from ...ir import (
     Kernel,
     Load,
     Loops,
+    Op,
     Program,
     Reduce,
     Schedule,
@@ -40,7 +41,7 @@ from ...schedule.memory import nbytes
 from .blocks import pow2
 from .launch import BEHIND, COUNTERS, PARTS, SCRATCH, Launch
 from .product import Matrix, matrix
-from .values import TRITON, EmitError, Held, Space, Values, cast, constant
+from .values import TRITON, EmitError, Held, Space, Values, cast, constant, quotient, remainder
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
 POSITIONS = ("argmax", "argmin")
@@ -205,7 +206,7 @@ class KernelText:
             return
         v = self.values
         trips = [-(-a.extent // (size or 1)) for a, size in serial]
-        rest = prod(trips)
+        trips_all = rest = prod(trips)
         name = v.fresh("t" if len(serial) > 1 else serial[0][0].symbol)
         # ptxas 12.9 loses the products of a loop that rounds operands and that it unrolls whole
         trips_text = (
@@ -221,9 +222,9 @@ class KernelText:
             name = v.name(f"tl.full((), 0, tl.int64) + {name}", "t")
         for n, (a, size) in enumerate(serial):
             rest //= trips[n]
-            text = f"{name} // {rest}" if rest > 1 else name
+            text = quotient(name, trips_all - 1, rest) if rest > 1 else name
             if n:
-                text = f"({text}) % {trips[n]}"
+                text = remainder(text, trips_all // rest - 1, trips[n])
             if size is not None:
                 self._block(a, size, text)
                 continue
@@ -324,6 +325,9 @@ class KernelText:
                 if m is not None:
                     self.dot(totals[n][0], x, m, space)
                     continue
+                if held and _adds_products(x):
+                    self.add_product(totals[n][0], x, nest, space)
+                    continue
                 new = [self.masked(e, x, k, nest, space) for k, e in enumerate(x.values)]
                 if held:
                     self.combine(x.reduce, totals[n], new)
@@ -396,14 +400,25 @@ class KernelText:
 
     def masked(self, e: Expr, x: Store, k: int, nest: Loops, space: Space) -> str:
         """A value of a reduction, the identity beyond the axes' ends."""
-        v = self.values
         text = self.wide(e, space)
-        inside = self.inside({a.symbol for a in nest.reduce_axes}, space)
-        tests = [t for t in (inside, v.mask(x.mask, space)) if t]
+        tests = self.counted(x, nest, space)
         if tests:
             identity, _ = self.identities(x)[k]
-            text = v.name(f"tl.where({' & '.join(tests)}, {text}, {identity})")
+            text = self.values.name(f"tl.where({tests}, {text}, {identity})")
         return text
+
+    def counted(self, x: Store, nest: Loops, space: Space) -> str:
+        """Which points of a block a reduction is over; "" where all are."""
+        inside = self.inside({a.symbol for a in nest.reduce_axes}, space)
+        return " & ".join(t for t in (inside, self.values.mask(x.mask, space)) if t)
+
+    def add_product(self, acc: str, x: Store, nest: Loops, space: Space) -> None:
+        """acc += a * b, rounded once; what is not said to be so, a compiler does not do so."""
+        v, (e,) = self.values, x.values
+        assert isinstance(e, Op)
+        a, b = (self.full(v.value(f, space), f, space) for f in e.args)
+        text, tests = f"tl.fma({a}, {b}, {acc})", self.counted(x, nest, space)
+        v.write(f"{acc} = tl.where({tests}, {text}, {acc})" if tests else f"{acc} = {text}")
 
     def wide(self, e: Expr, space: Space) -> str:
         """A value to be combined with others: of all points, 16-bit floats as float32."""
@@ -573,6 +588,14 @@ class KernelText:
         if held.space == space or not held.space:
             return held.text
         return f"{held.text}[{', '.join(':' if d in held.space else 'None' for d in space)}]"
+
+
+def _adds_products(x: Store) -> bool:
+    """Whether a reduction is a sum of products in the dtype of the sum."""
+    (e, *more), r = x.values, x.reduce
+    assert r is not None
+    product = not more and is_op(e, "mul") and r.monoid == "sum"
+    return product and e.dtype == r.acc_dtype and e.dtype in ("f32", "f64")
 
 
 def _step(monoid: str, a: str, b: str) -> str:

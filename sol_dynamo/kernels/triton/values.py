@@ -25,6 +25,7 @@ TRITON = {
 }  # fmt: skip
 INDENT = "    "
 MEMORY = re.compile(r"\btl\.(load|store|atomic_\w+|device_assert)\(")
+SMALL, FRACTION = 1 << 10, 1 << 20  # of which SMALL numbers by a fraction are whole ones
 SHORT = 56  # characters of an operation used once that stands where it is used
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<",
@@ -156,13 +157,13 @@ class Values:
         if found is not None:
             return found
         numerator, d = atom.numerator, atom.divisor
-        low, _ = numerator.bounds(self.ranges)
+        low, high = numerator.bounds(self.ranges)
         shift = -(low // d) if low < 0 else 0  # Triton rounds towards zero
         text = self.index(numerator + shift * d, space)
         if isinstance(atom, FloorDiv):
-            text = f"{bracketed(text)} // {d}" + (f" - {shift}" if shift else "")
+            text = quotient(text, high + shift * d, d) + (f" - {shift}" if shift else "")
         else:
-            text = f"{bracketed(text)} % {d}"
+            text = remainder(text, high + shift * d, d)
         return self._named((atom, space), text, "i")
 
     def mask(self, mask: tuple[Index, ...], space: Space) -> str:
@@ -243,6 +244,25 @@ class Values:
 
 def bracketed(text: str) -> str:
     return text if text.isidentifier() else f"({text})"
+
+
+def quotient(text: str, most: int, divisor: int) -> str:
+    """text // divisor of 0 to `most`. Small numbers are multiplied by a fraction: LLVM makes bytes
+    of them, and what Triton 3.6 brings divides pairs of bytes wrongly on a GPU. Powers of two are
+    shifts, from which Triton learns what lies together."""
+    even = divisor & -divisor
+    rest = divisor // even
+    if most >= SMALL or rest == 1:
+        return f"{bracketed(text)} // {divisor}"
+    text = f"{bracketed(text)} // {even}" if even > 1 else text
+    return f"({bracketed(text)} * {FRACTION // rest + 1} >> {FRACTION.bit_length() - 1})"
+
+
+def remainder(text: str, most: int, divisor: int) -> str:
+    """text % divisor of 0 to `most`."""
+    if most >= SMALL or divisor & (divisor - 1) == 0:
+        return f"{bracketed(text)} % {divisor}"
+    return f"{bracketed(text)} - {quotient(text, most, divisor)} * {divisor}"
 
 
 # -- text of operations ----------------------------------------------------------------------
