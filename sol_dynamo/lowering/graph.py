@@ -9,6 +9,7 @@ with the reason, which becomes the reason of the ATen call.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, prod
@@ -151,7 +152,7 @@ class Lowering:
 
     # -- buffers -------------------------------------------------------------------------------
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
         candidate, n = name, 1
         while candidate in self.buffers:
             candidate, n = f"{name}_{n}", n + 1
@@ -168,7 +169,7 @@ class Lowering:
         """New memory, contiguous unless strides are given."""
         shape = tuple(shape)
         strides = tuple(strides) if strides is not None else contiguous(shape)
-        b = Buffer(self._unique(name), dtype, shape, strides, scope=scope)
+        b = Buffer(self.unique(name), dtype, shape, strides, scope=scope)
         self.buffers[b.name] = b
         return b
 
@@ -206,7 +207,7 @@ class Lowering:
 
     def view(self, b: Buffer, shape, strides, offset=0, name: str | None = None) -> Buffer:
         """The same memory with other strides; `offset` in elements from b's first."""
-        name = self._unique(name or f"{b.name}_view")
+        name = self.unique(name or f"{b.name}_view")
         base = b.base or b.name
         v = replace(
             b,
@@ -493,6 +494,10 @@ def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
     (`meta["sol_output_strides"]` is None there) is returned where it lies."""
     flat: Any = node.args[0]
     names: list[str | None] = [None] * len(flat)
+    values = [low.env[n] for n in flat if isinstance(n, fx.Node) and low.env[n] is not None]
+    for name, count in Counter(b.base or b.name for b in values).items():
+        if count == 1:
+            _give_whole(low, next(b for b in values if name in (b.base, b.name)), flat)
     strides = node.meta.get("sol_output_strides")
     views = list(node.meta.get("sol_output_views") or [None] * len(flat))
     for k, n in enumerate(flat):
@@ -535,6 +540,32 @@ def _output(
     low.node = n
     low.copy(b, out)
     return out.name
+
+
+def _give_whole(low: Lowering, b: Buffer, flat: Sequence[Any]) -> None:
+    """A result that is all of the memory under it, in another shape, is memory of its own, which
+    what was there before views: a sum over rows without its dimensions of one point, a gradient
+    that was transposed twice."""
+    base = low.buffers.get(b.base or "")
+    if base is None or base.dtype != b.dtype or b.offset or base.base is not None:
+        return
+    alike = b.shape == base.shape and same_strides(b.shape, b.strides, base.strides)
+    if base.scope not in ("arena", "extern") or (base.scope == "extern" and not alike):
+        return
+    both = (same_strides(x.shape, x.strides, dense_strides(x.shape, x.strides)) for x in (b, base))
+    if b.numel != base.numel or not b.numel or not all(both):
+        return
+    if alike:
+        new = base
+    else:
+        new = replace(b, name=low.unique(b.name), base=None, scope=base.scope)
+        low.buffers[new.name] = new
+        for v in list(low.buffers.values()):
+            if base.name in (v.name, v.base):
+                low.buffers[v.name] = replace(v, base=new.name)
+    for n in flat:
+        if isinstance(n, fx.Node) and low.env[n] is b:
+            low.env[n] = new
 
 
 def _output_view(
@@ -586,7 +617,11 @@ def constant(value: float | int | bool, dtype: str) -> Const:
 
 def dense(value: torch.Tensor) -> tuple[int, ...]:
     """The tensor's own strides if it fills its memory, else contiguous ones in the same order."""
-    shape, strides = tuple(value.shape), tuple(value.stride())
+    return dense_strides(tuple(value.shape), tuple(value.stride()))
+
+
+def dense_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """Strides in the same order that fill memory."""
     order = sorted(range(len(shape)), key=lambda d: (-strides[d], d))
     out, step = [0] * len(shape), 1
     for d in reversed(order):
