@@ -130,6 +130,20 @@ def with_memory(t: torch.Tensor) -> torch.Tensor:
     return t.clone() if t._is_zerotensor() else t
 
 
+def copy_all(places: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+    """Tensors into others, all at once where there are several."""
+    if len(places) > 1:
+        torch._foreach_copy_(places, values)
+    elif places:
+        places[0].copy_(values[0])
+
+
+def place_to_ask(traced: torch.Tensor) -> torch.device:
+    """A device whose eager kernels do what they do to a traced tensor: its own, if it is here."""
+    there = traced.device.type == "cuda" and torch.cuda.is_available()
+    return traced.device if there else torch.device("cpu")
+
+
 def tree_leaves(tree: Any) -> list[Any]:
     """What lies in nested containers."""
     from torch.utils._pytree import tree_leaves

@@ -9,10 +9,9 @@ with the reason, which becomes the reason of the ATen call.
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, prod
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +42,8 @@ from ..ir import (
     Work,
     contiguous,
 )
+from .outputs import outputs_of
+from .strides import dense, same_strides
 
 aten = torch.ops.aten
 DTYPE = {
@@ -121,7 +122,15 @@ class Products:
 
 EXACT = Products()
 FUSED: set[Any] = set()  # ops that are part of the kernel of what they are applied to
-VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default}
+VIEWS = {
+    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.permute.default,
+    aten.transpose.int,
+}  # fmt: skip
+MOVEMENTS = {
+    aten.clone.default, aten.unsqueeze.default, aten.squeeze.dim,
+    aten.squeeze.dims,
+}  # fmt: skip
+PIECES = {aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default}
 
 
 def _users(node: fx.Node) -> list[fx.Node]:
@@ -130,6 +139,12 @@ def _users(node: fx.Node) -> list[fx.Node]:
     for user in node.users:
         found += _users(user) if user.target in VIEWS else [user]
     return found
+
+
+def _in_pieces(node: fx.Node) -> bool:
+    """Whether what reads a node takes pieces of it: then they are kernels of their own."""
+    movements = VIEWS | MOVEMENTS
+    return any(u.target in PIECES or (u.target in movements and _in_pieces(u)) for u in node.users)
 
 
 class Lowering:
@@ -258,9 +273,13 @@ class Lowering:
         if self.products.elsewhere is None or self.node is None:
             return ""
         unit = self.unit("matmul" if kind == "matmul" else "convolution", dtype)
-        followed = any(n.target in FUSED for n in _users(self.node))
+        followed = self.followed(self.node)
         given = {"taps": 1, "constant": False, **more}
         return self.products.elsewhere(Work(kind, *sizes, unit=unit, followed=followed, **given))
+
+    def followed(self, node: fx.Node) -> bool:
+        """Whether what reads a node can be part of the kernel that makes it."""
+        return any(n.target in FUSED and not _in_pieces(n) for n in _users(node))
 
     def laid_out(self, w: Buffer, strides: Sequence[int]) -> Buffer:
         """A copy of a weight with other strides, made once."""
@@ -434,7 +453,7 @@ def _lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, low: L
         elif node.op == "get_attr":
             low.env[node] = _constant(low, node, gm)
         elif node.op == "output":
-            outputs = _outputs(low, node)
+            outputs = outputs_of(low, node)
         else:
             raise ValueError(f"{node.op} {node.target} in a graph to lower")
     steps, inputs = (*low.first, *low.steps), tuple(low.inputs)
@@ -488,108 +507,6 @@ def _apply(low: Lowering, node: Any) -> Any:
     return result
 
 
-def _outputs(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
-    """Give each output eager's strides, in memory of its own that nothing later writes, or as a
-    view of another one (`meta["sol_output_views"]`); one that may have any strides
-    (`meta["sol_output_strides"]` is None there) is returned where it lies."""
-    flat: Any = node.args[0]
-    names: list[str | None] = [None] * len(flat)
-    values = [low.env[n] for n in flat if isinstance(n, fx.Node) and low.env[n] is not None]
-    for name, count in Counter(b.base or b.name for b in values).items():
-        if count == 1:
-            _give_whole(low, next(b for b in values if name in (b.base, b.name)), flat)
-    strides = node.meta.get("sol_output_strides")
-    views = list(node.meta.get("sol_output_views") or [None] * len(flat))
-    for k, n in enumerate(flat):
-        if not isinstance(n, fx.Node) or low.env[n] is None:
-            continue
-        wanted = strides[k] if strides else tuple(n.meta["val"].stride())
-        if views[k] is None or wanted is None:
-            views[k] = None
-            names[k] = _output(low, n, wanted, names)
-    for k, n in enumerate(flat):
-        if views[k] is not None and names[k] is None:
-            of, offset = views[k]
-            wanted = strides[k] if strides else tuple(n.meta["val"].stride())
-            names[k] = _output_view(low, n, wanted, names[of], offset)
-            names[k] = names[k] or _output(low, n, wanted, names)
-    return tuple(names)
-
-
-def _output(
-    low: Lowering, n: fx.Node, wanted: tuple[int, ...] | None, names: Sequence[str | None]
-) -> str:
-    b = low.env[n]
-    if b.dtype == FOREIGN:
-        return b.name
-    if wanted is None and (base := _kept(low, b)) is not None:
-        low.buffers[base.name] = base
-        return b.name
-    if wanted is None:
-        wanted = dense(n.meta["val"])
-    own = b.base is None and b.scope == "arena" and b.name not in names
-    if own and same_strides(b.shape, b.strides, wanted):
-        low.buffers[b.name] = replace(b, scope="output", strides=wanted)
-        low.env[n] = low.buffers[b.name]
-        return b.name
-    foreign = b.scope == "extern" and b.base is None and b.name not in names
-    if foreign and same_strides(b.shape, b.strides, wanted):
-        low.buffers[b.name] = replace(b, strides=wanted)
-        return b.name
-    out = low.buffer(f"out_{b.name}", b.dtype, b.shape, wanted, scope="output")
-    low.node = n
-    low.copy(b, out)
-    return out.name
-
-
-def _give_whole(low: Lowering, b: Buffer, flat: Sequence[Any]) -> None:
-    """A result that is all of the memory under it, in another shape, is memory of its own, which
-    what was there before views: a sum over rows without its dimensions of one point, a gradient
-    that was transposed twice."""
-    base = low.buffers.get(b.base or "")
-    if base is None or base.dtype != b.dtype or b.offset or base.base is not None:
-        return
-    alike = b.shape == base.shape and same_strides(b.shape, b.strides, base.strides)
-    if base.scope not in ("arena", "extern") or (base.scope == "extern" and not alike):
-        return
-    both = (same_strides(x.shape, x.strides, dense_strides(x.shape, x.strides)) for x in (b, base))
-    if b.numel != base.numel or not b.numel or not all(both):
-        return
-    if alike:
-        new = base
-    else:
-        new = replace(b, name=low.unique(b.name), base=None, scope=base.scope)
-        low.buffers[new.name] = new
-        for v in list(low.buffers.values()):
-            if base.name in (v.name, v.base):
-                low.buffers[v.name] = replace(v, base=new.name)
-    for n in flat:
-        if isinstance(n, fx.Node) and low.env[n] is b:
-            low.env[n] = new
-
-
-def _output_view(
-    low: Lowering, n: fx.Node, strides: tuple[int, ...], of: str | None, offset: int
-) -> str | None:
-    """An output as a view of another one, or None if that one is nothing to view."""
-    base = low.buffers.get(of or "")
-    if base is None or base.dtype == FOREIGN or low.env[n] is None:
-        return None
-    shape = tuple(n.meta["val"].shape)
-    if (shape, strides, offset) == (base.shape, base.strides, 0):
-        return base.name
-    return low.view(base, shape, strides, offset, f"out_{n.name}").name
-
-
-def _kept(low: Lowering, b: Buffer) -> Buffer | None:
-    """The memory of a value as it is to be if the value is returned where it lies; None if that
-    would keep much more memory than the value needs."""
-    base = low.buffers[b.base or b.name]
-    if prod(base.shape) > 2 * prod(b.shape):
-        return None
-    return replace(base, scope="saved") if base.scope == "arena" else base
-
-
 def origin(node: fx.Node | None) -> Origin:
     if node is None:
         return Origin()
@@ -613,22 +530,3 @@ def constant(value: float | int | bool, dtype: str) -> Const:
         whole = int(value)
         return Const(whole % 2 ** (8 * size) if kind == "u" else whole, dtype)
     return Const(value, dtype)
-
-
-def dense(value: torch.Tensor) -> tuple[int, ...]:
-    """The tensor's own strides if it fills its memory, else contiguous ones in the same order."""
-    return dense_strides(tuple(value.shape), tuple(value.stride()))
-
-
-def dense_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Strides in the same order that fill memory."""
-    order = sorted(range(len(shape)), key=lambda d: (-strides[d], d))
-    out, step = [0] * len(shape), 1
-    for d in reversed(order):
-        out[d] = step
-        step *= max(shape[d], 1)
-    return tuple(out)
-
-
-def same_strides(shape, a, b) -> bool:
-    return all(n == 1 or x == y for n, x, y in zip(shape, a, b, strict=True)) or 0 in shape

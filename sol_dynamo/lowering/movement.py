@@ -15,7 +15,8 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import Buffer, Const, Expr, Iota, Op
-from .graph import TORCH_DTYPE, Lowering, NotHandled, cast, dense, rule
+from .graph import TORCH_DTYPE, Lowering, NotHandled, cast, rule
+from .strides import dense
 
 aten = torch.ops.aten
 

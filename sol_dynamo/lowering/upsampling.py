@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..affine import Index
-from ..compat import plain_dispatch
+from ..compat import place_to_ask, plain_dispatch
 from ..ir import Axis, Bind, Buffer, Const, Expr, Iota, Op, Reduce
 from .graph import TORCH_DTYPE, Lowering, NotHandled, cast, constant, rule
 
@@ -325,6 +325,7 @@ _EXACT_BACKWARD = (
     aten._upsample_nearest_exact1d_backward, aten._upsample_nearest_exact2d_backward,
     aten._upsample_nearest_exact3d_backward,
 )  # fmt: skip
+MANY_CHANNELS = 64  # of which more change no position
 LARGEST = 1 << 24  # positions that float32 holds exactly
 
 
@@ -360,15 +361,15 @@ def nearest_positions(
     channels_last: bool,
     dtype: str,
     channels: int = 2,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
 ) -> tuple[int, ...]:
     """Which of n points eager takes for each of `size`: its rounding depends on the layout, on the
     device, and there on the number of channels, too."""
     op = aten._upsample_nearest_exact2d if exact else aten.upsample_nearest2d
     layout = torch.channels_last if channels_last else torch.contiguous_format
     with plain_dispatch():
-        x = torch.from_numpy(np.arange(n)).to(device, TORCH_DTYPE[dtype]).view(1, 1, n, 1)
-        x = x.repeat(1, channels, 1, 1).contiguous(memory_format=layout)
+        x = torch.from_numpy(np.arange(n)).to(device=device, dtype=TORCH_DTYPE[dtype])
+        x = x.view(1, 1, n, 1).repeat(1, channels, 1, 1).contiguous(memory_format=layout)
         return tuple(op(x, [size, 1], scale, None)[0, 0, :, 0].long().tolist())
 
 
@@ -393,7 +394,7 @@ def _nearest(
     channels_last: bool,
     dtype: str,
     channels: int = 2,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
 ) -> list[Nearest] | NotHandled:
     if max(n) >= LARGEST:
         return NotHandled("resampling of that many points")
@@ -413,12 +414,6 @@ def _is_channels_last(value: torch.Tensor) -> bool:
     return layout is not None and value.is_contiguous(memory_format=layout)
 
 
-def _real(device: torch.device) -> torch.device:
-    """A device that can be asked: a GPU's tensor may be traced where there is none."""
-    there = device.type == "cuda" and torch.cuda.is_available()
-    return device if there else torch.device("cpu")
-
-
 @rule(*(op.default for op in (*_NEAREST, *_EXACT)))
 def take_nearest(low, node, x, size, *scales) -> Any:
     """y[o] = x[position(o)]"""
@@ -430,9 +425,10 @@ def take_nearest(low, node, x, size, *scales) -> Any:
     exact = node.target in [op.default for op in _EXACT]
     value = node.args[0].meta["val"]
     wide = "f64" if x.dtype == "f64" else "f32"
+    channels = min(max(x.shape[1], 2), MANY_CHANNELS)
     dims = _nearest(
-        exact, x.shape[2:], out.shape[2:], scales, _is_channels_last(value), wide,
-        2 if value.device.type == "cpu" else max(x.shape[1], 2), _real(value.device),
+        exact, x.shape[2:], out.shape[2:], scales, _is_channels_last(value), wide, channels,
+        place_to_ask(value),
     )  # fmt: skip
     if isinstance(dims, NotHandled):
         return dims

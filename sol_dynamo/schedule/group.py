@@ -95,7 +95,7 @@ def group(program: Program) -> Program:
 def _new_group(program: Program, k: Kernel) -> Group:
     nest = k.body[0]
     store = nest.stores[0]
-    simple = dimensions(nest) is not None and not nest.binds and len(nest.stores) == 1
+    simple = dimensions(nest) is not None and not nest.binds and _stores_alike(nest)
     simple = simple and not scans(nest)  # each position is stored: nothing may follow in step
     rows = frozenset(d for d, i in enumerate(store.index) if not i.is_const) if simple else ()
     extents = {a.symbol: a.extent for a in nest.axes}
@@ -112,6 +112,11 @@ def _new_group(program: Program, k: Kernel) -> Group:
     )
 
 
+def _stores_alike(nest: Loops) -> bool:
+    """Whether all results of a nest are of the same points, and all sums or none."""
+    return len({(s.index, s.mask, s.reduce is None) for s in nest.stores}) == 1
+
+
 def _last_source(
     program: Program,
     k: Kernel | Extern,
@@ -123,7 +128,7 @@ def _last_source(
     if isinstance(k, Extern):
         return None
     nest = k.body[0]
-    if nest.binds or len(nest.stores) > 1 or scans(nest):
+    if nest.binds or scans(nest) or not _stores_alike(nest):
         return None
     sources = {home[x] for b in read(k) for x in (b, program.base(b).name) if x in home}
     if not sources:
@@ -146,7 +151,7 @@ def _joining(
     nest = k.body[0]
     if _aligned(program, nest, g):
         return k, place
-    if g.contraction and len(g.members) == 1 and nest.stores[0].reduce is None:
+    if g.contraction and len(g.members) == len(nest.stores) == 1 and not nest.stores[0].reduce:
         other = in_shape_of(g.made, g.shape, nest, buffers)
         if other is not None and _aligned(program, other, g):
             return replace(k, body=(other,)), place

@@ -14,6 +14,7 @@ from math import prod
 from ..affine import Index
 from ..ir import (
     DTYPES,
+    HALVES,
     OPS,
     Buffer,
     Const,
@@ -39,6 +40,7 @@ from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
 REPEATED = 12  # the same where all readers can repeat them, and memory is read no more often
 MANY, LONG = 16, 1 << 14  # points for which a value is made once, in a nest of so many points
+ROW = 64  # points of a row for which a value of the row costs nothing
 LARGE = 512  # vector instructions of an expression that grows no more: sweeps stay linear
 
 
@@ -182,7 +184,8 @@ def _absorb(
             return None
         share = points // max(points_of(e, nest), 1)
         share = -(-share // columns) if contraction else share
-        if share > 1 and (p.cost > CHEAP or (share >= MANY and points >= LONG)):
+        many = share > 1 and (p.cost > CHEAP or (share >= MANY and points >= LONG))
+        if many and not _is_wider(p.value) and (contraction or not _is_a_rows(program, e, nest)):
             return None  # one value for many points
         once = readers[e.buffer] == 1
         if reduces and p.follows_reduction:
@@ -232,6 +235,34 @@ def inlined(e: Load, value: Expr, index: tuple[Index, ...], ranges) -> Expr:
             guard = Op("and", (guard, c), "bool")
         new = Op("where", (guard, new, Const(e.other, e.dtype)), e.dtype)
     return new
+
+
+def _is_wider(value: Expr) -> bool:
+    """Whether a value is 16-bit data as it is computed with: what reads the data has it."""
+    return (
+        isinstance(value, Op)
+        and value.name == "cast"
+        and value.dtype == "f32"
+        and isinstance(value.args[0], Load)
+        and value.args[0].dtype in HALVES
+    )
+
+
+def _is_a_rows(program: Program, e: Load, nest: Loops) -> bool:
+    """Whether a value is one for long rows of what lies together in memory: whoever walks a row
+    makes it once."""
+    inside = {s for i in e.index for s in i.symbols}
+    s = nest.stores[0]
+    places = [(s.buffers[0], s.index)] if s.reduce is None else [
+        (x.buffer, x.index) for x in loads(nest)
+    ]  # fmt: skip
+    found = {
+        a.symbol
+        for b, index in places
+        for a in nest.axes
+        if a.extent >= ROW and program.buffers[b].address(index).coefficient(a.symbol) == 1
+    }
+    return bool(found) and not found & inside
 
 
 def _few(p: Producer) -> bool:

@@ -175,7 +175,7 @@ def _shared_out(nest: Loops, parts: int) -> tuple[Loops, list[Axis], int]:
     about so many parts; those axes, and the number of parts."""
     moved: list[Axis] = []
     axes = list(nest.axes)
-    for a in nest.reduce_axes[:-1] or nest.reduce_axes:
+    for a in nest.reduce_axes:
         if parts < 2:
             break
         n = max(d for d in range(1, min(parts, a.extent) + 1) if a.extent % d == 0)

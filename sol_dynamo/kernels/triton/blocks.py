@@ -102,3 +102,14 @@ def symbols_of(e: Expr) -> set[str]:
 def pow2(n: int) -> int:
     """The least power of two that is not less."""
     return 1 << max(n - 1, 0).bit_length()
+
+
+def axis_of(loop: str) -> str:
+    """The axis of which a loop is a part."""
+    return loop.rpartition(".")[0]
+
+
+def in_one_chunk(nest: Loops, s: Schedule, loop: str) -> bool:
+    """Whether a loop over chunks has one chunk."""
+    symbol = axis_of(loop)
+    return symbol in s.tile and nest.axis(symbol).extent <= s.tile[symbol][0]

@@ -38,9 +38,9 @@ from ...ir import (
     written,
 )
 from ...schedule.memory import nbytes
-from .blocks import pow2
+from .blocks import axis_of, in_one_chunk, pow2
 from .launch import BEHIND, COUNTERS, PARTS, SCRATCH, Launch
-from .product import Matrix, matrix
+from .product import Matrix, adds_products, matrix
 from .values import TRITON, EmitError, Held, Space, Values, cast, constant, quotient, remainder
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
@@ -66,7 +66,7 @@ class KernelText:
     def __post_init__(self) -> None:
         self.values = Values(self.load)
         self.root, self.schedule = self.kernel.body[-1], self.kernel.schedules[-1]
-        self.grid = set(map(_axis, self.schedule.order[: self.schedule.parallel]))
+        self.grid = set(map(axis_of, self.schedule.order[: self.schedule.parallel]))
         self.sizes: dict[str, int] = {}  # of the blocks, by axis
         self.split = max(s.split for s in self.kernel.schedules)
         self.rest = ExitStack()  # blocks that are open to the function's end
@@ -75,7 +75,7 @@ class KernelText:
         for _, s in nests:
             self.sizes |= {a: tile[0] for a, tile in s.tile.items()}
         for nest, s in nests:
-            for a in map(_axis, s.block):
+            for a in map(axis_of, s.block):
                 self.sizes.setdefault(a, pow2(nest.axis(a).extent))
 
     def emit(self, warps: int, stages: int) -> tuple[str, Launch]:
@@ -102,7 +102,7 @@ class KernelText:
         if self.split > 1 or matrix(self.kernel.body[0], self.kernel.schedules[0]) is None:
             return
         made = set(written(self.kernel))
-        space = tuple(map(_axis, self.schedule.block))
+        space = tuple(map(axis_of, self.schedule.block))
         for e in loads(self.root):
             if e.buffer not in made:
                 self.values.value(e, space)
@@ -118,7 +118,7 @@ class KernelText:
         if self.split > 1:
             v.write(f"part = pid % {self.split}")
             v.write(f"pid = pid // {self.split}")
-        loops = list(map(_axis, s.order[: s.parallel]))
+        loops = list(map(axis_of, s.order[: s.parallel]))
         counts = {a: -(-self.root.axis(a).extent // s.tile.get(a, (1,))[0]) for a in loops}
         rest = prod(counts.values())
         total = rest
@@ -145,7 +145,8 @@ class KernelText:
         """An axis's points in this block: those from `start` blocks on."""
         points = f"tl.arange(0, {size})" + (".to(tl.int64)" if self.far else "")
         text = f"({start}) * {size} + {points}" if start else points
-        self.values.define(a.symbol, self.values.name(text, f"{a.symbol}_"), True, _range(a, size))
+        reach = 0, -(-a.extent // size) * size - 1
+        self.values.define(a.symbol, self.values.name(text, f"{a.symbol}_"), True, reach)
         self.extents[a.symbol] = a.extent, a.extent % size == 0
 
     def _elements(self, name: str) -> int:
@@ -172,7 +173,7 @@ class KernelText:
         """Open a nest's own loops; gives its space."""
         serial: list[tuple[Axis, int | None]] = []  # with the points of a chunk
         for loop in s.order:
-            symbol = _axis(loop)
+            symbol = axis_of(loop)
             a = nest.axis(symbol)
             size = s.tile[symbol][0] if symbol in s.tile else None
             if symbol in self.grid:
@@ -192,7 +193,7 @@ class KernelText:
             else:
                 serial.append((a, size))
         self._open(serial, stack, s.split)
-        space = tuple(map(_axis, s.block))
+        space = tuple(map(axis_of, s.block))
         self.bind(nest, space)
         return space
 
@@ -301,11 +302,13 @@ class KernelText:
         v = self.values
         m = matrix(nest, s)
         with_chunks = any(
-            loop not in s.block and _axis(loop) not in self.grid and not _whole(nest, s, loop)
+            loop not in s.block
+            and axis_of(loop) not in self.grid
+            and not in_one_chunk(nest, s, loop)
             for loop in s.order
         )
-        outer = tuple(_axis(x) for x in s.block if nest.axis(_axis(x)).kind != "reduce")
-        space = tuple(map(_axis, s.block))
+        outer = tuple(axis_of(x) for x in s.block if nest.axis(axis_of(x)).kind != "reduce")
+        space = tuple(map(axis_of, s.block))
         held = m is None and with_chunks
         totals: list[list[str]] = []
         if with_chunks or m is not None:
@@ -325,7 +328,7 @@ class KernelText:
                 if m is not None:
                     self.dot(totals[n][0], x, m, space)
                     continue
-                if held and _adds_products(x):
+                if held and adds_products(x):
                     self.add_product(totals[n][0], x, nest, space)
                     continue
                 new = [self.masked(e, x, k, nest, space) for k, e in enumerate(x.values)]
@@ -491,7 +494,7 @@ class KernelText:
         if len(nest.stores) != 1 or nest.reduce_axes:
             raise EmitError(f"a scan that reduces at each position, in {nest.name}")
         (x,) = nest.stores
-        space = tuple(map(_axis, s.block))
+        space = tuple(map(axis_of, s.block))
         acc = [
             self.values.name(self.filled(text, dtype, space), "acc")
             for text, dtype in self.identities(x)
@@ -590,29 +593,7 @@ class KernelText:
         return f"{held.text}[{', '.join(':' if d in held.space else 'None' for d in space)}]"
 
 
-def _adds_products(x: Store) -> bool:
-    """Whether a reduction is a sum of products in the dtype of the sum."""
-    (e, *more), r = x.values, x.reduce
-    assert r is not None
-    product = not more and is_op(e, "mul") and r.monoid == "sum"
-    return product and e.dtype == r.acc_dtype and e.dtype in ("f32", "f64")
-
-
 def _step(monoid: str, a: str, b: str) -> str:
     if monoid == "sum":
         return f"{a} + {b}"
     return f"sol.combine_{monoid}({a}, {b})"
-
-
-def _axis(loop: str) -> str:
-    return loop.rpartition(".")[0]
-
-
-def _range(a: Axis, size: int) -> tuple[int, int]:
-    return 0, -(-a.extent // size) * size - 1
-
-
-def _whole(nest: Loops, s: Schedule, loop: str) -> bool:
-    """Whether a loop over chunks has one chunk."""
-    symbol = _axis(loop)
-    return symbol in s.tile and nest.axis(symbol).extent <= s.tile[symbol][0]

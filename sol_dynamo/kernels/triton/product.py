@@ -189,6 +189,14 @@ def matrix(nest: Loops, s: Schedule) -> Matrix | None:
     return None
 
 
+def adds_products(x: Store) -> bool:
+    """Whether a reduction is a sum of products in the dtype of the sum."""
+    (e, *more), r = x.values, x.reduce
+    assert r is not None
+    product = not more and is_op(e, "mul") and r.monoid == "sum"
+    return product and e.dtype == r.acc_dtype and e.dtype in ("f32", "f64")
+
+
 def _unit(value: Expr) -> tuple[int, str]:
     """Bytes of a product's operands, and what multiplies them: see `Shape`."""
     factors = product_factors(value)

@@ -5,9 +5,10 @@ libraries make what they need), as a graph from then on. Kernels of ours are tol
 changed since the graph's last launch. What ATen launches is as it was recorded: what its calls
 read and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
 not); results lie in a pool of memory that goes with the arena, and what others read of them is
-copied out behind each launch. What else a call reads is taken to stay, as what is saved for
-backward does, until it does not: from then on it is copied to a place of the segment's own before
-each launch, or the call is left out if that is too much.
+copied out behind each launch. What is saved for backward lies in one of a few blocks, with a graph
+for each. What else a call reads is taken to stay, as what was saved does, until it does not: from
+then on it is copied to a place of the segment's own before each launch, or the call is left out if
+that is too much.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from weakref import WeakValueDictionary, ref
 import numpy as np
 import torch
 
-from ...compat import OpOverload, is_random
+from ...compat import OpOverload, copy_all, is_random
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -37,7 +38,7 @@ from .launch import COUNTERS, PARTS, SCRATCH, Launch
 log = logging.getLogger("sol_dynamo")
 Step = tuple[Launch, Any] | Extern  # a launch with its function
 COPIED = 1 << 24  # bytes of a buffer that are copied into or out of a graph; larger: no part of it
-RECORDINGS = 8  # of one segment and pool, until calls of ATen are left out of it
+RECORDINGS = 8  # of one segment and pool, until calls of ATen are left out of it; and graphs of one
 
 
 class Pool:
@@ -186,7 +187,7 @@ def left_out(
             here = b in program.arena or program.buffers[b].scope == "weight"
             if here or (b in made and together(made[b], n)):
                 continue
-            if b in changed:
+            if b in changed and program.buffers[b].scope != "saved":
                 return f"{b}, which it reads, is changed"
             if b in wandering and not _is_copied(program.buffers[b]):
                 return f"{b}, which it reads, is somewhere else at each call, and large"
@@ -307,6 +308,8 @@ class Segment:
         self._moving = others(s for s in self.steps if not isinstance(s, Extern))
         self._entering = others(self._calls)
         self._wandering = {b for b in self._entering if b in wandering}
+        # memory that is kept for backward: one of a few blocks, each with a graph of its own
+        self._kept = next((b for b in self._entering if scopes[b] == "saved"), None)
         self._leaving = made.intersection(needed)
         self._fixed = list(
             dict.fromkeys(
@@ -393,7 +396,8 @@ class Segment:
         others = (*self._moving, *self._entering)
         given = [*scratch.addresses, *[values[b].data_ptr() for b in others]]
         # a scratch is one call's at a time, and so are the graphs whose calls use its pool
-        key = (where.device, scratch.pool if self._calls else None)
+        block = values[self._kept].data_ptr() if self._kept else None
+        key = (where.device, scratch.pool if self._calls else None, block)
         try:
             found = self._graphs.get(key)
             made = None if found is None else found(given, values, weights, stream)
@@ -443,7 +447,7 @@ class Segment:
         if self.reason or self._apart or any(a % ALIGNED for a in aligned):
             return None
         count = self._recordings[key] = self._recordings.get(key, -1) + 1
-        if count == 0:
+        if count == 0 or (key not in self._graphs and len(self._graphs) >= RECORDINGS):
             return None
         if count > RECORDINGS + len(self._entering):
             raise NoGraph("what they read moves from call to call")
@@ -554,10 +558,11 @@ class Recorded:
                 self._move(moved)
             if not known:
                 self._weights = ref(weights)
-            for b, place in self._copies.items():
-                place.copy_(values[b])
+            copy_all(list(self._copies.values()), [values[b] for b in self._copies])
             self._graph.launch(stream)
-            return {b: _like(t).copy_(t) for b, t in self._results.items()}
+            own = {b: _like(t) for b, t in self._results.items()}
+            copy_all(list(own.values()), list(self._results.values()))
+            return own
 
     def moved(self, given: Sequence[int]) -> list[int]:
         """Which addresses must not change, and did."""
