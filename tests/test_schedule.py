@@ -155,6 +155,30 @@ def test_group(f, nests):
     assert fused(f, X, Y) == nests
 
 
+@pytest.mark.parametrize(
+    "f, shape, nests",
+    [
+        (lambda x, w: [functional.layer_norm(x, (6,))], (3, 5, 6), [5]),
+        (lambda x, w: [functional.layer_norm(x, (6,))], (1, 5, 6), [5]),  # rows are no first dims
+        (
+            lambda x, w: [x / x.sum((0, 2), keepdim=True)],
+            (4, 5, 6),
+            [2, 1],
+        ),  # reduced, not of size 1
+        (lambda x, w: [functional.gelu(functional.linear(x, w))], (3, 5, 6), [2]),
+        (lambda x, w: [functional.linear(x, w) + x], (3, 5, 6), [2]),
+        (lambda x, w: [functional.linear(x, w) + x], (1, 5, 6), [2]),
+        (lambda x, w: [functional.linear(x, w) + x[:, :1]], (3, 5, 6), [2]),  # broadcast
+        (lambda x, w: [functional.linear(x, w).transpose(0, 1).exp() + 1], (3, 5, 6), [2]),
+        (lambda x, w: [functional.linear(x, w).transpose(0, 1).reshape(15, 6)], (3, 5, 6), [2, 1]),
+        (lambda x, w: [x * x.sum(2, True) - (x * x).sum(2, True)], (3, 5, 6), [2, 2]),
+        (lambda x, w: [x - (x.sum(2, True) / 3).exp()], (3, 5, 70), [2]),  # a value of the row
+    ],
+)
+def test_rows_and_views(f, shape, nests):
+    assert fused(f, randn(*shape), randn(shape[-1], shape[-1])) == nests
+
+
 def test_a_reader_of_all_slices_waits_for_the_last():
     """Whatever the order in which the slices' kernels find their groups."""
 

@@ -166,6 +166,22 @@ def test_saved_activations_stay_where_they_lie():
     assert {backward.program.buffers[i].strides for i in backward.program.inputs[:-1]} <= given
 
 
+def test_gradients_are_not_copied():
+    """What was transposed twice, or lost dimensions of size 1, is the memory that it lies in."""
+    model, backend = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5)), Backend()
+    x = torch.randn(7, 8, requires_grad=True)
+    torch.compile(model, backend=backend)(x).sum().backward()
+    assert len(backend.graphs) == 2
+    copied = [b for g in backend.graphs for b in g.compiled.program.buffers if b[:4] == "out_"]
+    assert not copied
+    wide, wide_x = copy.deepcopy(model).double(), x.detach().double().requires_grad_()
+    wide.zero_grad()
+    wide(wide_x).sum().backward()
+    for p, q in zip((x, *model.parameters()), (wide_x, *wide.parameters()), strict=True):
+        torch.testing.assert_close(p.grad.double(), q.grad, rtol=1e-5, atol=1e-5)
+        assert p.grad._base is None
+
+
 def test_a_saved_view_is_not_overwritten():
     """Two steps in flight: what the first saved is read after the second forward ran."""
     torch._dynamo.reset()

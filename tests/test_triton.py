@@ -83,6 +83,17 @@ def test_drawn_programs_in_the_interpreter():
     run_tests("tests/test_drawn.py::test_program", "tests/test_drawn.py::test_training")
 
 
+@pytest.mark.parametrize("divisor", [1, 2, 3, 6, 7, 12, 31, 48, 127, 1000, 4096])
+def test_small_quotients(divisor):
+    """By a fraction or a shift, they are what division gives."""
+    from sol_dynamo.kernels.triton.values import quotient, remainder
+
+    for most in (divisor + 1, 255, 1023, 5000):
+        for x in range(most + 1):
+            assert eval(quotient("x", most, divisor)) == x // divisor
+            assert eval(remainder("x", most, divisor)) == x % divisor
+
+
 class Told:
     """What a graph is told, in place of the driver."""
 
