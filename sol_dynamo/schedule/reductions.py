@@ -127,8 +127,11 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
         most = caps.part_bytes * -(-columns // caps.part_columns)
         nest, moved, parts = _shared_out(nest, -(-size // most))
     else:
-        if results // columns >= caps.rows:
-            return [k]
+        address = buffers[nest.stores[0].buffers[0]].address(nest.stores[0].index)
+        beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
+        row = columns == len(nest.reduce_axes) == 1 and size // max(results, 1) <= caps.part_bytes
+        if (row and results >= caps.rows) or results // max([1, *beside]) >= caps.rows:
+            return [k]  # a row by itself is no more than a part
         nest, moved, parts = _cut(nest, size, caps.part_bytes)
     bytes_of_one = max(DTYPES[s.reduce.acc_dtype][0] for s in nest.stores if s.reduce)
     if parts < 2 or parts * results * bytes_of_one * len(nest.stores) * PARTIAL > size:
