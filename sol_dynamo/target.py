@@ -34,6 +34,7 @@ class Caps:
     units: int = 32  # units of a kernel: enough to balance cores, few enough to stay in cache
     unit_flops: int = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
     rows: int = 16  # independent results of a long reduction that need no cutting into parts
+    rows_once: bool = False  # whether a value of a row costs nothing where the row is read
     part_bytes: int = 1 << 17  # memory read for one part of a reduction: half of a small L2
     part_columns: int = 0  # neighbouring results that take up a part at once; 0: all there are
     images_first: bool = True  # large batches walk runs of kernels image by image, in cache

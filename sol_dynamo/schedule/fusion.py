@@ -27,7 +27,7 @@ def fuse(program: Program, caps: Caps) -> Program:
     program = resolve_views(program)
     for _ in range(SWEEPS):
         before = len(program.kernels)
-        program = inline(program, caps.columns)
+        program = inline(program, caps.columns, caps.rows_once)
         if len(program.kernels) == before:
             break
     program = split_reductions(merge_siblings(program), caps)

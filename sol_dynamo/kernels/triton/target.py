@@ -41,6 +41,7 @@ class TritonTarget:
             l2=l2,
             cores=processors,
             rows=4 * processors,
+            rows_once=True,
             part_bytes=1 << 15,
             part_columns=PART_COLUMNS,
             images_first=False,
