@@ -33,13 +33,11 @@ steps = st.lists(
 
 
 def precision(program: list[Step], given: list[torch.Tensor]) -> float:
-    """Two ulp of the least precise floating dtype among a program's values; sixteen of float64, of
-    which eager's results are the exact ones."""
+    """Two ulp of the least precise floating dtype among a program's values."""
     machine = Machine([x.clone() for x in given])
     machine.run(program)
     used = [v.dtype for v in machine.values if v.is_floating_point()]
-    eps = (torch.finfo(d).eps * (8 if d == torch.float64 else 1) for d in used)
-    return 2 * max(eps, default=0.0)
+    return 2 * max((torch.finfo(d).eps for d in used), default=0.0)
 
 
 def holds(drawn: list[Drawn], program: list[Step], train: bool) -> None:

@@ -30,7 +30,7 @@ from ...ir import (
 )
 from ...schedule.nests import product_factors
 from ...schedule.plan import Plan, vector_axis
-from .blocks import ALIGNED, fuse, grid, pow2, symbols_of
+from .blocks import ALIGNED, axis_of, fuse, grid, pow2, symbols_of
 from .cost import DRAM, Machine, Shape, Tile, aten_microseconds, microseconds
 
 SMALLEST = 16  # rows, columns and terms of a block
@@ -176,7 +176,7 @@ def matrix(nest: Loops, s: Schedule) -> Matrix | None:
     """What a `tl.dot` multiplies, of a nest whose block is (m, n, k); None for other nests."""
     if len(s.block) != 3 or len(nest.stores) != 1:
         return None
-    m, n, k = (loop.rpartition(".")[0] for loop in s.block)
+    m, n, k = map(axis_of, s.block)
     factors = product_factors(nest.stores[0].values[0])
     reduce = nest.stores[0].reduce
     if factors is None or reduce is None or reduce.monoid != "sum":
