@@ -85,7 +85,7 @@ class Job:
         copies = [self._memory() for _ in range(min(LAUNCHES, 1 + FLUSH // max(total, 1)))]
 
         def launch(n: int) -> None:
-            kernel[(self.launch.grid, 1, 1)](*copies[n % len(copies)])
+            kernel[(self.launch.grid, 1, 1)](*copies[n % len(copies)], True)  # BEHIND, compiled in
 
         launch(0)
         return seconds_in_graph(launch)

@@ -27,7 +27,7 @@ from torch.nn import functional
 from sol_dynamo import target
 from sol_dynamo.backend import Backend
 from sol_dynamo.ir import Kernel
-from sol_dynamo.kernels.triton import tune
+from sol_dynamo.kernels.triton import tune, walk
 from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.segment import Segment
 from sol_dynamo.kernels.triton.target import TritonTarget
@@ -65,6 +65,16 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "sorted": (lambda x: ((x * 2).sort(1)[0] + 1).sort(0)[0] * 3, ((9, 30),)),
         "only calls": (lambda x: x.sort(1)[0].sort(0)[0].sort(1)[0], ((9, 30),)),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
+        "two rows": (functional.linear, ((2, 300), (70, 300))),
+        "six rows": (lambda x, y: torch.relu(functional.linear(x, y) + 1), ((6, 600), (33, 600))),
+        "rows and columns": (
+            lambda x, y, z: functional.linear(x, y, z),
+            ((48, 96), (20, 96), (20,)),
+        ),
+        "bf16 rows": (
+            lambda x, y: functional.linear(x.bfloat16(), y.bfloat16()),
+            ((3, 70), (40, 70)),
+        ),
         "bf16 product": (lambda x, y: x.bfloat16() @ y.bfloat16(), ((50, 70), (70, 90))),
         "f16 product": (lambda x, y: torch.relu(x.half() @ y.half() + 1), ((50, 70), (70, 90))),
     }
@@ -79,9 +89,30 @@ def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "1x1 of few": (nn.Conv2d(256, 512, 1, stride=2, bias=False), ((2, 256, 55, 56),)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=2), ((2, 32, 9, 9),)),
         "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), ((2, 32, 9, 9),)),
+        **windows(),
         "pool": (nn.MaxPool2d(3, 2, 1), ((2, 32, 9, 9),)),
         "average": (nn.AdaptiveAvgPool2d(1), ((2, 32, 9, 9),)),
     }
+
+
+def windows() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
+    """Windows that overlap."""
+    of_24 = {"padding": 2, "groups": 24}
+    return {
+        "5x5, each channel": (nn.Conv2d(24, 24, 5, **of_24), ((2, 24, 14, 9),)),
+        "5x5 by two": (nn.Conv2d(24, 24, 5, stride=2, **of_24), ((2, 24, 15, 16),)),
+        "3x3, dilated": (nn.Conv2d(24, 24, 3, dilation=2, **of_24), ((2, 24, 14, 14),)),
+        "greatest of 3x3": (nn.MaxPool2d(3, 1, 1), ((2, 8, 14, 8),)),
+        "where 3x3 is greatest": (Positions(3, 1, 1), ((2, 8, 14, 8),)),
+        "average inside": (nn.AvgPool2d(5, 1, 2, count_include_pad=False), ((1, 5, 8, 14),)),
+    }
+
+
+class Positions(nn.MaxPool2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + functional.max_pool2d(
+            x, self.kernel_size, self.stride, self.padding, return_indices=True
+        )[1].to(x.dtype)
 
 
 def networks(names: list[str]) -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
@@ -152,6 +183,15 @@ def mistuned() -> str:
                 return "the result"
             counts.append(len(timed))
     return "" if 1 < counts[0] == counts[1] else f"timed {counts} times"
+
+
+def mistiled() -> str:
+    """Several results of a window at a time, as if there were points enough for all threads."""
+    with patch.object(walk, "THREADS", 1e-6):
+        for name, (f, shapes) in windows().items():
+            if text := wrong(f.to(DEVICE), [torch.randn(s, device=DEVICE) for s in shapes]):
+                return f"{name}: {text}"
+    return ""
 
 
 def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
@@ -247,6 +287,7 @@ def main() -> int:
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)
     others = {"TF32": misrounded, "timing": mistuned, "far apart": misaddressed}
+    others |= {"several results": mistiled}
     for name, mistake in ({} if given else others).items():
         text = mistake()
         print(f"{name:20} {text or 'ok'}")

@@ -4,7 +4,7 @@ The last nest's schedule says what a program takes: its first loops, over blocks
 loops in `Schedule.block` are the dimensions of the block. Nests before it are computed for the same
 block; what they make stays in registers. Reduce loops are loops over chunks, of which a block's own
 dimension holds the points, or loops one point at a time. A sum of products of a block (m, k) and a
-block (k, n) is a `tl.dot`.
+block (k, n) is a `tl.dot`. It is one file, since every method writes to one function's text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from ...affine import Index
@@ -41,6 +41,7 @@ from ...schedule.memory import nbytes
 from .blocks import axis_of, in_one_chunk, pow2
 from .launch import BEHIND, COUNTERS, PARTS, SCRATCH, Launch
 from .product import Matrix, adds_products, matrix
+from .register_tile import RegisterTile, common, register_tile
 from .values import TRITON, EmitError, Held, Space, Values, cast, constant, quotient, remainder
 
 WIDE = 2**31  # elements from which 32-bit addresses do not do
@@ -62,6 +63,8 @@ class KernelText:
     checks: bool = False
     parts: int = 0
     counters: int = 0
+    tile: RegisterTile | None = None  # of results of each point, with what is held for each
+    of_each: list[dict[str, tuple[Held, tuple[Index, ...]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.values = Values(self.load)
@@ -176,7 +179,7 @@ class KernelText:
             symbol = axis_of(loop)
             a = nest.axis(symbol)
             size = s.tile[symbol][0] if symbol in s.tile else None
-            if symbol in self.grid:
+            if symbol in self.grid or (self.tile and symbol == self.tile.axis.symbol):
                 continue
             if loop in s.block:
                 if size is None:
@@ -189,6 +192,7 @@ class KernelText:
                 head = f"for {name} in tl.static_range({a.extent}):"
                 stack.enter_context(self.values.block(head))
                 self.values.define(symbol, name, False, (0, a.extent - 1))
+                self.values.literal.add(symbol)
                 self.extents[symbol] = a.extent, True
             else:
                 serial.append((a, size))
@@ -262,8 +266,14 @@ class KernelText:
             return
         with ExitStack() as stack:
             space = self.enter(nest, s, stack)
-            for x in nest.stores:
-                self.put(x, space)
+            if self.tile is None:
+                for x in nest.stores:
+                    self.put(x, space)
+                return
+            for each, held in zip(self.tile.each(nest), self.of_each, strict=True):
+                self.held = held
+                for x in each.stores:
+                    self.put(x, space)
 
     def put(self, x: Store, space: Space) -> None:
         """A store's values: to memory, or kept as they are."""
@@ -300,6 +310,9 @@ class KernelText:
 
     def reduce(self, nest: Loops, s: Schedule) -> None:
         v = self.values
+        if tile := register_tile(nest, s):
+            self.several(nest, s, tile)
+            return
         m = matrix(nest, s)
         with_chunks = any(
             loop not in s.block
@@ -342,6 +355,49 @@ class KernelText:
             totals = [[self.added(totals[0][0], outer, s.split)]]
         for x, found in zip(nest.stores, totals, strict=True):
             self.hold(x, found, space, outer, m)
+
+    def several(self, nest: Loops, s: Schedule, tile: RegisterTile) -> None:
+        """Several results of each point: what is loaded for one is there for the others."""
+        v, sums = self.values, tile.sums(nest)
+        space = tuple(map(axis_of, s.block))
+        outer = tuple(a for a in space if nest.axis(a).kind != "reduce")
+        totals = [
+            [
+                [v.name(self.filled(*i, space), "acc") for i in self.identities(x)]
+                for x in each.stores
+            ]
+            for each in sums
+        ]
+        order = tuple(loop for loop in s.order if axis_of(loop) != tile.axis.symbol)
+        with ExitStack() as stack:
+            self.enter(sums[0], replace(s, order=order), stack)
+            for e in common(sums):
+                text = v.value(e, space)
+                v.known(e, text if text.isidentifier() else v.name(text), space)
+            for n, each in enumerate(sums):
+                self.add_terms(each, totals[n], tile, n, space)
+        self.tile = tile
+        for each, found in zip(sums, totals, strict=True):
+            for x, total in zip(each.stores, found, strict=True):
+                self.hold(x, total, space, outer, None)
+            self.of_each.append(dict(self.held))
+
+    def add_terms(
+        self, nest: Loops, totals: list[list[str]], tile: RegisterTile, n: int, space: Space
+    ) -> None:
+        """The n-th result's terms, if this tap is one of its own."""
+        v = self.values
+        with ExitStack() as stack:
+            if taps := tile.taps(n):
+                assert tile.tap is not None
+                tap = v.symbol(tile.tap.symbol, space)
+                stack.enter_context(v.block(f"if ({tap} >= {taps[0]}) & ({tap} <= {taps[1]}):"))
+            for x, total in zip(nest.stores, totals, strict=True):
+                if adds_products(x):
+                    self.add_product(total[0], x, nest, space)
+                    continue
+                new = [self.masked(e, x, k, nest, space) for k, e in enumerate(x.values)]
+                self.combine(x.reduce, total, new)
 
     def added(self, part: str, space: Space, split: int) -> str:
         """The sum of a block's parts, in their order, in the program that arrives last: what
@@ -420,7 +476,13 @@ class KernelText:
         v, (e,) = self.values, x.values
         assert isinstance(e, Op)
         a, b = (self.full(v.value(f, space), f, space) for f in e.args)
-        text, tests = f"tl.fma({a}, {b}, {acc})", self.counted(x, nest, space)
+        tests = self.counted(x, nest, space)
+        terms = {a.symbol for a in nest.reduce_axes} & set(space)
+        if not x.mask and all(
+            isinstance(f, Load) and all(self._zero_outside(f, k) for k in terms) for f in e.args
+        ):
+            tests = ""  # zeros beyond the ends are added
+        text = f"tl.fma({a}, {b}, {acc})"
         v.write(f"{acc} = tl.where({tests}, {text}, {acc})" if tests else f"{acc} = {text}")
 
     def wide(self, e: Expr, space: Space) -> str:

@@ -32,6 +32,7 @@ from ...schedule.nests import product_factors
 from ...schedule.plan import Plan, vector_axis
 from .blocks import ALIGNED, axis_of, fuse, grid, pow2, symbols_of
 from .cost import DRAM, Machine, Shape, Tile, aten_microseconds, microseconds
+from .register_tile import split
 
 SMALLEST = 16  # rows, columns and terms of a block
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
@@ -40,6 +41,9 @@ SIZES = (  # rows and columns of a block
     *((32, 32), (16, 64), (16, 32), (64, 16)),
 )
 TERMS = (32, 64, 128)
+# rows up to which the plain pipes multiply them one by one, and for these: how many a program takes
+# at most, of how many columns and terms, with how many warps (RESULTS, 2026-11-26 23:20)
+FEW_ROWS = ((4, 4, 2, 512, 4), (8, 4, 4, 512, 2), (16, 4, 4, 256, 2), (64, 8, 16, 128, 8))
 PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
 STAGES = (2, 3, 4)
@@ -72,7 +76,7 @@ def product(plan: Plan) -> list[Kernel]:
     m, n, k = (prod(a.extent for a in axes) for axes in (rows, columns, terms))
     if (
         min(max(m, n), k) < SMALLEST
-        or min(m, n) < FEWEST
+        or min(m, n) < 2
         or store.reduce is None
         or store.reduce.acc_dtype != "f32"
     ):
@@ -94,6 +98,9 @@ def product(plan: Plan) -> list[Kernel]:
     else:
         k_axis, taps = deep, [a for a in terms if a is not deep]
     nest, root = body
+    few = few_rows(plan, nest, root, *sorted((m_axis, n_axis), key=lambda a: a.extent))
+    if min(m, n) < FEWEST:
+        return few
     lead = [f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"]
     point = f"{k_axis.symbol}.1"
     order = (*(f"{a.symbol}.0" for a in (*batch, *taps, k_axis)), *lead, point)
@@ -109,7 +116,53 @@ def product(plan: Plan) -> list[Kernel]:
         at = (root.name, last.order[last.parallel - 1])
         first = Schedule(order, {k_axis.symbol: (t.terms,)}, at=at, block=block, split=t.parts)
         made.append(replace(plan.kernel, body=(nest, root), schedules=(first, last)))
-    return made
+    return [*few, *made]
+
+
+def few_rows(plan: Plan, nest: Loops, root: Loops, few: Axis, many: Axis) -> list[Kernel]:
+    """A product of few rows without `tl.dot`: a program loads some terms of some columns, and
+    multiplies them with several rows'. None where terms are several axes or do not lie together."""
+    plain = _unit(nest.stores[0].values[0])[1] == "ieee"
+    if len(nest.reduce_axes) != 1 or few.extent > (FEW_ROWS[-1][0] if plain else FEWEST - 1):
+        return []
+    if nest.binds or root.binds:
+        return []
+    (k,) = nest.reduce_axes
+    for e in loads(nest):
+        address = plan.address(e.buffer, e.index)
+        if k.symbol in address.symbols and address.coefficient(k.symbol) != 1:
+            return []
+    _, most, columns, terms, warps = next(x for x in FEW_ROWS if few.extent <= x[0])
+    results = _divisor(few.extent, most)
+    if results == 1:
+        results = _divisor(few.extent, FEW_ROWS[-1][1])
+    if results == 1:
+        return []
+    nest, root = split((nest, root), few, results, "result")
+    batch = [a.symbol for a in root.axes if a.symbol not in (few.symbol, many.symbol, "result")]
+    outer = (*(f"{a}.0" for a in batch), f"{many.symbol}.0", f"{few.symbol}.0")
+    of_block = (f"{many.symbol}.1", f"{k.symbol}.1")
+    last = Schedule(
+        (*outer, of_block[0], "result.0"),
+        {many.symbol: (min(columns, pow2(many.extent)),)},
+        parallel=len(outer),
+        unroll=frozenset(("result.0",)),
+        block=of_block[:1],
+        warps=warps,
+        stages=2,
+    )
+    first = Schedule(
+        (f"{k.symbol}.0", *outer, of_block[1], "result.0"),
+        {k.symbol: (min(terms, pow2(k.extent)),)},
+        unroll=frozenset(("result.0",)),
+        at=(root.name, outer[-1]),
+        block=(outer[-2], of_block[1]),
+    )
+    return [replace(plan.kernel, body=(nest, root), schedules=(first, last))]
+
+
+def _divisor(n: int, most: int) -> int:
+    return max(d for d in range(1, most + 1) if n % d == 0)
 
 
 @lru_cache(1024)

@@ -73,6 +73,7 @@ class Values:
         self._scopes = [Scope()]
         self._count = 0
         self.ranges: dict[str, Range] = {}
+        self.literal: set[str] = set()  # symbols of loops that are written out
 
     # -- lines and scopes ----------------------------------------------------------------------
 
@@ -114,9 +115,9 @@ class Values:
         self._scopes[-1].symbols[symbol] = (text, in_block)
         self.ranges[symbol] = range_
 
-    def known(self, symbol: str, text: str, space: Space) -> None:
-        """A symbol whose value (of an indirect index) is there in a space."""
-        self._scopes[-1].memo[symbol, space] = text
+    def known(self, what: str | Expr, text: str, space: Space) -> None:
+        """A symbol (an indirect index) or an expression whose value is there in a space."""
+        self._scopes[-1].memo[what, space] = text
 
     def forget(self) -> None:
         """What was loaded before is not what memory holds now."""
@@ -139,15 +140,20 @@ class Values:
         return self._named((name, space), text, f"{name}_")
 
     def index(self, index: Index, space: Space) -> str:
-        """An index's value."""
-        parts: list[str] = []
+        """An index's value; what is known when the loops are written out is one number of it."""
         terms = sorted(index.terms, key=lambda t: t[1] < 0)
+        parts: list[str] = []
+        known: list[str] = []
         for atom, c in terms:
-            text = self._atom(atom, space)
-            parts.append(f"{'-' if c < 0 else ''}{text}{'' if abs(c) == 1 else f' * {abs(c)}'}")
-        if index.const or not parts:
-            parts.append(str(index.const))
-        return " + ".join(parts).replace("+ -", "- ")
+            text = f"{'-' if c < 0 else ''}{self._atom(atom, space)}"
+            text += "" if abs(c) == 1 else f" * {abs(c)}"
+            (known if atom in self.literal else parts).append(text)
+        if index.const or not terms:
+            known.append(str(index.const))
+        if known:
+            number = _sum(known)
+            parts.append(f"({number})" if len(known) > 1 and parts else number)
+        return _sum(parts)
 
     def _atom(self, atom, space: Space) -> str:
         return self.symbol(atom, space) if isinstance(atom, str) else self._divided(atom, space)
@@ -240,6 +246,10 @@ class Values:
             text = operation(e.name, args, "f32")
             return text if e.name in COMPARISONS else f"({text}).to({TRITON[e.dtype]})"
         return operation(e.name, args, kinds)
+
+
+def _sum(parts: list[str]) -> str:
+    return " + ".join(parts).replace("+ -", "- ")
 
 
 def bracketed(text: str) -> str:

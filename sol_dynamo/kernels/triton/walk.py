@@ -17,13 +17,20 @@ from ...affine import Index
 from ...ir import Axis, Kernel, Loops, Schedule, loads
 from ...schedule.nests import is_contraction, substitute
 from ...schedule.plan import Plan, scan_axis, vector_axis
-from .blocks import fuse, fuse_all, fuse_outer, grid, points_each, pow2
+from .blocks import WARP, fuse, fuse_all, fuse_outer, grid, points_each, pow2
 from .product import packed, product, unrounded, with_factors
+from .register_tile import RegisterTile, split, windows
 
 POINTS = 1024  # of a block of a pointwise kernel, at most
 ROW = 8192  # the longest row that a block holds whole
 CHUNK = 2048  # points of a row that are held at once where it is longer
 WINDOW = 32  # taps up to which a window is written out
+RESULTS = (2, 4, 7, 8)  # of each point of windows that overlap,
+MOST_TAPS = 64  # if they have no more taps
+THREADS = 224  # of a multiprocessor, at least, where there are several results of a point
+VECTOR = 4  # points of a thread that lie together
+NEARLY = 1.4  # loads of a result, of the fewest, that few results at a time may need
+MOST_LOADED = 0.75  # of a window's elements, where windows move by more than one
 
 
 Choose = Callable[[Plan, list[Kernel]], Kernel]  # one of several ways to walk a kernel
@@ -44,7 +51,7 @@ def walk_kernel(plan: Plan, choose: Choose = lambda plan, kernels: kernels[0]) -
     elif len(nests) == 1:
         _points(plan)
     else:
-        _rows(plan)
+        _rows(plan, choose)
 
 
 # -- kinds -----------------------------------------------------------------------------------
@@ -69,7 +76,7 @@ def _scan(plan: Plan) -> None:
     plan.kernel = replace(plan.kernel, body=(nest,), schedules=(s,))
 
 
-def _rows(plan: Plan) -> None:
+def _rows(plan: Plan, choose: Choose) -> None:
     """Reductions and what goes with them, over the axes that all nests share."""
     body = plan.kernel.body
     root = body[-1]
@@ -79,7 +86,7 @@ def _rows(plan: Plan) -> None:
     alone = len(body) == 2 and len(outer) == len(root.axes)
     x = vector_axis(plan, root)
     if alone and x in shared and (taps <= WINDOW or _overlaps(body[0], shared)):
-        _window(plan, outer, taps)
+        _window(plan, outer, taps, choose)
         return
     together = _row_axis(plan, body, shared)
     longest = max(prod(a.extent for a in n.axes if a.symbol not in shared) for n in body)
@@ -112,21 +119,70 @@ def _rows(plan: Plan) -> None:
     plan.kernel = replace(plan.kernel, body=(*new, last), schedules=(*schedules, s))
 
 
-def _window(plan: Plan, outer: Sequence[Axis], taps: int) -> None:
+def _window(plan: Plan, outer: Sequence[Axis], taps: int, choose: Choose) -> None:
     """A reduction tap by tap, in registers."""
-    points = points_each(plan, outer, POINTS // 2)
     nest, root = plan.kernel.body
     together = vector_axis(plan, root)
     axes = sorted(nest.axes, key=lambda a: a.symbol == together)  # weights lie as results do
     nest = with_factors(nest, lambda f: packed(plan, f, axes, 1))
-    (nest, root), dims = fuse_outer(plan, (nest, root), outer, points)
+    plan.kernel = replace(plan.kernel, body=(nest, root))
+    ways = _ways(plan, together, taps)
+    plan.kernel = choose(plan, [_walked(plan, outer, taps, *way) for way in ways])
+
+
+def _ways(plan: Plan, together: str | None, taps: int) -> list[tuple[RegisterTile | None, int]]:
+    """How many results of each point a window's kernel may make, along which axis: the best first.
+
+    More results load less for each, but leave fewer threads. Measured on an H100 (RESULTS,
+    2026-11-26 23:10): of windows that move by one, few results that load nearly as little as the
+    most do; of those that move further, two where that saves enough.
+    """
+    nest, root = plan.kernel.body
+    if taps > MOST_TAPS or nest.binds or root.binds:
+        return [(None, 1)]
+    total = prod(a.extent for a in root.axes)
+    threads = total / VECTOR / (THREADS * plan.caps.cores)
+    ways: list[tuple[RegisterTile | None, int]] = []
+    for w in windows(nest):
+        counts = [n for n in RESULTS if w.axis.extent % n == 0 and n <= threads]
+        if w.step > 1:
+            counts = [n for n in counts[:1] if w.loaded(n) <= MOST_LOADED]
+        if w.axis.symbol == together or w.axis.symbol not in {a.symbol for a in root.axes}:
+            continue
+        best = min((w.loads(n) for n in counts), default=0)
+        nearly = [n for n in counts if w.loads(n) <= NEARLY * best]
+        ways += [(w, n) for n in (*nearly, *(n for n in counts if n not in nearly))]
+    return [*ways, (None, 1)]
+
+
+def _walked(
+    plan: Plan, outer: Sequence[Axis], taps: int, w: RegisterTile | None, results: int
+) -> Kernel:
+    """A window's kernel, with so many results of each point."""
+    body = plan.kernel.body
+    written = list[str]()
+    if w is not None:
+        body = split(body, w.axis, results, "result")
+        outer = [body[-1].axis(a.symbol) for a in outer]
+        written = ["result.0"]
+    total = prod(a.extent for a in outer)
+    points = min(POINTS // 2, max(WARP, pow2(total // plan.caps.cores + 1) // 2))
+    (nest, root), dims = fuse_outer(plan, body, outer, points)
     s = grid(dims)
-    window = [f"{a.symbol}.0" for a in nest.reduce_axes]
+    # the taps that results share innermost: fewer weights are needed at a time
+    inner = sorted(
+        nest.reduce_axes,
+        key=lambda a: w is not None and w.tap is not None and a.symbol == w.tap.symbol,
+    )
+    window = [f"{a.symbol}.0" for a in inner]
     lead = [f"{a.symbol}.0" for a, _ in dims]
-    unroll = frozenset(window if taps <= WINDOW else ())
+    unroll = frozenset((*window, *written) if taps <= WINDOW or written else ())
     at = (root.name, s.order[s.parallel - 1] if s.parallel else "")
-    first = Schedule((*window, *lead), unroll=unroll, at=at, block=tuple(lead))
-    plan.kernel = replace(plan.kernel, body=(nest, root), schedules=(first, s))
+    first = Schedule((*window, *lead, *written), unroll=unroll, at=at, block=tuple(lead))
+    s = replace(s, order=(*s.order, *written), unroll=frozenset(written))
+    if results > 4:  # and two vectors of points for each thread
+        s = replace(s, warps=max(1, prod(n for _, n in dims) // (64 * VECTOR)), stages=3)
+    return replace(plan.kernel, body=(nest, root), schedules=(first, s))
 
 
 def _inner(
