@@ -130,6 +130,12 @@ def with_memory(t: torch.Tensor) -> torch.Tensor:
     return t.clone() if t._is_zerotensor() else t
 
 
+def alias(t: torch.Tensor) -> torch.Tensor:
+    """Another tensor in the same memory, of which autograd knows nothing."""
+    made = torch.empty(0, dtype=t.dtype, device=t.device)
+    return made.set_(t.untyped_storage(), t.storage_offset(), t.shape, t.stride())
+
+
 def copy_all(places: list[torch.Tensor], values: list[torch.Tensor]) -> None:
     """Tensors into others, all at once where there are several."""
     if len(places) > 1:

@@ -359,6 +359,8 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str | None, ...]  # a view is returned as one: of an input, of another output
     symbols: tuple[str, ...] = ()
+    # memory that calls outside make, returned for backward alone: whoever has it gives it back
+    lent: frozenset[str] = frozenset()
     packs: tuple[Loops, ...] = ()  # weight-only copies, evaluated once per weight set
     depth_first: tuple[DepthFirst, ...] = ()
     # where memory is, decided last (bytes): in the arena of a call, or in a thread's own memory

@@ -278,7 +278,8 @@ def test_which_calls_are_part_of_a_graph():
 
 
 class Replayed:
-    """In place of a CUDA graph: does again what was done while it was recorded."""
+    """In place of a CUDA graph: does again what was done while it was recorded, its results where
+    they were."""
 
     made = 0
 
@@ -288,7 +289,22 @@ class Replayed:
         record(lambda pointers: None)
 
     def launch(self, stream: int) -> None:
+        cells = dict(zip(self._record.__code__.co_freevars, self._record.__closure__, strict=True))
+        results = cells["results"].cell_contents
+        places = dict(results)
         self._record(lambda pointers: None)
+        for name, place in places.items():
+            results[name] = place.copy_(results[name])
+
+
+def without_a_gpu(monkeypatch, segment):
+    monkeypatch.setattr(segment, "Graph", Replayed)
+    monkeypatch.setattr(segment, "_check_results", lambda made: None)
+    monkeypatch.setattr(Replayed, "made", 0)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "use_mem_pool", lambda pool, device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "MemPool", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(cuda_stream=0))
 
 
 def test_what_calls_read_is_copied_once_it_moves(monkeypatch):
@@ -302,13 +318,7 @@ def test_what_calls_read_is_copied_once_it_moves(monkeypatch):
     from sol_dynamo.schedule import schedule
     from sol_dynamo.target import Caps
 
-    monkeypatch.setattr(segment, "Graph", Replayed)
-    monkeypatch.setattr(segment, "_check_results", lambda made: None)
-    monkeypatch.setattr(Replayed, "made", 0)
-    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(torch.cuda, "use_mem_pool", lambda pool, device: nullcontext())
-    monkeypatch.setattr(torch.cuda, "MemPool", object)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(cuda_stream=0))
+    without_a_gpu(monkeypatch, segment)
     aten, g = torch.ops.aten, fx.Graph()
     x = g.placeholder("x")
     first = g.call_function(aten.cumprod.default, (x, 0))
@@ -337,6 +347,55 @@ def test_what_calls_read_is_copied_once_it_moves(monkeypatch):
         advance(steps, operands, values, weights, other)
         assert torch.equal(values[program.outputs[0]], got[0])
     assert Replayed.made == 3
+
+
+def test_what_backward_gets_is_lent(monkeypatch):
+    """Without a GPU: results that only backward gets are handed out as they lie, and not written
+    while somebody has them; what a caller gets is a copy."""
+    from torch import fx
+
+    from sol_dynamo.kernels.host import Operands
+    from sol_dynamo.kernels.triton import segment
+    from sol_dynamo.kernels.triton.segment import Scratch, Where, advance, segments
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.schedule import schedule
+    from sol_dynamo.target import Caps
+
+    without_a_gpu(monkeypatch, segment)
+    aten, g = torch.ops.aten, fx.Graph()
+    x = g.placeholder("x")
+    first = g.call_function(aten.cumprod.default, (x, 0))
+    second = g.call_function(aten.cumprod.default, (first, 1))
+    result = g.output((second, first))
+    for n in (x, first, second):
+        n.meta |= {"val": torch.empty(8, 9, device="meta"), "sol_left_to_aten": "for this test"}
+    result.meta["sol_output_strides"] = [(9, 1), None]
+    program = schedule(lower(fx.GraphModule({}, g)), Caps("cpu"))
+    assert program.lent == {program.outputs[1]}
+    operands, device = Operands(program), torch.device("cpu")
+    steps = segments(operands, program.kernels, calls=True)
+    where, weights = Where(Scratch.new(device, 64, 1), device, 0), operands.prepare([])
+    given = torch.rand(8, 9) + 0.5
+
+    def run(x):
+        values = {"x": given.copy_(x)}
+        advance(steps, operands, values, weights, where)
+        got = [values.pop(o) for o in program.outputs]
+        assert torch.equal(got[1], x.cumprod(0)) and torch.equal(got[0], got[1].cumprod(1))
+        return got
+
+    inputs = [torch.rand(8, 9) + 0.5 for _ in range(6)]
+    run(inputs[0])  # one by one
+    places = [run(x)[1].data_ptr() for x in inputs[1:3]]
+    assert Replayed.made == 1 and places[0] == places[1]  # a graph, whose result is lent
+    held, caller = run(inputs[3])[::-1]
+    assert held.data_ptr() == places[0]
+    other = run(inputs[4])
+    assert other[1].data_ptr() != places[0] and Replayed.made == 1
+    assert torch.equal(held, inputs[3].cumprod(0)) and torch.equal(caller, held.cumprod(1))
+    del held
+    assert run(inputs[5])[1].data_ptr() == places[0] and Replayed.made == 1
+    assert torch.equal(caller, inputs[3].cumprod(0).cumprod(1))
 
 
 def test_a_product_that_is_left_to_aten_says_why():

@@ -42,7 +42,7 @@ from ..ir import (
     Work,
     contiguous,
 )
-from .outputs import outputs_of
+from .outputs import lent, outputs_of
 from .strides import dense, same_strides
 
 aten = torch.ops.aten
@@ -437,6 +437,7 @@ def lower(
 
 def _lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, low: Lowering) -> Program:
     outputs: tuple[str | None, ...] = ()
+    kept = frozenset[str]()
     placeholders = 0
     for node in gm.graph.nodes:
         low.node = node
@@ -454,10 +455,11 @@ def _lower(gm: fx.GraphModule, sources: Sequence[tuple[str, int]] | None, low: L
             low.env[node] = _constant(low, node, gm)
         elif node.op == "output":
             outputs = outputs_of(low, node)
+            kept = lent(low, node, outputs)
         else:
             raise ValueError(f"{node.op} {node.target} in a graph to lower")
     steps, inputs = (*low.first, *low.steps), tuple(low.inputs)
-    return Program(low.buffers, steps, inputs, outputs, packs=tuple(low.packs))
+    return Program(low.buffers, steps, inputs, outputs, lent=kept, packs=tuple(low.packs))
 
 
 def _constant(low: Lowering, node: Any, gm: fx.GraphModule) -> Buffer:

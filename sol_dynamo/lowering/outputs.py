@@ -45,6 +45,18 @@ def outputs_of(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
     return tuple(names)
 
 
+def lent(low: Lowering, node: fx.Node, names: Sequence[str | None]) -> frozenset[str]:
+    """What calls outside make that only backward gets: `Program.lent`."""
+    strides = node.meta.get("sol_output_strides") or [()] * len(names)
+    bases: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, wanted in zip(names, strides, strict=True):
+        if name is not None:
+            b = low.buffers[name]
+            bases[wanted is None and b.dtype != FOREIGN].add(b.base or name)
+    kept = bases[True] - bases[False]
+    return frozenset(b for b in kept if low.buffers[b].scope == "extern")
+
+
 def _output(
     low: Lowering, n: fx.Node, wanted: tuple[int, ...] | None, names: Sequence[str | None]
 ) -> str:

@@ -6,9 +6,10 @@ changed since the graph's last launch. What ATen launches is as it was recorded:
 read and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
 not); results lie in a pool of memory that goes with the arena, and what others read of them is
 copied out behind each launch. What is saved for backward lies in one of a few blocks, with a graph
-for each. What else a call reads is taken to stay, as what was saved does, until it does not: from
-then on it is copied to a place of the segment's own before each launch, or the call is left out if
-that is too much.
+for each, and so do results that backward alone gets: these are lent as they lie, in a pool of their
+own, and while one of them is still held, the steps run one by one. What else a call reads is taken
+to stay, as what was saved does, until it does not: from then on it is copied to a place of the
+segment's own before each launch, or the call is left out if that is too much.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from weakref import WeakValueDictionary, ref
 import numpy as np
 import torch
 
-from ...compat import OpOverload, copy_all, is_random
+from ...compat import OpOverload, alias, copy_all, is_random, memory_of, storage_users
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -193,7 +194,7 @@ def left_out(
                 return f"{b}, which it reads, is somewhere else at each call, and large"
         for b in (program.base(b).name for b in _made(steps[n])):
             here = b not in needed and all(together(n, r) for r in readers.get(b, ()))
-            if not here and not _is_copied(program.buffers[b]):
+            if not here and b not in program.lent and not _is_copied(program.buffers[b]):
                 return f"{b}, which it makes, is needed outside, and large"
         return ""
 
@@ -311,6 +312,10 @@ class Segment:
         # memory that is kept for backward: one of a few blocks, each with a graph of its own
         self._kept = next((b for b in self._entering if scopes[b] == "saved"), None)
         self._leaving = made.intersection(needed)
+        self._lent = self._leaving & self.program.lent
+        if self._lent and not self._kept:
+            own = (b.name for b in self.program.buffers.values() if b.base is None)
+            self._kept = next((b for b in own if scopes[b] == "saved"), None)
         self._fixed = list(
             dict.fromkeys(
                 b for s in self.steps for b in _read(self.program, s) if scopes[b] == "weight"
@@ -400,6 +405,8 @@ class Segment:
         key = (where.device, scratch.pool if self._calls else None, block)
         try:
             found = self._graphs.get(key)
+            if found is not None and found.held():
+                return self(ChainMap(values, weights.named), scratch)
             made = None if found is None else found(given, values, weights, stream)
             if made is None:
                 self._look_after(found, given)
@@ -478,8 +485,9 @@ class Segment:
         with torch.inference_mode(False):  # of later calls, which may be in that mode or not
             copies = {b: _like(values[b]) for b in self._entering if b in self._wandering}
         everything, results = ChainMap(values, weights.named), dict[str, Any]()
-        pool = where.scratch.pool
-        side = pool.stream(where.device)
+        # graphs of one pool write what others of it have written: not what is lent for longer
+        pool = Pool() if self._lent else where.scratch.pool
+        side = where.scratch.pool.stream(where.device)
         with (
             _recording,
             torch.cuda.stream(side),
@@ -490,8 +498,10 @@ class Segment:
                 side.cuda_stream,
             )
         found = Recorded(
-            graph, partial(_addresses, self._fixed), addresses, users, still, copies, results, pool
-        )
+            graph, partial(_addresses, self._fixed), addresses, users, still, copies,
+            {b: t for b, t in results.items() if b not in self._lent},
+            {b: t for b, t in results.items() if b in self._lent}, pool,
+        )  # fmt: skip
         self._graphs[key] = found
         return found
 
@@ -535,19 +545,26 @@ class Recorded:
         still: set[int],
         copies: Mapping[str, torch.Tensor],
         results: Mapping[str, Any],
+        lent: Mapping[str, Any],
         pool: Any,
     ):
         self._graph, self._weights_at, self._users = graph, weights_at, users
         self._addresses, self._still, self._pool = addresses, still, pool
-        self._copies, self._results = copies, results
+        self._copies, self._results, self._lent = copies, results, lent
+        memory = {memory_of(t): t.untyped_storage() for t in lent.values()}
+        self._memory = [(m, storage_users(m)) for m in memory.values()]
         self._weights: Callable[[], Any] = lambda: None
         self._lock = threading.Lock()
+
+    def held(self) -> bool:
+        """Whether somebody has what it lent."""
+        return any(storage_users(m) != users for m, users in self._memory)
 
     def __call__(
         self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
     ) -> dict[str, Any] | None:
-        """Launch it, and give copies of its results; None, and nothing is done, for memory that it
-        was not recorded for."""
+        """Launch it, and give copies of its results, and those that are lent; None, and nothing is
+        done, for memory that it was not recorded for."""
         with self._lock:
             known = self._weights() is weights
             now = given if known else given + self._weights_at(weights)
@@ -562,7 +579,7 @@ class Recorded:
             self._graph.launch(stream)
             own = {b: _like(t) for b, t in self._results.items()}
             copy_all(list(own.values()), list(self._results.values()))
-            return own
+            return own | {b: alias(t) for b, t in self._lent.items()}
 
     def moved(self, given: Sequence[int]) -> list[int]:
         """Which addresses must not change, and did."""
