@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from . import compat, fx_passes, spec
+from . import compat, fx_passes, programs, spec
 from .config import Config, check_mode, config
 from .decompositions import decompositions
 from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
+from .programs import Value
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
@@ -301,6 +302,45 @@ def build(
     `output_views` as in `fx_passes.run`. Returns the inputs that are left, too.
     """
     target = _target(gm)
+    key = None if c.debugs else _name(gm, weights, target, c, output_strides, output_views)
+    kept = programs.find(key) if key else None
+    if kept is None:
+        kept, changed = _compiled(gm, weights, target, c, output_strides, output_views)
+        if key and not changed:
+            programs.keep(key, kept)
+    executable = target.build(kept.sources, kept.program)
+    given = [_placeholders(gm)[i] for i in weights]
+    chosen = [j for kind, j in kept.given if kind == "weight"]
+
+    def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
+        laid = [_laid_out(t, Value.of(v)) for t, v in zip(values, given, strict=True)]
+        made = kept.weights(*laid)
+        taken = zip(chosen, kept.traced, strict=True)
+        return executable.prepare([_laid_out(made[j], v) for j, v in taken])
+
+    sets = WeightSets(prepare, c.weight_sets, weights)
+    inputs = [i for kind, i in kept.given if kind == "input"]
+    return Compiled(kept.program, kept.sources, executable, sets), inputs
+
+
+def _name(
+    gm: fx.GraphModule, weights: Sequence[int], target: Target, c: Config, *more: object
+) -> str | None:
+    """What a compiled graph is kept under."""
+    flags = sorted(compat.tf32_products())
+    return programs.name(gm, target.caps, target.describe(), list(weights), c, flags, *more)
+
+
+def _compiled(
+    gm: fx.GraphModule,
+    weights: Sequence[int],
+    target: Target,
+    c: Config,
+    output_strides: Sequence[tuple[int, ...] | None] | None,
+    output_views: fx_passes.Views | None,
+) -> tuple[programs.Kept, bool]:
+    """FX graph -> passes -> loop IR -> schedule -> source; and whether ops were left to ATen that
+    should not have been, with a warning."""
     if c.dump:
         c = replace(c, dump=str(Path(c.dump) / f"graph{next(_dumped)}"))
     graph = fx.GraphModule(gm, copy.deepcopy(gm.graph))
@@ -309,45 +349,36 @@ def build(
         for n in hoisted.main.graph.nodes:
             if compat.is_random(n.target):
                 n.meta[LEFT_TO_ATEN] = "fallback_random"
-    given = [_placeholders(gm)[i] for i in weights]
-    program, sources = _program(hoisted, target, c)
-    inputs = [i for kind, i in hoisted.sources if kind == "input"]
+    program, sources, changed = _program(hoisted, target, c)
     _dump_sources(sources, c)
-    executable = target.build(sources, program)
-
-    chosen = [j for kind, j in hoisted.sources if kind == "weight"]
-    traced = _placeholders(hoisted.main)[len(inputs) :]
-
-    def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
-        made = hoisted.weights(*(_laid_out(t, v) for t, v in zip(values, given, strict=True)))
-        return executable.prepare(
-            [_laid_out(made[j], v) for j, v in zip(chosen, traced, strict=True)]
-        )
-
-    sets = WeightSets(prepare, c.weight_sets, weights)
-    return Compiled(program, sources, executable, sets), inputs
+    inputs = sum(kind == "input" for kind, _ in hoisted.sources)
+    traced = tuple(map(Value.of, _placeholders(hoisted.main)[inputs:]))
+    weights_of = programs.Formula.of(hoisted.weights)
+    return programs.Kept(program, sources, hoisted.sources, weights_of, traced), changed
 
 
 def _program(
     hoisted: fx_passes.Hoisted, target: Target, c: Config
-) -> tuple[Program, dict[str, str]]:
+) -> tuple[Program, dict[str, str], bool]:
     """A program and its source; the ops of kernels that the target can't take run on ATen, with a
-    warning (under SOL_STRICT=1 it is an error)."""
+    warning (under SOL_STRICT=1 it is an error), and whether there are such."""
     caps = target.caps
     tf32 = compat.tf32_products() if caps.tf32 else frozenset()
     products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified)
+    changed = False
     while True:
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)
         _look("lower", program, c)
         try:
             walk = partial(target.walk, measure=c.autotune)
             program = schedule(program, caps, walk, lambda name, p: _look(name, p, c))
-            return program, target.emit(program)
+            return program, target.emit(program), changed
         except KernelError as e:
             blamed = [n for n in hoisted.main.graph.nodes if n.name in e.kernel.origin.nodes]
             if c.strict or all(LEFT_TO_ATEN in n.meta for n in blamed):
                 raise
             warnings.warn(_apology(blamed, e), stacklevel=2)
+            changed = True
             for n in blamed:
                 n.meta[LEFT_TO_ATEN] = f"not compiled: {e}"
 
@@ -357,13 +388,15 @@ def _placeholders(gm: fx.GraphModule) -> list[Any]:
     return [n.meta.get("val") for n in gm.graph.find_nodes(op="placeholder")]
 
 
-def _kind(t: torch.Tensor) -> tuple:
+def _kind(t: torch.Tensor | Value) -> tuple:
     """What a program relies on: dtype, shape, and strides where they matter."""
-    moves = tuple(s for n, s in zip(t.shape, t.stride(), strict=True) if n != 1)
-    return t.dtype, tuple(t.shape), moves if t.numel() else ()
+    v = t if isinstance(t, Value) else Value.of(t)
+    empty = 0 in v.shape
+    moves = tuple(s for n, s in zip(v.shape, v.strides, strict=True) if n != 1)
+    return v.dtype, v.shape, () if empty else moves
 
 
-def _laid_out(t: torch.Tensor, as_traced: torch.Tensor) -> torch.Tensor:
+def _laid_out(t: torch.Tensor, as_traced: Value) -> torch.Tensor:
     """A weight, or what was computed of weights, in the strides that it was traced with: older
     versions of torch do not guard those.
 
@@ -371,9 +404,9 @@ def _laid_out(t: torch.Tensor, as_traced: torch.Tensor) -> torch.Tensor:
     """
     if _kind(t) == _kind(as_traced):
         return t
-    if t.shape != as_traced.shape or t.dtype != as_traced.dtype:
+    if tuple(t.shape) != as_traced.shape or t.dtype != as_traced.dtype:
         raise Unfit
-    return t.new_empty_strided(as_traced.shape, as_traced.stride()).copy_(t)
+    return t.new_empty_strided(as_traced.shape, as_traced.strides).copy_(t)
 
 
 class Runner:
@@ -409,7 +442,7 @@ class Runner:
         made, inputs = build(self._gm, weights, self._config, self.output_strides, self._views)
         rest = sorted(self._static - self._weights)
         values = _placeholders(self._gm)
-        self._unhoisted = [(i, _kind(values[i]), values[i]) for i in rest]
+        self._unhoisted = [(i, _kind(values[i]), Value.of(values[i])) for i in rest]
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
         results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)

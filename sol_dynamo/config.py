@@ -24,6 +24,11 @@ class Config:
     autotune: bool = False  # SOL_AUTOTUNE: choose by timing kernels, where a target can
     weight_sets: int = 8  # SOL_WEIGHT_SETS: sets of weights kept prepared per graph
 
+    @property
+    def debugs(self) -> bool:
+        """Whether somebody looks at the stages of compiling: all of them are then gone through."""
+        return self.strict or self.check or bool(self.dump) or self.fuel >= 0
+
 
 def _parse(kind: Any, text: str) -> Any:
     if kind in (bool, "bool"):

@@ -55,10 +55,11 @@ LAYERS = (
     ),
     Layer("ve", (*EMITTING, "kernels"), "a table over the C emitter, and a device"),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
+    Layer("programs", ("ir", "target", "compat", "runtime"), "what graphs became, kept on disk"),
     Layer("decompositions", ("compat", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
-        (*PIPELINE, "sizes", "decompositions"),
+        (*PIPELINE, "sizes", "decompositions", "programs"),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
     Layer("report", (*PIPELINE, "backend"), "compiles in order to explain"),

@@ -1,19 +1,14 @@
-"""Compiling a program's Triton functions: for the GPU that runs them, all at once, or for one that
-need not be there."""
+"""Compiling a program's Triton functions, for a GPU that need not be there."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 from ...ir import Program
-from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
-from ...runtime.toolchain import cores
 from .blocks import ALIGNED
 from .launch import BEHIND, SCRATCH, Launch
 from .program import launches_of
@@ -34,20 +29,6 @@ def load(name: str, text: str) -> ModuleType:
         spec.loader.exec_module(module)
         _modules[key] = module
     return _modules[key]
-
-
-def compile_ahead(steps: Iterable[tuple[Launch, Any]], program: Program) -> None:
-    """Compile what a program launches, for the current GPU, in as many threads as there are cores:
-    most of Triton's compiler does not hold Python's lock."""
-    functions = {launch.function: (launch, function) for launch, function in steps}
-
-    def warm(launch: Launch, function: Any) -> None:
-        dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
-        function.warmup(*(TORCH_DTYPE[d] for d in dtypes), grid=(1,), **launch.options())
-
-    with ThreadPoolExecutor(min(cores(), 16)) as pool:
-        for made in [pool.submit(warm, *f) for f in functions.values()]:
-            made.result()
 
 
 def compile_program(

@@ -13,8 +13,9 @@ from ...compat import cuda_stream
 from ...ir import Extern, Program
 from ...lowering.graph import TORCH_DTYPE
 from ..host import Blocks, Operands, Prepared, tensor
+from .binary import compile_ahead, function_of
 from .blocks import ALIGNED
-from .compile import compile_ahead, load
+from .launch import SCRATCH
 from .program import launches_of
 from .segment import (
     Arenas,
@@ -36,14 +37,19 @@ class TritonExecutable:
     def __init__(self, program: Program, sources: dict[str, str], device_type: str):
         self.program = program
         steps: list[Step] = []
+        functions: dict[str, Any] = {}
         for k, launch in zip(program.kernels, launches_of(sources["program.py"]), strict=True):
             if isinstance(k, Extern):
                 steps.append(k)
             elif launch is not None:
-                module = load(launch.function, sources[f"{launch.function}.py"])
-                steps.append((launch, getattr(module, launch.function)))
-        if device_type == "cuda":
-            compile_ahead([s for s in steps if not isinstance(s, Extern)], program)
+                name = launch.function
+                if name not in functions:
+                    dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
+                    functions[name] = function_of(
+                        launch, sources[f"{name}.py"], dtypes, device_type
+                    )
+                steps.append((launch, functions[name]))
+        compile_ahead(functions.values())
         self._operands, self._order = Operands(program), steps
         self._steps = segments(self._operands, steps, calls=device_type == "cuda")
         own = [s for s in self._steps if isinstance(s, Segment)]

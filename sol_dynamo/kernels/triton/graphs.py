@@ -49,9 +49,15 @@ class _Copy(ctypes.Structure):
 
 
 @cache
+def driver() -> ctypes.CDLL:
+    """The CUDA driver's library. Errors: `OSError` where there is none."""
+    return ctypes.CDLL("libcuda.so.1")
+
+
+@cache
 def _driver() -> ctypes.CDLL:
     try:
-        lib = ctypes.CDLL("libcuda.so.1")
+        lib = driver()
         lib.cuFuncGetParamInfo  # noqa: B018  of CUDA 12.4
     except (OSError, AttributeError) as e:
         raise NoGraph(f"the CUDA driver is too old or absent ({e})") from None

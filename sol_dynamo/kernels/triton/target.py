@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import cached_property, partial
+from importlib.util import find_spec
 
 from ... import ir
 from ...schedule.plan import Plan
 from ...target import Caps
+from .binary import version
 from .cost import Machine
 from .interpreted import interpreting
 from .product import elsewhere
@@ -56,9 +58,7 @@ class TritonTarget:
         )
 
     def available(self) -> str | None:
-        try:
-            import triton  # noqa: F401
-        except ImportError:
+        if find_spec("triton") is None:
             return "no package triton: pip install triton"
         if self._device_type == "cpu" and not interpreting():
             return "Triton runs on CPU tensors in its interpreter only: TRITON_INTERPRET=1"
@@ -91,11 +91,10 @@ class TritonTarget:
 
     def describe(self) -> dict[str, str]:
         import torch
-        import triton
 
         there = self._device_type == "cuda" and torch.cuda.is_available()
         return {
-            "compiler": f"triton {triton.__version__}",
+            "compiler": f"triton {version()}",
             **({"device": torch.cuda.get_device_name()} if there else {}),
             "processors": str(self.caps.cores),
             "interpreter": os.environ.get("TRITON_INTERPRET", "off"),

@@ -19,8 +19,8 @@ from ...runtime import cache
 from ...schedule.memory import nbytes
 from ...schedule.plan import Plan
 from ..host import Operands
-from .compile import compile_ahead, load
-from .launch import Launch
+from .binary import compile_ahead, function_of
+from .launch import SCRATCH, Launch
 from .nest import KernelText
 from .program import HEADER, resources
 from .segment import Scratch, Segment, parts_at
@@ -49,9 +49,9 @@ def fastest(plan: Plan, ways: list[Kernel], device: torch.device) -> Kernel:
 def _time(program: Program, k: Kernel, text: str, launch: Launch, device: torch.device) -> float:
     """Seconds of one launch."""
     try:
-        function = getattr(load(launch.function, HEADER + text), launch.function)
-        if device.type == "cuda":
-            compile_ahead([(launch, function)], program)
+        dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
+        function = function_of(launch, HEADER + text, dtypes, device.type)
+        compile_ahead([function])
         run = Segment(Operands(program), [(launch, function)])
         scratch = Scratch.new(device, parts_at(program) + 4 * run.parts, run.counters + 1)
         values = {}
