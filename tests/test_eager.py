@@ -964,3 +964,18 @@ def test_explain_names_what_attention_runs_on():
     assert [k.ops for k in program.aten_calls] == [
         ("aten._scaled_dot_product_flash_attention_for_cpu.default",)
     ]
+
+
+@pytest.mark.parametrize("n", [3, 16, 67, 1000])
+@pytest.mark.parametrize("integer", [torch.int64, torch.int32, torch.int16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_integer_has_no_negative_zero(dtype, integer, n):
+    """Though a compiler may truncate a float without making an integer of it."""
+
+    def f(x):
+        return x.to(integer).to(torch.int64).to(dtype)
+
+    x = -torch.rand(n, dtype=dtype)
+    torch._dynamo.reset()
+    got = torch.compile(f, backend="sol")(x)
+    assert torch.equal(got, f(x)) and not got.signbit().any()

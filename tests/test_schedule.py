@@ -181,6 +181,29 @@ def test_rows_and_views(f, shape, nests):
     assert [len(k.body) for k in kernels] == nests
 
 
+@pytest.mark.parametrize(
+    "f, stores",
+    [
+        (lambda x, w: (lambda r: [r, r > 0])(torch.relu(x)), [2]),  # the mask that backward needs
+        (lambda x, w: (lambda r: [r, r > 0])(torch.relu(functional.linear(x, w))), [2]),
+        (lambda x, w: (lambda r: [r, r + w, r * 2])(x.exp()), [3]),
+        (lambda x, w: (lambda r: [r, r + w.exp().sum(1, True)])(x.exp()), [1, 1]),  # later
+        (lambda x, w: (lambda r: [r, r.flip(1)])(x.exp()), [1, 1]),  # other points
+        (lambda x, w: (lambda r: [r, r[:3] + 1])(x.exp()), [1, 1]),  # fewer
+        (lambda x, w: (lambda r: [r, r.sum(1)])(x.exp()), [1, 1]),
+        (lambda x, w: (lambda r: [r, r + 1, r + 2, r + 3, r + 4])(x.exp()), [4, 1]),
+        (lambda x, w: [x.exp(), x + 1], [1, 1]),  # of the same data only
+    ],
+)
+def test_what_reads_a_result_is_made_beside_it(f, stores):
+    x, w = randn(6, 6), randn(6, 6)
+    caps = replace(CAPS, images_first=False)
+    kernels = steps(lambda p: fuse(p, caps))(f, x, w)
+    assert [len(k.body[-1].stores) for k in kernels] == stores
+    apart = steps(lambda p: fuse(p, CAPS))(f, x, w)  # where images go one by one
+    assert all(len(k.body[-1].stores) == 1 for k in apart)
+
+
 def test_a_reader_of_all_slices_waits_for_the_last():
     """Whatever the order in which the slices' kernels find their groups."""
 

@@ -1,7 +1,8 @@
 """Fusion: which nests share a kernel, and which results never reach memory.
 
-Four steps, each linear in the size of the program: read through views, inline pointwise producers,
-make long reductions one sweep in parts, group what follows. What is computed is unchanged.
+Five steps, each linear in the size of the program: read through views, inline pointwise producers,
+make long reductions one sweep in parts, group what follows, make what reads a result beside it.
+What is computed is unchanged.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 from ..ir import Extern, Kernel, Program, loads, read, written
 from ..target import Caps
+from .beside import merge_readers
 from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
@@ -32,6 +34,8 @@ def fuse(program: Program, caps: Caps) -> Program:
             break
     program = split_reductions(merge_siblings(program), caps)
     program = group(program)
+    if not caps.images_first:
+        program = merge_readers(program)
     return drop_unused(program)
 
 

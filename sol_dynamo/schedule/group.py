@@ -249,7 +249,7 @@ def _with_copies(copies: list[tuple[Loops, Store]], root: Loops | None) -> list[
     """What follows reductions: copies to memory, in the root where it has their points."""
     found: list[Loops] = []
     for maker, store in copies:
-        names = None if root is None else _same_points(maker, root)
+        names = None if root is None else same_points(maker, root)
         if root is not None and names is not None:
             index = tuple(i.subst(names) for i in store.index)
             value = subst(store.values[0], names)
@@ -265,7 +265,7 @@ def _with_copies(copies: list[tuple[Loops, Store]], root: Loops | None) -> list[
     return found if root is None else [*found, root]
 
 
-def _same_points(a: Loops, b: Loops) -> dict[str, str] | None:
+def same_points(a: Loops, b: Loops) -> dict[str, str] | None:
     """The axes of a as those of b, where both store the same points."""
     x, y = dimensions(a), dimensions(b)
     if x is None or y is None or len(x) != len(y):

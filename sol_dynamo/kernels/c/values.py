@@ -73,6 +73,16 @@ def literal(value: float | int | bool, dtype: str) -> str:
     return f"{value.hex()}{suffix}"
 
 
+def _truncates(e: Expr) -> bool:
+    """Whether a value is a float without its fraction, as an integer: gcc makes one instruction of
+    that and the way back, whose result of -0.5 is -0."""
+    while isinstance(e, Op) and e.name == "cast" and DTYPES[e.dtype][1] in "iu":
+        e = e.args[0]
+        if DTYPES[e.dtype][1] == "f":
+            return True
+    return False
+
+
 class Names(Protocol):
     """Where the text goes: what `Expressions` needs of the scope around it."""
 
@@ -156,7 +166,10 @@ class Expressions:
         width = max(a.lanes for a in args)
         dtype = compute_dtype(e.dtype)
         if e.name == "cast":
-            return self.cast(args[0], dtype)
+            v = self.cast(args[0], dtype)
+            if dtype in _FLOATS and _truncates(e.args[0]):
+                return self.name(Value(f"{v.text} + {literal(0.0, dtype)}", dtype, v.lanes))
+            return v
         if e.name == "where":
             return self.where(args[0], args[1], args[2], dtype, width)
         if e.name == "not":
