@@ -71,13 +71,18 @@ class Formula:
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         found = dict(zip(self.inputs, values, strict=True))
-        last = {r: n for n, c in enumerate(self.calls) for r in _names((c[2], c[3]))}
+        last = {name: -1 for name in (*self.inputs, *(c[0] for c in self.calls))}
+        for n, (name, _, args, kwargs) in enumerate(self.calls):
+            last |= dict.fromkeys((*_names((args, kwargs)), name), n)
         last |= dict.fromkeys(_names(self.results), len(self.calls))
+        gone: dict[int, list[str]] = {}  # values that no later call reads: large ones are not kept
+        for name, n in last.items():
+            gone.setdefault(n, []).append(name)
         for n, (name, function, args, kwargs) in enumerate(self.calls):
             args, kwargs = filled((args, kwargs), found.__getitem__)
             found[name] = function(*args, **kwargs)
             del args, kwargs
-            for k in [k for k in found if last.get(k, -1) <= n]:  # large ones are not kept
+            for k in gone.get(n, ()):
                 del found[k]
         return tuple(filled(self.results, found.__getitem__))
 
