@@ -273,6 +273,22 @@ def register_device_module(name: str, module: Any) -> None:
     torch._register_device_module(name, module)
 
 
+def print_from_host(name: str) -> None:
+    """Print a device's tensors from a copy on the host, as torch does for some devices: else each
+    print runs a dozen small operators there."""
+    from torch import _tensor_str
+
+    original = _tensor_str._tensor_str
+    if getattr(original, "of_device", None) == name:
+        return
+
+    def tensor_str(self: torch.Tensor, indent: int) -> str:
+        return original(self.cpu() if self.device.type == name else self, indent)
+
+    tensor_str.of_device = name  # type: ignore[attr-defined]
+    _tensor_str._tensor_str = tensor_str
+
+
 def register_device_interface(name: str, module: Any) -> None:
     """Tell Dynamo of a device whose module has torch.cuda's names."""
     from torch._dynamo.device_interface import DeviceInterface, register_interface_for_device

@@ -34,6 +34,7 @@ TORCH = Path(torch.__file__).parent
 FLAGS = (
     *("-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"),
     *("-DAT_PER_OPERATOR_HEADERS", f"-DTORCH_EXTENSION_NAME={NAME}"),
+    f"-fmacro-prefix-map={SOURCES}=sol_dynamo/ve/csrc",  # what warnings name as their place
 )
 LIBRARIES = ("c10", "torch", "torch_cpu", "torch_python")
 _ERROR_LINES = 20
@@ -42,12 +43,14 @@ _loaded: ModuleType | None = None
 
 
 def compiler() -> list[str]:
-    """The C++ compiler: CXX, else g++, clang++ or c++ on PATH.
+    """The C++ compiler: SOL_CXX, else g++, clang++ or c++ on PATH.
 
     Errors: `ToolchainError` where there is none, saying what to install.
     """
-    wanted = shlex.split(os.environ.get("CXX", ""))
-    if wanted and shutil.which(wanted[0]):
+    wanted = shlex.split(os.environ.get("SOL_CXX", ""))
+    if wanted:
+        if shutil.which(wanted[0]) is None:
+            raise ToolchainError(f"SOL_CXX={wanted[0]!r} is not on PATH")
         return wanted
     for name in ("g++", "clang++", "c++"):
         if shutil.which(name):
@@ -89,7 +92,7 @@ def build() -> Path:
     headers = {p.name: p.read_text() for p in sorted(SOURCES.glob("*.h"))}
     sources = {p.name: p.read_text() for p in sorted(SOURCES.glob("*.cpp"))}
     identity = (
-        *(command, version, FLAGS, headers, torch.__version__, torch.version.git_version),
+        *(command, version, FLAGS[:-1], headers, torch.__version__, torch.version.git_version),
         *(sys.implementation.cache_tag, platform.machine()),
     )
     names = {s: cache.key("ve object", identity, text) for s, text in sources.items()}

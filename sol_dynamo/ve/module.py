@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import driver
+from . import cards
 
 __all__ = [
     "DeviceProperties",
@@ -82,8 +82,8 @@ _seed: int | None = None  # asked for before the device was there
 
 
 @lru_cache(maxsize=1)
-def _driver() -> driver.Choice:
-    return driver.choose()
+def _cards() -> cards.Cards:
+    return cards.find()
 
 
 def init() -> None:
@@ -102,16 +102,17 @@ def _loaded() -> ModuleType:
         return _extension
     with _initializing:
         if _extension is None:
+            from .. import compat
             from . import extension, interface
+            from .driver import open_driver
 
-            chosen = _driver()
             module = extension.load()
-            path = chosen.library()
-            module.initialize(path, list(chosen.nodes), _MEMORY[1])
+            module.initialize(open_driver().path, list(_cards().nodes), _MEMORY[1])
             _extension = module
             atexit.register(_finish)
             if _seed is not None:
                 manual_seed_all(_seed)
+            compat.print_from_host("ve")
             interface.register_if_loaded()
     return _extension
 
@@ -138,14 +139,14 @@ def is_available() -> bool:
         return False
     from . import extension
 
-    return bool(_driver().nodes) and extension.usable()
+    return bool(_cards().nodes) and extension.usable()
 
 
 def device_count() -> int:
     """How many cards there are; of simulated ones SOL_VE_CARDS says, one by default."""
     if _for_torch_accelerator(sys._getframe(1).f_globals) and not _is_accelerator():
         return 0
-    return len(_driver().nodes)
+    return len(_cards().nodes)
 
 
 def _for_torch_accelerator(caller: dict[str, Any]) -> bool:
@@ -153,7 +154,7 @@ def _for_torch_accelerator(caller: dict[str, Any]) -> bool:
 
 
 def _is_accelerator() -> bool:
-    return is_initialized() or not _driver().simulated
+    return is_initialized() or not _cards().simulated
 
 
 def _is_in_bad_fork() -> bool:
@@ -171,8 +172,8 @@ def _index(device: Device) -> int:
         if given.type != "ve":
             raise ValueError(f"expected a ve device, not {given}")
         index = current_device() if given.index is None else given.index
-    if not 0 <= index < len(_driver().nodes):
-        raise RuntimeError(f"there is no device ve:{index}: {len(_driver().nodes)} found")
+    if not 0 <= index < len(_cards().nodes):
+        raise RuntimeError(f"there is no device ve:{index}: {len(_cards().nodes)} found")
     return index
 
 
@@ -241,8 +242,8 @@ class DeviceProperties(NamedTuple):
 def get_device_properties(device: Device = None) -> DeviceProperties:
     extension, index = _loaded(), _index(device)
     model = extension.model() or "VE"
-    arch = extension.arch(_driver().nodes[index]) or 1
-    suffix = " (simulated)" if _driver().simulated else ""
+    arch = extension.arch(_cards().nodes[index]) or 1
+    suffix = " (simulated)" if _cards().simulated else ""
     return DeviceProperties(
         name=f"NEC SX-Aurora TSUBASA {model}{suffix}",
         major=arch,
@@ -250,7 +251,7 @@ def get_device_properties(device: Device = None) -> DeviceProperties:
         total_memory=_MEMORY.get(arch, _MEMORY[1]),
         multi_processor_count=_CORES.get(model, 8),
         vector_length=256,
-        simulated=_driver().simulated,
+        simulated=_cards().simulated,
         driver=extension.driver_version(),
     )
 
