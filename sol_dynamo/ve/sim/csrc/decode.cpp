@@ -116,6 +116,10 @@ const Entry* find_entry(uint64_t word) {
   return nullptr;
 }
 
+const Entry* entry_of_row(unsigned n) {
+  return n < table().entries.size() ? &table().entries[n] : nullptr;
+}
+
 Instruction decode(uint64_t word) {
   Instruction i;
   i.word = word;

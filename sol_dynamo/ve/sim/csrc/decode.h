@@ -54,6 +54,8 @@ Rows vector_reduction_rows();
 
 // The row of a word, or nullptr.
 const Entry* find_entry(uint64_t word);
+// The table's row number n, nullptr behind the last.
+const Entry* entry_of_row(unsigned n);
 // All fields of a word. handler and entry are nullptr where it is no instruction.
 Instruction decode(uint64_t word);
 

@@ -99,7 +99,7 @@ struct Interpreter {
 
   template <bool kWatched>
   static void loop(Core& core, uint64_t entry) {
-    const uint64_t end = core.return_address();
+    const uint64_t end = core.stop_;
     const uint64_t limit =
         core.step_limit != 0 ? core.executed + core.step_limit : ~uint64_t{0};
     uint64_t pc = entry, check = core.executed;
@@ -178,15 +178,11 @@ void Core::rounding_changed() {
   std::fesetround(host[psw >> kRoundShift & 3]);
 }
 
-Trap Core::run(uint64_t entry, uint64_t stack_top) {
+Trap Core::execute(uint64_t entry, uint64_t stop) {
   FloatingEnvironment environment;
   if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   set_up_thread_storage();
-  s[8] = stack_;
-  s[10] = return_address();
-  s[11] = stack_top;
-  s[12] = entry;
-  s[14] = thread_;
+  stop_ = stop;
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);
@@ -197,6 +193,15 @@ Trap Core::run(uint64_t entry, uint64_t stack_top) {
     return signal.trap;
   }
   return {};
+}
+
+Trap Core::run(uint64_t entry, uint64_t stack_top) {
+  s[8] = stack_;
+  s[10] = return_address();
+  s[11] = stack_top;
+  s[12] = entry;
+  s[14] = thread_;
+  return execute(entry, return_address());
 }
 
 Trap Core::call(uint64_t function, const uint64_t* arguments, unsigned count, uint64_t* result) {
