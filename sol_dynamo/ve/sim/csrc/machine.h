@@ -86,6 +86,7 @@ class Image {
   Image& operator=(const Image&) = delete;
 
   uint64_t symbol(const std::string& name) const;  // 0: no such global symbol
+  const std::vector<uint64_t>& initializers() const { return initializers_; }  // to be called once
   const std::string& name() const { return name_; }
   std::vector<std::string> symbols() const;        // names of the global symbols that are defined
   uint64_t address() const { return address_; }    // of its memory
@@ -98,6 +99,7 @@ class Image {
   std::string name_;
   uint64_t address_ = 0, bytes_ = 0;
   std::map<std::string, uint64_t> symbols_;
+  std::vector<uint64_t> initializers_;
 };
 
 class Core {
@@ -107,6 +109,11 @@ class Core {
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
 
+  // The rounding mode is bits 13-12 of psw. Flags of floating exceptions are not modelled: they are
+  // what `lfr` or `lpm` last wrote.
+  enum Round : uint64_t { kRoundZero, kRoundUp, kRoundDown, kRoundNearest };
+  static constexpr unsigned kRoundShift = 12;
+
   // --- architectural state ---------------------------------------------------------------------
   // Element e of vector register r is v[r][e]; packed: its upper half is "upper" (odd index in
   // memory). Element e's mask is bit 63 - e % 64 of vm[r][e / 64]. vm[0] reads as all ones.
@@ -115,7 +122,7 @@ class Core {
   uint64_t s[64];
   uint64_t vl = 0;   // 0 to 256
   uint64_t vix = 0;  // number of the V register that %vix means
-  uint64_t psw = 0;  // rounding mode and exception flags as `sfr` gives them
+  uint64_t psw = kRoundNearest << kRoundShift;  // program mode and flags, as `spm` gives them
   uint64_t ic = 0;   // address of the current instruction
 
   // --- execution -------------------------------------------------------------------------------
@@ -124,9 +131,7 @@ class Core {
   // Calls a function by the ABI: arguments in s0-s7 (floats in the upper half), the rest on the
   // stack; the result is s0. Uses this core's own stack.
   Trap call(uint64_t function, const uint64_t* arguments, unsigned count, uint64_t* result);
-  // The same with a caller-made stack image: `stack` is copied to the highest addresses of the
-  // stack, and `*stack_address` (if not null) gets where it lies before the call.
-  uint64_t return_address() const;
+  uint64_t return_address() const;  // what s10 must hold when `run` is to end
   uint64_t stack_low() const { return stack_; }
   uint64_t stack_high() const { return stack_ + stack_bytes_; }
   uint64_t thread_pointer() const { return thread_; }
@@ -148,17 +153,21 @@ class Core {
   // --- for handlers of instructions ------------------------------------------------------------
   [[noreturn]] void raise(Trap::Kind, uint64_t address = 0, const std::string& detail = "");
   uint64_t next = 0;               // address of the instruction after this one; branches set it
+  void rounding_changed();         // psw has another rounding mode
+  void forget_code() { code_version_ = 0; }
 
  private:
   struct CodePage;
   friend struct Interpreter;
+  void set_up_thread_storage();
   Memory& memory_;
   Arch arch_;
   uint64_t stack_ = 0, stack_bytes_ = 0;
   uint64_t thread_ = 0;            // page that s14 points to, for the prologue's stack check
   bool interrupted_ = false;
-  uint64_t random_ = 0;
+  uint64_t random_ = 0, random_seed_ = 0;
   uint64_t code_version_ = 0;
+  size_t thread_storage_ = 0;      // of memory_.thread_storage, how many are set up
   std::map<uint64_t, std::unique_ptr<CodePage>> code_;
 };
 

@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace vesim {
 
@@ -75,6 +76,18 @@ class Memory {
   void name(uint64_t address, uint64_t bytes, const std::string& name);
   void forget_names(uint64_t address, uint64_t bytes);
   std::string describe(uint64_t address) const;  // "kernel+0x38"
+
+  // What a process has besides memory. `firmware`: address of the functions that the simulator
+  // provides (host.cpp makes it at first use). `thread_storage`: what each core's thread-local
+  // memory holds at first, one entry for each loaded image that has any; it only grows.
+  struct ThreadStorage {
+    uint64_t offset;  // from the start of thread-local memory
+    uint64_t bytes;
+    std::vector<uint8_t> image;  // the initialized part
+  };
+  uint64_t firmware = 0;
+  std::vector<ThreadStorage> thread_storage;
+  std::mutex process;  // guards these two
 
  private:
   struct Block {
