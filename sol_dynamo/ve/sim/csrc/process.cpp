@@ -49,7 +49,8 @@ std::unique_ptr<Image> load_image(Memory& memory, const std::string& path) {
 
 }  // namespace
 
-LibraryHandle Libraries::load(const std::string& path, const std::string& search) {
+LibraryHandle Libraries::load(const std::string& path, const std::string& search,
+                              const Call& call) {
   const std::string file = found(path, search);
   const std::string identity = identity_of(file);
   std::lock_guard<std::mutex> lock(mutex_);
@@ -60,12 +61,14 @@ LibraryHandle Libraries::load(const std::string& path, const std::string& search
     }
   }
   Loaded library{load_image(memory_, file), identity};
+  for (const uint64_t function : library.image->initializers()) call(function);
   loaded_.emplace(next_, std::move(library));
   return next_++;
 }
 
-void Libraries::load_as_program(const std::string& path) {
+void Libraries::load_as_program(const std::string& path, const Call& call) {
   Loaded program{load_image(memory_, path), identity_of(path)};
+  for (const uint64_t function : program.image->initializers()) call(function);
   std::lock_guard<std::mutex> lock(mutex_);
   loaded_.emplace(0, std::move(program));
 }
@@ -281,6 +284,14 @@ void Context::forget_report() {
   reports_.clear();
 }
 
+void Context::initialize(uint64_t function) {
+  Call call;
+  call.function = function;
+  call.frame = 256;
+  const Outcome outcome = run(call);
+  if (outcome.status != VEO_COMMAND_OK) throw Refused{"an initializer failed: " + outcome.fault};
+}
+
 Outcome Context::run(const Call& call) {
   Memory& memory = space_->memory;
   const uint64_t stack_pointer = (core_->stack_high() - call.frame) & ~uint64_t{15};
@@ -304,6 +315,7 @@ Outcome Context::run(const Call& call) {
     }
   }
 
+  core_->s[9] = 0;  // the outermost frame
   std::string name = memory.describe(call.function);
   name = name.substr(0, name.find('+'));
   const bool timed = space_->cycles.load();

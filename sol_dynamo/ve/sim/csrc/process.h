@@ -36,10 +36,12 @@ class Libraries {
  public:
   explicit Libraries(Memory& memory) : memory_(memory) {}
 
+  using Call = std::function<void(uint64_t)>;  // runs a library's initializer
+
   // The same file again gives the same handle, to be unloaded as often as it was loaded. A name
   // without "/" is looked for in the folders of `search` (separated by colons).
-  LibraryHandle load(const std::string& path, const std::string& search);
-  void load_as_program(const std::string& path);  // its handle is 0
+  LibraryHandle load(const std::string& path, const std::string& search, const Call&);
+  void load_as_program(const std::string& path, const Call&);  // its handle is 0
   void unload(LibraryHandle);
   uint64_t symbol(LibraryHandle, const std::string& name) const;  // handle 0: in any; 0: none
 
@@ -103,6 +105,8 @@ class Context {
 
   uint64_t submit(Work);       // an identifier; throws Refused once closed
   uint64_t submit(Call);
+  // Runs a function without arguments, from within this context's own work; Refused if it traps.
+  void initialize(uint64_t function);
   Outcome perform(Work);       // in its turn, and waits
   void sync();                 // until all that was submitted before is done
   // The outcome, once; `wait` false: status UNFINISHED where there is none yet.

@@ -193,13 +193,29 @@ int node_of(int venode) {
   return node;
 }
 
+// Runs in the main context, in its turn. The outcome's value, or Refused.
+uint64_t in_turn(const std::shared_ptr<Process>& process, Context::Work work) {
+  Outcome outcome = process->main->perform(std::move(work));
+  if (outcome.status != VEO_COMMAND_OK) throw Refused{outcome.fault};
+  return outcome.value;
+}
+
+Libraries::Call initializer(const Process& process) {
+  return [main = process.main](uint64_t function) { main->initialize(function); };
+}
+
 veo_proc_handle* create(int venode, const char* program) {
   return guarded<veo_proc_handle*>(nullptr, [&] {
     const int node = node_of(venode);
     const CardModel& card = model();
     auto process = std::make_shared<Process>(card.arch, card, node);
     process->space->owner = process;
-    if (program) process->space->libraries.load_as_program(program);
+    if (program) {
+      in_turn(process, [&] {
+        process->space->libraries.load_as_program(program, initializer(*process));
+        return Outcome{VEO_COMMAND_OK};
+      });
+    }
     Registry& all = registry();
     veo_proc_handle* handle = all.processes.add(process);
     std::lock_guard<std::mutex> lock(all.mutex);
@@ -208,13 +224,6 @@ veo_proc_handle* create(int venode, const char* program) {
     *free = handle;
     return handle;
   });
-}
-
-// Runs in the main context, in its turn. The outcome's value, or Refused.
-uint64_t in_turn(const std::shared_ptr<Process>& process, Context::Work work) {
-  Outcome outcome = process->main->perform(std::move(work));
-  if (outcome.status != VEO_COMMAND_OK) throw Refused{outcome.fault};
-  return outcome.value;
 }
 
 std::string hex(uint64_t value) {
@@ -476,8 +485,9 @@ uint64_t veo_load_library(veo_proc_handle* proc, const char* path) {
     const auto process = process_of(proc);
     if (!path) throw Refused{"the library's path is a null pointer"};
     return in_turn(process, [&] {
-      return Outcome{VEO_COMMAND_OK, process->space->libraries.load(
-                                         path, environment("VE_LD_LIBRARY_PATH"))};
+      return Outcome{VEO_COMMAND_OK,
+                     process->space->libraries.load(path, environment("VE_LD_LIBRARY_PATH"),
+                                                    initializer(*process))};
     });
   });
 }
