@@ -1,7 +1,7 @@
 """A VE process through the driver, short to write: for tests of the driver and of the cycle model.
 
-VE code is compiled here, by ziglang, from C or assembly. Nothing is mocked: calls go through AVEO's C
-interface as a program's would.
+VE code is compiled here, by ziglang, from C or assembly. Nothing is mocked: calls go through AVEO's
+C interface as a program's would.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
+from offload import Process, arguments, compile_ve
+
 import sol_dynamo
 from sol_dynamo.ve import driver as ve
-from tests.ve.offload import Process, arguments, compile_ve
 
 pytestmark = pytest.mark.ve
 CSRC = Path(sol_dynamo.__file__).parent / "ve" / "sim" / "csrc"
@@ -522,7 +523,7 @@ def test_fork(kernels: Path) -> None:
     """A child cannot use the parent's processes, is told so, and can create its own."""
     program = f"""
 import os
-from tests.ve.offload import Process
+from offload import Process
 p = Process()
 add = p.symbol(p.load({str(kernels)!r}), "add")
 assert p.call(add, 1, 2) == 3
@@ -546,7 +547,7 @@ p.destroy()
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=environment,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=60,
@@ -557,7 +558,7 @@ p.destroy()
 def test_leaving_without_destroying(kernels: Path) -> None:
     """An exit with VE code still running neither hangs nor crashes."""
     program = f"""
-from tests.ve.offload import Process
+from offload import Process
 p = Process()
 p.start(p.open(), p.symbol(p.load({str(kernels)!r}), "forever"))
 """
@@ -565,7 +566,7 @@ p.start(p.open(), p.symbol(p.load({str(kernels)!r}), "forever"))
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={**environment, "SOL_VE_DRIVER": "sim"},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parent,
         timeout=60,
     )
     assert done.returncode == 0

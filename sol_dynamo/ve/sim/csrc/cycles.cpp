@@ -342,7 +342,9 @@ void LineCache::forget(uint64_t line) {
   if (Line* found = find(line)) *found = Line{};
 }
 
-void LineCache::clear() { std::fill(lines_.begin(), lines_.end(), Line{}); }
+void LineCache::settle() {
+  for (Line& line : lines_) line.ready = 0;
+}
 
 // --- the state of a call -------------------------------------------------------------------------
 
@@ -365,18 +367,26 @@ class Ring {
 
 }  // namespace
 
+struct CycleModel::Caches {
+  Caches(const CardModel& card, unsigned sharing)
+      : sharing(sharing), llc(card.llc_bytes / sharing, kLlcWays) {}
+  const unsigned sharing;
+  LineCache llc, l1{kL1Bytes, kL1Ways}, l2{kL2Bytes, kL2Ways}, code{kL1Bytes, kL1Ways};
+};
+
 struct CycleModel::State {
-  State(const CardModel& card, unsigned sharing)
+  State(const CardModel& card, unsigned sharing, Caches& caches)
       : port(std::min(card.core_bandwidth, card.llc_bandwidth / sharing) / card.ghz),
         channel(std::min(card.core_bandwidth, card.card_bandwidth / sharing) / card.ghz),
-        sharing(sharing),
-        llc(card.llc_bytes / sharing, kLlcWays) {}
+        llc(caches.llc),
+        l1(caches.l1),
+        l2(caches.l2),
+        code(caches.code) {}
 
   // Bytes per cycle: to the LLC, and this core's share of memory.
   const double port, channel;
-  const unsigned sharing;
 
-  LineCache llc, l1{kL1Bytes, kL1Ways}, l2{kL2Bytes, kL2Ways}, code{kL1Bytes, kL1Ways};
+  LineCache &llc, &l1, &l2, &code;
   double scalar[64] = {}, vector[64] = {}, mask[16] = {};  // when a register can be read
   double now = 0;            // the scalar unit's next issue
   double fma[kFmaPipes] = {}, alu[kAluPipes] = {}, complex = 0, load = 0, store = 0;  // free from
@@ -748,10 +758,17 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
 CycleModel::CycleModel(const CardModel& card) : card_(card) {}
 CycleModel::~CycleModel() = default;
 
-void CycleModel::begin(unsigned sharing, Observer* next) {
+void CycleModel::begin(unsigned sharing, bool warm, Observer* next) {
   next_ = next;
   sharing = std::min(std::max(sharing, 1u), card_.cores);
-  state_ = std::make_unique<State>(card_, sharing);
+  if (!warm || !caches_ || caches_->sharing != sharing) {
+    caches_ = std::make_unique<Caches>(card_, sharing);
+  } else {
+    for (LineCache* cache : {&caches_->llc, &caches_->l1, &caches_->l2, &caches_->code}) {
+      cache->settle();
+    }
+  }
+  state_ = std::make_unique<State>(card_, sharing, *caches_);
 }
 
 KernelReport CycleModel::end(const std::string& name, const Core&) {

@@ -65,7 +65,7 @@ class LineCache {
   Line* find(uint64_t line);                    // nullptr: not there
   Line* replace(uint64_t line, bool* written);  // `*written`: a changed line had to go
   void forget(uint64_t line);
-  void clear();
+  void settle();  // all data under way has arrived
 
  private:
   const unsigned ways_;
@@ -79,19 +79,21 @@ class CycleModel final : public Observer {
   explicit CycleModel(const CardModel& card);
   ~CycleModel() override;
 
-  // Around each call: caches are empty at its begin (pessimistic, and independent of what ran
-  // before). `sharing`: cores among which the card's bandwidths and LLC are divided evenly.
-  // `next`: another observer that also wants to see the instructions, or nullptr.
-  void begin(unsigned sharing, Observer* next);
+  // Around each call. `sharing`: cores among which the card's bandwidths and LLC are divided evenly.
+  // `warm`: caches hold what the call before left there, else nothing (slower, and independent of
+  // what ran before). `next`: another observer that also wants to see the instructions, or nullptr.
+  void begin(unsigned sharing, bool warm, Observer* next);
   KernelReport end(const std::string& name, const Core&);
 
   void issued(const Instruction&, const Core&) override;
   void host_function(const char* name, const Core&) override;
 
  private:
+  struct Caches;
   struct State;
   const CardModel& card_;
   Observer* next_ = nullptr;
+  std::unique_ptr<Caches> caches_;
   std::unique_ptr<State> state_;
 };
 

@@ -318,17 +318,17 @@ Outcome Context::run(const Call& call) {
   core_->s[9] = 0;  // the outermost frame
   std::string name = memory.describe(call.function);
   name = name.substr(0, name.find('+'));
-  const bool timed = space_->cycles.load();
+  const Space::Timing timing = space_->timing;
   Observer* const watching = core_->observer;
-  if (timed) {
+  if (timing != Space::Off) {
     const unsigned sharing = space_->sharing ? space_->sharing : space_->contexts;
     if (!model_) model_ = std::make_unique<CycleModel>(space_->card);
-    model_->begin(sharing, watching);
+    model_->begin(sharing, timing == Space::Warm, watching);
     core_->observer = model_.get();
   }
   const Trap trap = core_->run(call.function, stack_pointer);
   core_->observer = watching;
-  if (timed) {
+  if (timing != Space::Off) {
     const KernelReport one = model_->end(name, *core_);
     Lock lock(mutex_);
     add_to(reports_, one);

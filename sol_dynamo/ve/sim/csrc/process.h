@@ -69,7 +69,8 @@ struct Space {
   std::weak_ptr<Process> owner;
   Memory memory;
   Libraries libraries;
-  std::atomic<bool> cycles{false};
+  enum Timing { Off, Cold, Warm };   // whether calls are timed, with empty caches or not
+  std::atomic<Timing> timing{Off};
   std::atomic<unsigned> sharing{0};   // cores that share the card's bandwidth; 0: as many as contexts
   std::atomic<unsigned> contexts{1};  // that are open
 };

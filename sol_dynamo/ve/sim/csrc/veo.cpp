@@ -851,7 +851,8 @@ int64_t vesim_memory_used(veo_proc_handle* proc) {
 
 int vesim_cycles_enable(veo_proc_handle* proc, int on) {
   return guarded(-1, [&] {
-    process_of(proc)->space->cycles = on != 0;
+    if (on < 0 || on > 2) throw Refused{"timing is switched by 0, 1 or 2, not " + std::to_string(on)};
+    process_of(proc)->space->timing = static_cast<Space::Timing>(on);
     return 0;
   });
 }

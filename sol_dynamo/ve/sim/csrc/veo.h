@@ -166,7 +166,9 @@ struct vesim_kernel {
   double fma_busy, memory_busy;               /* shares of the cycles */
 };
 
-int vesim_cycles_enable(struct veo_proc_handle *, int on); /* for calls that begin afterwards */
+/* For calls that begin afterwards. 0: off; 1: on, and each call finds its caches empty; 2: on, and it
+ * finds there what the call before in the same context left. */
+int vesim_cycles_enable(struct veo_proc_handle *, int on);
 /* How many cores share the card's memory and last-level cache; 0: as many as contexts are open. */
 int vesim_cycles_share(struct veo_proc_handle *, int cores);
 /* Rows of a context's report, one per function; the result is how many there are, `rows` gets at most
