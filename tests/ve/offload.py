@@ -17,7 +17,10 @@ from typing import Any
 
 from sol_dynamo.ve import driver as ve
 
-FLAGS = ("-target", "ve-freestanding", "-ffreestanding", "-fno-builtin", "-fPIC")
+FLAGS = (
+    *("-target", "ve-freestanding", "-ffreestanding", "-fno-builtin", "-fPIC"),
+    "-fno-sanitize=all",  # which zig adds without -O
+)
 
 
 def compile_ve(folder: Path, name: str, source: str, *flags: str) -> Path:
@@ -124,7 +127,9 @@ def arguments(process: Process, values: Sequence[Any]) -> Iterator[int]:
             if isinstance(v, tuple) and isinstance(v[0], str):
                 done = getattr(lib, f"veo_args_set_{v[0]}")(args, i, v[1])
             elif isinstance(v, tuple):
-                done = lib.veo_args_set_stack(args, v[0], i, v[1], ctypes.sizeof(v[1]))
+                intent, buffer = v
+                size = ctypes.sizeof(buffer)
+                done = lib.veo_args_set_stack(args, intent, i, ctypes.addressof(buffer), size)
             elif isinstance(v, float):
                 done = lib.veo_args_set_double(args, i, v)
             else:

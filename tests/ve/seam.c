@@ -76,7 +76,8 @@ static void pass_structures(struct veo_thr_ctxt *ctx) {
 /* Transfers and calls of one context keep their order. */
 static void use_memory(struct veo_thr_ctxt *ctx) {
   enum { bytes = 1 << 20 };
-  unsigned char *data = malloc(bytes), *back = malloc(bytes);
+  unsigned char *data = (unsigned char *)malloc(bytes);
+  unsigned char *back = (unsigned char *)malloc(bytes);
   uint64_t address = 0, result = 0, sum = 0;
   for (int i = 0; i < bytes; ++i) sum += data[i] = (unsigned char)(i * 37 >> 3);
   CHECK(veo_alloc_mem(proc, &address, bytes) == 0);
@@ -104,7 +105,7 @@ static void use_memory(struct veo_thr_ctxt *ctx) {
 /* Two requests in a row that no other thread's may come between: the second returns what the first
  * was given. */
 static void *in_blocks(void *shared) {
-  struct veo_thr_ctxt *ctx = shared;
+  struct veo_thr_ctxt *ctx = (struct veo_thr_ctxt *)shared;
   struct veo_args *args = veo_args_alloc();
   for (uint64_t i = 0; i < 50; ++i) {
     const uint64_t mine = (uint64_t)pthread_self() * 1000 + i;

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from offload import Process, arguments, compile_ve
 
 import sol_dynamo
@@ -52,7 +51,7 @@ void weigh(signed char a, unsigned char b, short c, unsigned short d, int e, uns
 u64 spin(volatile u64 *p) { while (!*p) {} return *p; }
 u64 forever(void) { volatile int x = 1; while (x) {} return 0; }
 u64 wild(const u64 *p) { return *p; }
-u64 deep(u64 n) { volatile char frame[4096]; frame[0] = 1; return n ? deep(n - 1) + frame[0] : 0; }
+__attribute__((optnone)) u64 deep(u64 n) { volatile char frame[4096]; frame[0] = 1; return n ? deep(n - 1) + frame[0] : 0; }
 u64 distance(const char *a, const char *b) { return (u64)(b - a) + (u64)a % 8 * 1000000; }
 """
 
@@ -91,7 +90,7 @@ def library(process: Process, kernels: Path) -> int:
 def test_c_program(compiler: str, kernels: Path, tmp_path: Path) -> None:
     if compiler == "g++" and shutil.which("g++") is None:
         pytest.skip("no g++")
-    command = ["g++"] if compiler == "g++" else [sys.executable, "-m", "ziglang", "c++"]
+    command = ["g++"] if compiler == "g++" else [sys.executable, "-m", "ziglang", "cc"]
     library = Path(ve.open_driver().path)
     program = tmp_path / "seam"
     source = Path(__file__).with_name("seam.c")

@@ -60,6 +60,9 @@ constexpr uint64_t kLineBytes = 128;
 // A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has a
 // real predictor. An indirect one (a return) never is.
 constexpr double kTakenBranch = 3, kMispredicted = 20;
+// From the last core's arrival at a barrier until all go on: several trips to the LLC one after the
+// other. It is longer than either way through a barrier, so that it does not matter who came last.
+constexpr double kBarrier = 2000;
 // Functions that the simulator provides instead of VE code (memcpy, expf): as scalar code would.
 constexpr double kHostFunction = 200, kHostBytesPerCycle = 4;
 
@@ -346,6 +349,45 @@ void LineCache::settle() {
   for (Line& line : lines_) line.ready = 0;
 }
 
+// --- barriers ------------------------------------------------------------------------------------
+
+bool Barriers::known(uint64_t line) const {
+  if (!any()) return false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  return lines_.count(line) != 0;
+}
+
+void Barriers::arrive(uint64_t line, double time) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Line& found = lines_[line];
+  found.arrival = found.over ? time : std::max(found.arrival, time);
+  found.over = false;
+  count_ = lines_.size();
+}
+
+double Barriers::release(uint64_t address, uint64_t value) {
+  constexpr size_t kKept = 8;
+  std::lock_guard<std::mutex> lock(mutex_);
+  Line& line = lines_[address / kLineBytes];
+  line.over = true;
+  const auto same = [&](const Release& r) { return r.address == address && r.value == value; };
+  auto& all = line.releases;
+  all.erase(std::remove_if(all.begin(), all.end(), same), all.end());
+  if (all.size() == kKept) all.erase(all.begin());
+  all.push_back({address, value, line.arrival});
+  return line.arrival;
+}
+
+double Barriers::released(uint64_t address, uint64_t value) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto line = lines_.find(address / kLineBytes);
+  if (line == lines_.end()) return 0;
+  for (const Release& r : line->second.releases) {
+    if (r.address == address && r.value == value) return r.time;
+  }
+  return 0;
+}
+
 // --- the state of a call -------------------------------------------------------------------------
 
 namespace {
@@ -374,35 +416,59 @@ struct CycleModel::Caches {
   LineCache llc, l1{kL1Bytes, kL1Ways}, l2{kL2Bytes, kL2Ways}, code{kL1Bytes, kL1Ways};
 };
 
-struct CycleModel::State {
-  State(const CardModel& card, unsigned sharing, Caches& caches)
+namespace {
+
+// What scalar instructions change.
+struct ScalarState {
+  double scalar[64] = {};   // when a register can be read
+  double now = 0;           // the scalar unit's next issue
+  double finished = 0;      // the latest end of anything
+  Ring<kScalarMisses> misses;
+  KernelReport report;
+};
+
+}  // namespace
+
+struct CycleModel::State : ScalarState {
+  State(const CardModel& card, unsigned sharing, Caches& caches, Barriers& barriers)
       : port(std::min(card.core_bandwidth, card.llc_bandwidth / sharing) / card.ghz),
         channel(std::min(card.core_bandwidth, card.card_bandwidth / sharing) / card.ghz),
         llc(caches.llc),
         l1(caches.l1),
         l2(caches.l2),
-        code(caches.code) {}
+        code(caches.code),
+        barriers(barriers) {}
 
   // Bytes per cycle: to the LLC, and this core's share of memory.
   const double port, channel;
 
   LineCache &llc, &l1, &l2, &code;
-  double scalar[64] = {}, vector[64] = {}, mask[16] = {};  // when a register can be read
-  double now = 0;            // the scalar unit's next issue
+  Barriers& barriers;
+  double vector[64] = {}, mask[16] = {};  // when a register can be read
   double fma[kFmaPipes] = {}, alu[kAluPipes] = {}, complex = 0, load = 0, store = 0;  // free from
   double channel_free = 0;
   double loads_from = 0;     // vector loads wait for stores that they may not overtake
-  double finished = 0;       // the latest end of anything
   double stores_done = 0;
   Ring<kWindow> window;
   Ring<kLoadsUnderWay> loads;
-  Ring<kScalarMisses> misses;
   uint64_t code_line = ~uint64_t{0};
   // The branch before this instruction, whose target is only known now.
   Unit branch = Unit::None;
   uint64_t branch_ic = 0;
   bool foreseen_taken = false;
-  KernelReport report;
+
+  // A core that waits at a barrier executes the same load again and again, as often as the host's
+  // threads make it: that takes no time here, so what it changed is put back.
+  struct Spin {
+    uint64_t ic = 0, address = 0;
+    bool quiet = false;       // only scalar instructions since
+    ScalarState before;
+  } spin;
+  uint64_t arrived = ~uint64_t{0};  // line of the barrier at which this core is
+  // The load or cas whose result is only known at the next instruction; the load's address, or what
+  // the cas compares with.
+  const Instruction* awaited = nullptr;
+  uint64_t awaited_address = 0;
 
   double memory(double from, uint64_t bytes);
   double fetch(uint64_t line, double from, bool keep = true);
@@ -416,6 +482,8 @@ struct CycleModel::State {
   void vector_arithmetic(const Rule&, const Instruction&, const Core&, double ready);
   void vector_memory(const Rule&, const Instruction&, const Core&, double ready);
   void scalar_memory(const Rule&, const Instruction&, const Core&);
+  void spin_at(uint64_t ic, uint64_t address);
+  void settle_load(const Core&);
   void issue(const Instruction&, const Core&);
   void count_flop(const Rule&, const Instruction&, uint64_t elements);
 };
@@ -508,6 +576,42 @@ void CycleModel::State::fetch_code(uint64_t ic) {
   } else {
     l2.replace(line, &ignored)->ready = now = fetch(line, now) + kL2Latency;
   }
+}
+
+// An access to a barrier's line. The same one again, with only scalar instructions in between, is a
+// wait: the first one counted.
+void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
+  ScalarState& here = *this;
+  if (spin.quiet && spin.ic == ic && spin.address == address) {
+    here = spin.before;
+    return;
+  }
+  spin.ic = ic;
+  spin.address = address;
+  spin.quiet = true;
+  spin.before = here;
+}
+
+// The value that a core at a barrier has just loaded says whether it was released; that of a cas,
+// whether it found what it compared with, so that doing it again is no repetition.
+void CycleModel::State::settle_load(const Core& core) {
+  const uint64_t value = core.s[awaited->sx & 63];
+  const unsigned opcode = awaited->word >> 56;
+  if (opcode == 0x62) {
+    const unsigned shift = awaited->flags & 8 ? 32 : 0;  // cas.w compares 32 bits
+    if (value << shift == awaited_address << shift) spin.quiet = false;
+    awaited = nullptr;
+    return;
+  }
+  const uint64_t bits = opcode == 0x01   ? value
+                        : opcode == 0x02 ? value >> 32
+                        : opcode == 0x03 ? value & 0xffffffff
+                                         : value;
+  if (const double time = barriers.released(awaited_address, bits)) {
+    now = std::max(now, time + kBarrier);
+    end_at(now);
+  }
+  awaited = nullptr;
 }
 
 // A vector instruction enters the window; the scalar unit waits where it is full.
@@ -657,22 +761,46 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
   const uint64_t z = i.cz ? core.s[i.sz & 63] : 0;
   const bool two = rule.unit != Unit::Atomic && (i.word >> 56) != 0x21 && (i.word >> 56) != 0x31;
   const uint64_t address = z + (two ? y : 0) + static_cast<uint64_t>(i.imm);
+  const uint64_t line = address / kLineBytes;
+  const bool barrier = rule.unit == Unit::Atomic || barriers.known(line);
+  const bool compares = (i.word >> 56) == 0x62;  // cas, which is repeated until it succeeds
+  if (barrier && (rule.unit == Unit::ScalarLoad || compares)) spin_at(core.ic, address);
   switch (rule.unit) {
     case Unit::ScalarStore: {
-      write_line(address / kLineBytes, now, false, true);
+      if (barrier && line == arrived) {
+        const uint64_t value = core.s[i.sx & 63];
+        const uint64_t bits = rule.bytes == 8 ? value : (i.word >> 56) == 0x12 ? value >> 32
+                              : value & ((uint64_t{1} << 8 * rule.bytes) - 1);
+        now = std::max(now, barriers.release(address, bits) + kBarrier);
+      } else {
+        spin.quiet = false;
+      }
+      write_line(line, now, false, true);
       stores_done = std::max(stores_done, now + kLlcLatency);
       report.bytes_stored += rule.bytes;
       break;
     }
     case Unit::Atomic: {  // done where all cores see it, with nothing under way
       now = std::max(now, finished);
-      const double done = fetch(address / kLineBytes, now) + kLlcLatency;
-      write_line(address / kLineBytes, done, false, true);
+      barriers.arrive(line, now);
+      arrived = line;
+      if (compares) {
+        awaited = &i;
+        awaited_address = y;
+      } else {
+        spin.quiet = false;
+      }
+      const double done = fetch(line, now) + kLlcLatency;
+      write_line(line, done, false, true);
       scalar[i.sx & 63] = done;
       end_at(done);
       break;
     }
     default: {
+      if (line == arrived) {
+        awaited = &i;
+        awaited_address = address;
+      }
       const double done = scalar_access(address, now);
       if (rule.uses & WriteS) {
         scalar[i.sx & 63] = done;
@@ -685,6 +813,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
 
 void CycleModel::State::issue(const Instruction& i, const Core& core) {
   const Rule& rule = kRules[i.word >> 56];
+  if (awaited) settle_load(core);
   if (branch != Unit::None) settle_branch(core.ic);
   fetch_code(core.ic);
   ++report.instructions;
@@ -724,6 +853,7 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
     }
     count_flop(rule, i, 1);
   } else {
+    spin.quiet = false;
     ++report.vector_instructions;
     report.vector_elements += std::min<uint64_t>(core.vl, 256);
     // The window waits for vector operands. Elements that stay as they are (masked, or beyond the
@@ -755,7 +885,8 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
 
 // --- the observer --------------------------------------------------------------------------------
 
-CycleModel::CycleModel(const CardModel& card) : card_(card) {}
+CycleModel::CycleModel(const CardModel& card, Barriers& barriers)
+    : card_(card), barriers_(barriers) {}
 CycleModel::~CycleModel() = default;
 
 void CycleModel::begin(unsigned sharing, bool warm, Observer* next) {
@@ -768,7 +899,7 @@ void CycleModel::begin(unsigned sharing, bool warm, Observer* next) {
       cache->settle();
     }
   }
-  state_ = std::make_unique<State>(card_, sharing, *caches_);
+  state_ = std::make_unique<State>(card_, sharing, *caches_, barriers_);
 }
 
 KernelReport CycleModel::end(const std::string& name, const Core&) {

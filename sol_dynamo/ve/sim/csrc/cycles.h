@@ -7,9 +7,12 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "machine.h"
@@ -74,9 +77,36 @@ class LineCache {
   std::vector<Line> lines_;
 };
 
+// Barriers between the cores of a card, as the code that they execute shows them: an atomic instruction
+// on a line is an arrival, a scalar store to that line afterwards is the release, and a scalar load
+// of the stored value ends the wait. Calls of different contexts are taken to begin together. What
+// the cores then read as time is the last arrival's, whichever of them came last on the host.
+class Barriers {
+ public:
+  bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
+  bool known(uint64_t line) const;
+  void arrive(uint64_t line, double time);
+  double release(uint64_t address, uint64_t value);         // the last arrival's time
+  double released(uint64_t address, uint64_t value) const;  // the same; 0: nobody stored the value
+
+ private:
+  struct Release {
+    uint64_t address, value;
+    double time;
+  };
+  struct Line {
+    double arrival = 0;
+    bool over = false;               // released: the next arrival is of another barrier
+    std::vector<Release> releases;   // the last ones
+  };
+  mutable std::mutex mutex_;
+  std::atomic<size_t> count_{0};
+  std::unordered_map<uint64_t, Line> lines_;
+};
+
 class CycleModel final : public Observer {
  public:
-  explicit CycleModel(const CardModel& card);
+  CycleModel(const CardModel& card, Barriers& barriers);  // of all cores of a process
   ~CycleModel() override;
 
   // Around each call. `sharing`: cores among which the card's bandwidths and LLC are divided evenly.
@@ -92,6 +122,7 @@ class CycleModel final : public Observer {
   struct Caches;
   struct State;
   const CardModel& card_;
+  Barriers& barriers_;
   Observer* next_ = nullptr;
   std::unique_ptr<Caches> caches_;
   std::unique_ptr<State> state_;

@@ -322,7 +322,7 @@ Outcome Context::run(const Call& call) {
   Observer* const watching = core_->observer;
   if (timing != Space::Off) {
     const unsigned sharing = space_->sharing ? space_->sharing : space_->contexts;
-    if (!model_) model_ = std::make_unique<CycleModel>(space_->card);
+    if (!model_) model_ = std::make_unique<CycleModel>(space_->card, space_->barriers);
     model_->begin(sharing, timing == Space::Warm, watching);
     core_->observer = model_.get();
   }
