@@ -18,17 +18,16 @@ constexpr uint64_t kImm = field(31, 0);
 uint64_t bits_of(char letter) {
   switch (letter) {
     case 'd': case 'q': return kSx;
-    case 'Y': case 'U': case 'Q': return kSy;
+    case 'Y': case 'U': case 'Q': case 'W': return kSy;
     case 'Z': case 'R': case 'z': return kSz;
     case 'A': return kSy | kSz | kImm;
     case 'B': case 'a': case 'H': return kSz | kImm;
     case 'D': return kImm;
     case '1': return field(40, 40);
-    case '2': return field(41, 40);
     case '3': return field(34, 32);
     case '7': return field(42, 40);
     case '6': return field(49, 48);
-    case 'i': return field(46, 40);
+    case 'i': case 'j': return field(46, 40);
     case 'c': case 'm': return field(51, 48);
     case 'M': return field(51, 49);
     case 'k': return field(3, 0);
@@ -54,13 +53,14 @@ bool valid(char letter, uint64_t word) {
   const bool y = !cy || sy < 64, z = cz ? sz < 64 : sz == 0;
   switch (letter) {
     case 'q': return bits(word, 48, 48) == 0;
-    case 'Y': case 'U': return y;
+    case 'Y': case 'U': case 'W': return y;
     case 'Q': return !cy || (sy < 64 && sy % 2 == 0);
     case 'Z': return !cz || sz < 64;
     case 'R': return !cz || (sz < 64 && sz % 2 == 0);
     case 'z': case 'B': case 'a': case 'H': return z;
     case 'A': return y && z;
-    case '2': return bits(word, 41, 40) != 3;
+    case 'j': return sy < 64;
+    case 'i': return sy < 3 || (sy >= 7 && sy < 12) || (sy >= 16 && sy < 31);
     case 'r': return rounding_name(static_cast<unsigned>(bits(word, 35, 32))) != nullptr;
     case 'f': return rounding_name(static_cast<unsigned>(bits(word, 11, 8))) != nullptr;
     case 'v': return is_vector(bits(word, 31, 24));
@@ -116,6 +116,10 @@ const Entry* find_entry(uint64_t word) {
   return nullptr;
 }
 
+const Entry* entry_of_row(unsigned n) {
+  return n < table().entries.size() ? &table().entries[n] : nullptr;
+}
+
 Instruction decode(uint64_t word) {
   Instruction i;
   i.word = word;
@@ -141,7 +145,8 @@ Instruction decode(uint64_t word) {
   for (const char* p = i.entry->syntax; *p != 0; ++p) {
     if (*p != '$') continue;
     ++p;
-    if (*p == 'U' || *p == '1' || *p == '2' || *p == '7' || *p == 'i') i.y = i.sy;
+    if (*p == 'U' || *p == '1' || *p == '7' || *p == 'i') i.y = i.sy;
+    if (*p == 'W') i.y = mimm(i.sy);
     if (std::strchr("zABaH", *p) != nullptr) i.z = 0;
     if (*p == '3') i.z = i.sz;
   }

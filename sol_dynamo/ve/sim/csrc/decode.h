@@ -19,7 +19,8 @@ namespace vesim {
 //   Z  sz, register or (m)0/(m)1  z  sz, register or 0          R  sz, pair or (m)0/(m)1
 //   A  address imm(sy, sz)        B  address imm(, sz)          a  address imm(sz)
 //   H  the same, of host memory   D  imm, a branch's distance
-//   1  sy, uimm1    2  sy, uimm2 that is not 3    3  sz, uimm3    7 6  fence's kinds
+//   W  sy, register or (m)0/(m)1
+//   1  sy, uimm1    3  sz, uimm3    j  sy, register    7 6  kinds of fence
 //   c  condition, bits 51-48      k  condition, bits 3-0        e  condition, bits 19-16
 //   r  rounding, bits 35-32       f  rounding, bits 11-8        i  name of a system register, sy
 //   v w x t  vector registers vx, vy, vz, vw                    s  sw, scalar register
@@ -53,6 +54,8 @@ Rows vector_reduction_rows();
 
 // The row of a word, or nullptr.
 const Entry* find_entry(uint64_t word);
+// The table's row number n, nullptr behind the last.
+const Entry* entry_of_row(unsigned n);
 // All fields of a word. handler and entry are nullptr where it is no instruction.
 Instruction decode(uint64_t word);
 

@@ -19,6 +19,10 @@ std::string system_register(unsigned n) {
   return "%pmc" + number(n - 16);
 }
 
+std::string run_of_bits(unsigned field) {
+  return "(" + number(field & 63) + ")" + ((field & 64) != 0 ? "0" : "1");
+}
+
 // imm(sy, sz) with the parts that are zero left out; `comma`: sz stands behind one.
 std::string address(const Instruction& i, bool with_sy, bool comma) {
   const std::string y = !with_sy ? "" : i.cy ? scalar(i.sy) : i.y != 0 ? number(int64_t(i.y)) : "";
@@ -32,13 +36,13 @@ std::string operand(char letter, const Instruction& i) {
   switch (letter) {
     case 'd': case 'q': return scalar(i.sx);
     case 'Y': case 'U': case 'Q': return i.cy ? scalar(i.sy) : number(static_cast<int64_t>(i.y));
-    case '1': case '2': return i.cy ? scalar(i.sy) : number(i.sy);
+    case '1': return i.cy ? scalar(i.sy) : number(i.sy);
+    case 'j': return scalar(i.sy);
     case '7': return number(i.sy);
     case '6': return number(i.sx & 3);
     case '3': return number(i.sz);
-    case 'Z': case 'R':
-      if (i.cz) return scalar(i.sz);
-      return "(" + number(i.sz & 63) + ")" + ((i.sz & 64) != 0 ? "0" : "1");
+    case 'Z': case 'R': return i.cz ? scalar(i.sz) : run_of_bits(i.sz);
+    case 'W': return i.cy ? scalar(i.sy) : run_of_bits(i.sy);
     case 'z': return i.cz ? scalar(i.sz) : "0";
     case 'A': return address(i, true, true);
     case 'B': return address(i, false, true);

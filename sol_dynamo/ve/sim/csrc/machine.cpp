@@ -99,50 +99,38 @@ struct Interpreter {
 
   template <bool kWatched>
   static void loop(Core& core, uint64_t entry) {
-    const uint64_t end = core.return_address();
-    const uint64_t first = core.executed;
-    uint64_t pc = entry, budget = 0, granted = 0;
-    Core::CodePage* page = nullptr;
+    const uint64_t end = core.stop_;
+    const uint64_t limit =
+        core.step_limit != 0 ? core.executed + core.step_limit : ~uint64_t{0};
+    uint64_t pc = entry, check = core.executed;
     uint64_t base = ~uint64_t{0};
-    const auto count = [&] { core.executed += granted - budget, granted = budget; };
-    try {
-      while (pc != end) {
-        core.ic = pc;
-        // another page, or not at a multiple of 8
-        if (((pc ^ base) & ~(kPageBytes - 8)) != 0) {
-          if (pc % 8 != 0) core.raise(Trap::Alignment, pc, "instructions lie at multiples of 8");
-          page = page_of(core, pc);
-          base = page->address;
-        }
-        if (budget == 0) {
-          count();
-          if (__atomic_exchange_n(&core.interrupted_, false, __ATOMIC_RELAXED)) {
-            core.raise(Trap::Interrupted);
-          }
-          budget = kCheckEvery;
-          if (core.step_limit != 0) {
-            const uint64_t done = core.executed - first;
-            if (done >= core.step_limit) core.raise(Trap::StepLimit);
-            budget = std::min(budget, core.step_limit - done);
-          }
-          granted = budget;
-        }
-        --budget;
-        Instruction& i = page->words[(pc - base) / 8];
-        core.next = pc + 8;
-        if (kWatched) {
-          if (i.entry == nullptr && i.handler == first_time) prepare(core, i);
-          if (i.entry != nullptr) core.observer->issued(i, core);
-        }
-        i.handler(core, i);
-        pc = core.next;
-        if (core.code_version_ == 0) base = ~uint64_t{0};  // an instruction changed code
+    Core::CodePage* page = nullptr;
+    while (pc != end) {
+      core.ic = pc;
+      // another page, or not at a multiple of 8
+      if (((pc ^ base) & ~(kPageBytes - 8)) != 0) {
+        if (pc % 8 != 0) core.raise(Trap::Alignment, pc, "instructions lie at multiples of 8");
+        page = page_of(core, pc);
+        base = page->address;
       }
-    } catch (...) {
-      count();
-      throw;
+      if (core.executed >= check) {
+        if (__atomic_exchange_n(&core.interrupted_, false, __ATOMIC_RELAXED)) {
+          core.raise(Trap::Interrupted);
+        }
+        if (core.executed >= limit) core.raise(Trap::StepLimit);
+        check = std::min(core.executed + kCheckEvery, limit);
+      }
+      ++core.executed;
+      Instruction& i = page->words[(pc - base) / 8];
+      core.next = pc + 8;
+      if (kWatched) {
+        if (i.handler == first_time) prepare(core, i);
+        if (i.entry != nullptr) core.observer->issued(i, core);
+      }
+      i.handler(core, i);
+      pc = core.next;
+      if (core.code_version_ == 0) base = ~uint64_t{0};  // an instruction changed code
     }
-    count();
   }
 };
 
@@ -190,15 +178,11 @@ void Core::rounding_changed() {
   std::fesetround(host[psw >> kRoundShift & 3]);
 }
 
-Trap Core::run(uint64_t entry, uint64_t stack_top) {
+Trap Core::execute(uint64_t entry, uint64_t stop) {
   FloatingEnvironment environment;
   if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   set_up_thread_storage();
-  s[8] = stack_;
-  s[10] = return_address();
-  s[11] = stack_top;
-  s[12] = entry;
-  s[14] = thread_;
+  stop_ = stop;
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);
@@ -209,6 +193,15 @@ Trap Core::run(uint64_t entry, uint64_t stack_top) {
     return signal.trap;
   }
   return {};
+}
+
+Trap Core::run(uint64_t entry, uint64_t stack_top) {
+  s[8] = stack_;
+  s[10] = return_address();
+  s[11] = stack_top;
+  s[12] = entry;
+  s[14] = thread_;
+  return execute(entry, return_address());
 }
 
 Trap Core::call(uint64_t function, const uint64_t* arguments, unsigned count, uint64_t* result) {

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -128,6 +130,8 @@ class Core {
   // --- execution -------------------------------------------------------------------------------
   // From `entry` until the code returns to `return_address()`, or a trap. s11 = `stack_top`.
   Trap run(uint64_t entry, uint64_t stack_top);
+  // The same with all registers as they are, until execution arrives at `stop`.
+  Trap execute(uint64_t entry, uint64_t stop);
   // Calls a function by the ABI: arguments in s0-s7 (floats in the upper half), the rest on the
   // stack; the result is s0. Uses this core's own stack.
   Trap call(uint64_t function, const uint64_t* arguments, unsigned count, uint64_t* result);
@@ -164,12 +168,19 @@ class Core {
   Arch arch_;
   uint64_t stack_ = 0, stack_bytes_ = 0;
   uint64_t thread_ = 0;            // page that s14 points to, for the prologue's stack check
+  uint64_t stop_ = 0;              // where the running code ends
   bool interrupted_ = false;
   uint64_t random_ = 0, random_seed_ = 0;
   uint64_t code_version_ = 0;
   size_t thread_storage_ = 0;      // of memory_.thread_storage, how many are set up
   std::map<uint64_t, std::unique_ptr<CodePage>> code_;
 };
+
+// Writes each instruction to a file: address, place, text, values of the scalar operands.
+std::unique_ptr<Observer> make_trace(std::FILE*);
+// Where the environment variable SOL_VE_TRACE says: a file's name (it is appended to) or "-" for
+// stderr; nullptr where it is not set.
+std::unique_ptr<Observer> trace_from_environment();
 
 // The name of an instruction word with its operands, in LLVM's syntax; "" where it is none.
 std::string disassemble(uint64_t word);

@@ -85,9 +85,12 @@ class Memory {
     uint64_t bytes;
     std::vector<uint8_t> image;  // the initialized part
   };
+  // `communication`: registers that all cores of a process share (`lcr`, `scr`, ...).
   uint64_t firmware = 0;
+  static constexpr unsigned kCommunicationRegisters = 32;
+  uint64_t communication[kCommunicationRegisters] = {};
   std::vector<ThreadStorage> thread_storage;
-  std::mutex process;  // guards these two
+  std::mutex process;  // guards firmware and thread_storage
 
  private:
   struct Block {
