@@ -244,7 +244,7 @@ def _native() -> Driver:
 def _simulator() -> Driver:
     from . import sim
 
-    return Driver(str(sim.library()))
+    return Driver(str(sim.library_path()))
 
 
 def open_driver() -> Driver:

@@ -7,6 +7,7 @@ of them is a change of this file, with its reason.
 
 from __future__ import annotations
 
+import random
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ FMA, ALU, COMPLEX = 16, 16, 64  # latencies
 TO_SCALAR, TO_VECTOR = 32, 8
 LLC, MEMORY = 200, 400
 TAKEN, MISPREDICTED = 3, 20
-# of `loop`: the counter is subtracted from, can be compared two cycles later, and the branch is taken
+BARRIER_CYCLES = 2000
+# of `loop`: the counter changes, can be compared two cycles later, and the branch is taken
 LOOP = 3 + TAKEN
 
 
@@ -300,7 +302,7 @@ def test_partial_lines_are_completed(process: Process, assemble: Assemble) -> No
 
 
 def test_mixed(process: Process, assemble: Assemble) -> None:
-    """Loads three iterations ahead, 24 products: bound by the three pipes; with only 6, by loads."""
+    """Loads three iterations ahead, 24 products: bound by the FMA pipes; with only 6, by loads."""
     address = process.alloc(8192)
 
     def body(products: int) -> str:
@@ -429,3 +431,61 @@ def test_models_of_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert rates[model] == pytest.approx(card / cores, rel=0.01)
         p.destroy()
     assert rates["VE10"] < rates["VE30"] < rates["VE20B"]
+
+
+# -- cores together -------------------------------------------------------------------------------
+
+BARRIER = """
+typedef unsigned long u64;
+struct barrier { u64 count, generation; };
+static void wait(struct barrier *b, u64 cores) {
+  const u64 generation = __atomic_load_n(&b->generation, __ATOMIC_ACQUIRE);
+  if (__atomic_fetch_add(&b->count, 1, __ATOMIC_ACQ_REL) + 1 == cores) {
+    b->count = 0;
+    __atomic_store_n(&b->generation, generation + 1, __ATOMIC_RELEASE);
+  } else {
+    while (__atomic_load_n(&b->generation, __ATOMIC_ACQUIRE) == generation) {}
+  }
+}
+u64 together(struct barrier *b, u64 cores, u64 me, u64 phases, double *x) {
+  for (u64 p = 0; p < phases; ++p) {
+    for (u64 i = 0; i < (me == p % cores ? 4000 : 100 * me); ++i) *x = *x * 1.5 + 1;
+    wait(b, cores);
+  }
+  return phases;
+}
+"""
+
+
+def test_barriers_between_cores(process: Process, tmp_path: Path) -> None:
+    """Each phase lasts as long as its slowest core, in every run, whoever the host ran first."""
+    together = process.symbol(process.load(compile_ve(tmp_path, "b.c", BARRIER, "-O2")), "together")
+    contexts = [process.main, *(process.open() for _ in range(3))]
+    barrier = process.alloc(256)
+    barrier += -barrier % 128  # counter and generation lie in one line
+    own = process.alloc(4 * 128)
+
+    def run(phases: int, cores: int = 4) -> list[int]:
+        process.write(barrier, bytes(16))
+        requests = []
+        order = list(range(cores))
+        random.shuffle(order)
+        for c in order:
+            process.lib.vesim_report_clear(contexts[c])
+            requests.append(
+                (c, process.start(contexts[c], together, barrier, cores, c, phases, own + 128 * c))
+            )
+        for c, request in requests:
+            assert process.wait(contexts[c], request) == (ve.OK, phases)
+        return [process.driver.report(contexts[c])[0].cycles for c in range(cores)]
+
+    run(1)  # until an atomic instruction is seen there, a line is not known to be a barrier's
+    first = run(4)
+    assert [run(4) for _ in range(10)] == [first] * 10
+    assert max(first) == min(first)  # they leave the last barrier together
+    eight = run(8)
+    phase = (eight[0] - first[0]) / 4
+    alone = [run(p, 1)[0] for p in (4, 8)]
+    work = 4000 * (8 + 8)  # the slowest core's product and sum
+    assert work + BARRIER_CYCLES <= phase < work + 2 * BARRIER_CYCLES
+    assert phase == pytest.approx((alone[1] - alone[0]) / 4, rel=0.01)

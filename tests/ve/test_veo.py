@@ -51,7 +51,11 @@ void weigh(signed char a, unsigned char b, short c, unsigned short d, int e, uns
 u64 spin(volatile u64 *p) { while (!*p) {} return *p; }
 u64 forever(void) { volatile int x = 1; while (x) {} return 0; }
 u64 wild(const u64 *p) { return *p; }
-__attribute__((optnone)) u64 deep(u64 n) { volatile char frame[4096]; frame[0] = 1; return n ? deep(n - 1) + frame[0] : 0; }
+__attribute__((optnone)) u64 deep(u64 n) {
+  volatile char frame[4096];
+  frame[0] = 1;
+  return n ? deep(n - 1) + frame[0] : 0;
+}
 u64 distance(const char *a, const char *b) { return (u64)(b - a) + (u64)a % 8 * 1000000; }
 """
 
@@ -569,6 +573,17 @@ p.start(p.open(), p.symbol(p.load({str(kernels)!r}), "forever"))
         timeout=60,
     )
     assert done.returncode == 0
+
+
+def test_trace(kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "trace.txt"
+    monkeypatch.setenv("SOL_VE_TRACE", str(file))
+    p = Process()
+    assert p.call(p.symbol(p.load(kernels), "add"), 1, 2) == 3
+    p.destroy()
+    lines = file.read_text().splitlines()
+    assert lines and all(" add" in line for line in lines)
+    assert "b.l.t" in lines[-1]
 
 
 # -- libraries and memory -------------------------------------------------------------------------

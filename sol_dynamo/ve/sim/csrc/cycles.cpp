@@ -60,6 +60,8 @@ constexpr uint64_t kLineBytes = 128;
 // A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has a
 // real predictor. An indirect one (a return) never is.
 constexpr double kTakenBranch = 3, kMispredicted = 20;
+// Of a word that cores share (a line on which there was an atomic instruction): there and back.
+constexpr double kShared = 2 * kLlcLatency;
 // From the last core's arrival at a barrier until all go on: several trips to the LLC one after the
 // other. It is longer than either way through a barrier, so that it does not matter who came last.
 constexpr double kBarrier = 2000;
@@ -465,6 +467,9 @@ struct CycleModel::State : ScalarState {
     ScalarState before;
   } spin;
   uint64_t arrived = ~uint64_t{0};  // line of the barrier at which this core is
+  // When it goes on, if it is released: from its first instruction that has nothing to do with the
+  // barrier. So it does not matter either which way through the barrier's code it took.
+  double leaves = 0;
   // The load or cas whose result is only known at the next instruction; the load's address, or what
   // the cas compares with.
   const Instruction* awaited = nullptr;
@@ -484,6 +489,10 @@ struct CycleModel::State : ScalarState {
   void scalar_memory(const Rule&, const Instruction&, const Core&);
   void spin_at(uint64_t ic, uint64_t address);
   void settle_load(const Core&);
+  void leave() {
+    now = std::max(now, leaves);
+    leaves = 0;
+  }
   void issue(const Instruction&, const Core&);
   void count_flop(const Rule&, const Instruction&, uint64_t elements);
 };
@@ -584,6 +593,7 @@ void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
   ScalarState& here = *this;
   if (spin.quiet && spin.ic == ic && spin.address == address) {
     here = spin.before;
+    leaves = 0;
     return;
   }
   spin.ic = ic;
@@ -607,10 +617,7 @@ void CycleModel::State::settle_load(const Core& core) {
                         : opcode == 0x02 ? value >> 32
                         : opcode == 0x03 ? value & 0xffffffff
                                          : value;
-  if (const double time = barriers.released(awaited_address, bits)) {
-    now = std::max(now, time + kBarrier);
-    end_at(now);
-  }
+  if (const double time = barriers.released(awaited_address, bits)) leaves = time + kBarrier;
   awaited = nullptr;
 }
 
@@ -763,19 +770,20 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
   const uint64_t address = z + (two ? y : 0) + static_cast<uint64_t>(i.imm);
   const uint64_t line = address / kLineBytes;
   const bool barrier = rule.unit == Unit::Atomic || barriers.known(line);
+  if (line != arrived) leave();
   const bool compares = (i.word >> 56) == 0x62;  // cas, which is repeated until it succeeds
   if (barrier && (rule.unit == Unit::ScalarLoad || compares)) spin_at(core.ic, address);
   switch (rule.unit) {
     case Unit::ScalarStore: {
-      if (barrier && line == arrived) {
+      if (!barrier) {
+        spin.quiet = false;
+        write_line(line, now, false, true);
+      } else if (line == arrived) {
         const uint64_t value = core.s[i.sx & 63];
         const uint64_t bits = rule.bytes == 8 ? value : (i.word >> 56) == 0x12 ? value >> 32
                               : value & ((uint64_t{1} << 8 * rule.bytes) - 1);
-        now = std::max(now, barriers.release(address, bits) + kBarrier);
-      } else {
-        spin.quiet = false;
+        leaves = barriers.release(address, bits) + kBarrier;
       }
-      write_line(line, now, false, true);
       stores_done = std::max(stores_done, now + kLlcLatency);
       report.bytes_stored += rule.bytes;
       break;
@@ -790,10 +798,8 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
       } else {
         spin.quiet = false;
       }
-      const double done = fetch(line, now) + kLlcLatency;
-      write_line(line, done, false, true);
-      scalar[i.sx & 63] = done;
-      end_at(done);
+      scalar[i.sx & 63] = now + kShared;
+      end_at(scalar[i.sx & 63]);
       break;
     }
     default: {
@@ -801,7 +807,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
         awaited = &i;
         awaited_address = address;
       }
-      const double done = scalar_access(address, now);
+      const double done = barrier ? now + kShared : scalar_access(address, now);
       if (rule.uses & WriteS) {
         scalar[i.sx & 63] = done;
         report.bytes_loaded += rule.bytes;
@@ -816,6 +822,7 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
   if (awaited) settle_load(core);
   if (branch != Unit::None) settle_branch(core.ic);
   fetch_code(core.ic);
+  if (rule.unit >= Unit::Fma || rule.unit == Unit::Jump) leave();
   ++report.instructions;
 
   // The scalar unit stalls until its operands are there.

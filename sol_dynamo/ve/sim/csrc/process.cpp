@@ -99,6 +99,7 @@ Context::Context(std::shared_ptr<Space> space, uint64_t stack_bytes)
     : space_(std::move(space)),
       stack_bytes_(stack_bytes),
       core_(std::make_unique<Core>(space_->memory, space_->arch, stack_bytes)),
+      trace_(trace_from_environment()),
       worker_([this] { work(); }) {}
 
 Context::~Context() { cancel(); }
@@ -319,15 +320,14 @@ Outcome Context::run(const Call& call) {
   std::string name = memory.describe(call.function);
   name = name.substr(0, name.find('+'));
   const Space::Timing timing = space_->timing;
-  Observer* const watching = core_->observer;
+  core_->observer = trace_.get();
   if (timing != Space::Off) {
     const unsigned sharing = space_->sharing ? space_->sharing : space_->contexts;
     if (!model_) model_ = std::make_unique<CycleModel>(space_->card, space_->barriers);
-    model_->begin(sharing, timing == Space::Warm, watching);
+    model_->begin(sharing, timing == Space::Warm, trace_.get());
     core_->observer = model_.get();
   }
   const Trap trap = core_->run(call.function, stack_pointer);
-  core_->observer = watching;
   if (timing != Space::Off) {
     const KernelReport one = model_->end(name, *core_);
     Lock lock(mutex_);

@@ -146,6 +146,7 @@ class Context {
   std::shared_ptr<Space> space_;
   const uint64_t stack_bytes_;
   std::unique_ptr<Core> core_;
+  std::unique_ptr<Observer> trace_;
   std::unique_ptr<CycleModel> model_;  // made at the first call that is to be timed
 
   mutable std::mutex mutex_;
