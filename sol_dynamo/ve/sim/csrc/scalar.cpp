@@ -128,19 +128,18 @@ void load_address_high(Core& core, const Instruction& i) {
   core.s[i.sx] = (static_cast<uint64_t>(i.imm) << 32) + y(core, i) + z(core, i);
 }
 
-// T is the type in memory: its signedness says how it is extended.
+// T is the type in memory: its signedness says how it is extended. Scalar accesses need no alignment
+// (LLVM's code generator relies on that); vector and atomic ones do.
 template <class T, unsigned kShift = 0>
 void load(Core& core, const Instruction& i) {
   T value;
-  std::memcpy(&value, access(core, address(core, i), sizeof(T), Memory::kRead, sizeof(T)),
-              sizeof(T));
+  std::memcpy(&value, access(core, address(core, i), sizeof(T), Memory::kRead, 1), sizeof(T));
   core.s[i.sx] = static_cast<uint64_t>(static_cast<int64_t>(value)) << kShift;
 }
 template <class T, unsigned kShift = 0>
 void store(Core& core, const Instruction& i) {
   const T value = static_cast<T>(core.s[i.sx] >> kShift);
-  std::memcpy(access(core, address(core, i), sizeof(T), Memory::kWrite, sizeof(T)), &value,
-              sizeof(T));
+  std::memcpy(access(core, address(core, i), sizeof(T), Memory::kWrite, 1), &value, sizeof(T));
 }
 // Host memory is only the area for system calls, which code writes before `monc`.
 template <class T, bool kLoad>
