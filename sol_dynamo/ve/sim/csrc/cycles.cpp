@@ -1,0 +1,941 @@
+// The cycle model: its parameters, its table of instructions, and how time is counted.
+//
+// A core is a scalar unit that issues one instruction per cycle in order and stalls where an operand
+// is missing, and a vector unit with a window of instructions that wait for their operands, then for
+// a pipe. Each pipe serves its instructions in program order. A vector register can be read once all
+// of it is written: there is no chaining. Times are in cycles from the begin of a call.
+#include "cycles.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace vesim {
+
+// --- parameters ----------------------------------------------------------------------------------
+
+namespace {
+
+constexpr uint64_t MiB = uint64_t{1} << 20;
+
+// Clock, cores, memory bandwidth and LLC size are NEC's published numbers (VE10: type 10B, the slower
+// of the two). 400 GB/s per core and 3 TB/s of the LLC are published for VE10; VE20B has the same
+// cores. VE30's LLC bandwidth is not published in a form that could be cited: VE20B's is assumed, and
+// its private L3 caches are left out, both pessimistic.
+constexpr std::array<CardModel, 3> kCards{{
+    {"VE10", Arch::VE1, 8, 1.4, 400, 3000, 1220, 16 * MiB},
+    {"VE20B", Arch::VE1, 8, 1.6, 400, 3000, 1530, 16 * MiB},
+    {"VE30", Arch::VE3, 16, 1.6, 400, 3000, 2450, 64 * MiB},
+}};
+
+// Published: 32 lanes of 64 bit in each pipe, so that 256 elements take 8 cycles.
+constexpr unsigned kLanes = 32;
+// Published: beside three pipes of fused multiply-add (kFmaPipes), two of integers and logic, and one
+// for division, square root, sums and other complex operations. Loads and stores: one pipe each is an
+// assumption.
+constexpr unsigned kAluPipes = 2;
+// Published: vector instructions are renamed onto 256 registers and executed out of order. How many
+// can wait is not published. 32 is assumed, and that a pipe does not change the order of its own.
+constexpr unsigned kWindow = 32;
+// Published: 256 physical registers, 64 architectural ones. 192 loads might be under way; a third of
+// that is assumed.
+constexpr unsigned kLoadsUnderWay = 64;
+
+// Latencies are not published; all of these are assumptions, meant to be longer than the machine's.
+// Cycles from the last element's entry into a pipe until its result can be read:
+constexpr double kFmaLatency = 16, kAluLatency = 16, kMaskLatency = 16, kComplexLatency = 64;
+// From a vector or mask register to a scalar one, and from issue until the vector unit has it:
+constexpr double kToScalar = 32, kToVector = 8;
+// From the last line's request to its data, in the LLC and (beyond the LLC) in memory:
+constexpr double kLlcLatency = 200, kMemoryLatency = 400;
+// Scalar results. Published: 32 KB of L1 and 256 KB of L2 cache; latencies, ways and lines of 128
+// bytes as in the LLC are assumed.
+constexpr double kScalarLatency = 2, kScalarFloat = 8, kScalarDivide = 48;
+constexpr double kL1Latency = 6, kL2Latency = 24;
+constexpr uint64_t kL1Bytes = 32 << 10, kL2Bytes = 256 << 10;
+constexpr unsigned kL1Ways = 4, kL2Ways = 8, kLlcWays = 16;
+constexpr unsigned kScalarMisses = 8;  // under way at a time
+// Published: 128-byte lines.
+constexpr uint64_t kLineBytes = 128;
+// A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has a
+// real predictor. An indirect one (a return) never is.
+constexpr double kTakenBranch = 3, kMispredicted = 20;
+// Of a word that cores share (a line on which there was an atomic instruction): there and back.
+constexpr double kShared = 2 * kLlcLatency;
+// From the last core's arrival at a barrier until all go on: several trips to the LLC one after the
+// other. It is longer than either way through a barrier, so that it does not matter who came last.
+constexpr double kBarrier = 2000;
+// Functions that the simulator provides instead of VE code (memcpy, expf): as scalar code would.
+constexpr double kHostFunction = 200, kHostBytesPerCycle = 4;
+
+// --- the table of instructions -------------------------------------------------------------------
+
+enum class Unit : uint8_t {
+  None,        // no such instruction
+  Scalar,      // integers, logic, moves
+  Multiply,    // scalar floats and integer products
+  Divide,      // scalar
+  ScalarLoad,
+  ScalarStore,
+  Prefetch,
+  Atomic,
+  Branch,      // to an address relative to the instruction
+  Jump,        // to an address in a register
+  Fence,       // waits for all memory accesses
+  StoreFence,  // vector loads after it wait for vector stores before it
+  Fma,
+  Alu,
+  Complex,     // division, sums, permutations: one pipe
+  Mask,        // on mask registers
+  ToScalar,    // from a vector or mask register
+  Load,
+  Store,
+  Gather,
+  Scatter,
+  Load2d,
+  Store2d,
+};
+
+enum class Flop : uint8_t {
+  None,
+  Packed,  // .d where bits 55-54 are 00, two floats where 11, else one
+  Single,  // .s where bit 55 is set, else .d
+};
+
+// Registers: d = sx written, e = sx read, y, z = sy and sz read where cy, cz (of vector instructions:
+// scalar operands). D = vx written, E = vx read, Y = vy read unless cs, Z = vz read unless cs2,
+// W = vw read, Q = the only vector operand, in vy or vz. M = mask register vx written, P = masks vy
+// and vz read. L = all elements one after the other.
+struct Row {
+  uint8_t opcode;
+  Unit unit;
+  const char* registers;
+  uint8_t cycles;  // of its pipe, for 32 elements
+  uint8_t bytes;   // of memory, for an element
+  Flop flop = Flop::None;
+  uint8_t flops = 0;  // per element
+};
+
+constexpr Row kRows[] = {
+    // Scalar loads and stores; dld* do not change the cache, which is left out.
+    {0x01, Unit::ScalarLoad, "dyz", 1, 8}, {0x02, Unit::ScalarLoad, "dyz", 1, 4},
+    {0x03, Unit::ScalarLoad, "dyz", 1, 4}, {0x04, Unit::ScalarLoad, "dyz", 1, 2},
+    {0x05, Unit::ScalarLoad, "dyz", 1, 1}, {0x09, Unit::ScalarLoad, "dyz", 1, 8},
+    {0x0a, Unit::ScalarLoad, "dyz", 1, 4}, {0x0b, Unit::ScalarLoad, "dyz", 1, 4},
+    {0x0c, Unit::Prefetch, "yz", 1, 0},    {0x21, Unit::ScalarLoad, "dz", 1, 8},
+    {0x11, Unit::ScalarStore, "eyz", 1, 8}, {0x12, Unit::ScalarStore, "eyz", 1, 4},
+    {0x13, Unit::ScalarStore, "eyz", 1, 4}, {0x14, Unit::ScalarStore, "eyz", 1, 2},
+    {0x15, Unit::ScalarStore, "eyz", 1, 1}, {0x31, Unit::ScalarStore, "ez", 1, 8},
+    {0x42, Unit::Atomic, "deyz", 1, 8}, {0x43, Unit::Atomic, "deyz", 1, 8},
+    {0x52, Unit::Atomic, "deyz", 1, 8}, {0x53, Unit::Atomic, "deyz", 1, 8},
+    {0x62, Unit::Atomic, "deyz", 1, 8},
+    // Branches. bsic and sic write the next address.
+    {0x08, Unit::Jump, "dyz", 1, 0}, {0x18, Unit::Branch, "yz", 1, 0},
+    {0x19, Unit::Jump, "yz", 1, 0}, {0x1b, Unit::Jump, "yz", 1, 0},
+    {0x1c, Unit::Jump, "yz", 1, 0}, {0x28, Unit::Scalar, "d", 1, 0},
+    // Scalar arithmetic.
+    {0x06, Unit::Scalar, "dyz", 1, 0}, {0x0f, Unit::Multiply, "dy", 1, 0},
+    {0x1f, Unit::Multiply, "dy", 1, 0}, {0x20, Unit::Fence, "", 1, 0},
+    {0x22, Unit::Scalar, "d", 1, 0}, {0x29, Unit::Scalar, "d", 1, 0},
+    {0x2a, Unit::Scalar, "d", 1, 0}, {0x2b, Unit::Scalar, "dyz", 1, 0},
+    {0x2d, Unit::Multiply, "dy", 1, 0}, {0x2e, Unit::Scalar, "d", 1, 0},
+    {0x2f, Unit::Scalar, "d", 1, 0}, {0x30, Unit::StoreFence, "", 1, 0},
+    {0x38, Unit::Scalar, "dz", 1, 0}, {0x39, Unit::Scalar, "dz", 1, 0},
+    {0x3a, Unit::Scalar, "y", 1, 0}, {0x3b, Unit::Scalar, "deyz", 1, 0},
+    {0x3e, Unit::Multiply, "dyz", 1, 0}, {0x3f, Unit::Fence, "", 1, 0},
+    {0x40, Unit::Divide, "dyz", 1, 0}, {0x41, Unit::Divide, "dyz", 1, 0},
+    {0x44, Unit::Scalar, "dyz", 1, 0}, {0x45, Unit::Scalar, "dyz", 1, 0},
+    {0x46, Unit::Scalar, "dyz", 1, 0}, {0x47, Unit::Scalar, "dyz", 1, 0},
+    {0x48, Unit::Scalar, "dyz", 1, 0}, {0x49, Unit::Multiply, "dyz", 1, 0},
+    {0x4a, Unit::Scalar, "dyz", 1, 0}, {0x4b, Unit::Multiply, "dyz", 1, 0},
+    {0x4c, Unit::Multiply, "dyz", 1, 0, Flop::Single, 1},
+    {0x4d, Unit::Multiply, "dyz", 1, 0, Flop::Single, 1},
+    {0x4e, Unit::Multiply, "dy", 1, 0}, {0x4f, Unit::Multiply, "dy", 1, 0},
+    {0x50, Unit::Divide, "eyz", 1, 0}, {0x51, Unit::Divide, "dyz", 1, 0},
+    {0x54, Unit::Scalar, "dyz", 1, 0}, {0x55, Unit::Scalar, "dyz", 1, 0},
+    {0x56, Unit::Scalar, "deyz", 1, 0}, {0x57, Unit::Scalar, "dyz", 1, 0},
+    {0x58, Unit::Scalar, "dyz", 1, 0}, {0x59, Unit::Scalar, "dyz", 1, 0},
+    {0x5a, Unit::Scalar, "dyz", 1, 0}, {0x5b, Unit::Scalar, "dyz", 1, 0},
+    {0x5c, Unit::Multiply, "dyz", 1, 0, Flop::Single, 1},
+    {0x5d, Unit::Divide, "dyz", 1, 0, Flop::Single, 1},
+    {0x5e, Unit::Multiply, "dy", 1, 0}, {0x5f, Unit::Multiply, "dy", 1, 0},
+    {0x64, Unit::Scalar, "deyz", 1, 0}, {0x65, Unit::Scalar, "dyz", 1, 0},
+    {0x66, Unit::Scalar, "dyz", 1, 0}, {0x67, Unit::Scalar, "dz", 1, 0},
+    {0x68, Unit::Scalar, "dyz", 1, 0}, {0x69, Unit::Scalar, "y", 1, 0},
+    {0x6a, Unit::Scalar, "dyz", 1, 0}, {0x6b, Unit::Multiply, "dyz", 1, 0},
+    {0x6c, Unit::Divide, "dyz", 1, 0}, {0x6d, Unit::Divide, "dyz", 1, 0},
+    {0x6e, Unit::Multiply, "dyz", 1, 0}, {0x6f, Unit::Divide, "dyz", 1, 0},
+    {0x74, Unit::Scalar, "deyz", 1, 0}, {0x75, Unit::Scalar, "dyz", 1, 0},
+    {0x76, Unit::Scalar, "dyz", 1, 0}, {0x77, Unit::Scalar, "dyz", 1, 0},
+    {0x78, Unit::Scalar, "dyz", 1, 0}, {0x79, Unit::Scalar, "", 1, 0},
+    {0x7a, Unit::Scalar, "dyz", 1, 0}, {0x7b, Unit::Divide, "dyz", 1, 0},
+    {0x7c, Unit::Divide, "dyz", 1, 0}, {0x7d, Unit::Divide, "dyz", 1, 0},
+    {0x7e, Unit::Multiply, "dyz", 1, 0}, {0x7f, Unit::Divide, "dyz", 1, 0},
+    // The vector unit's length and index registers: scalar instructions.
+    {0xaf, Unit::Scalar, "y", 1, 0}, {0xbf, Unit::Scalar, "y", 1, 0},
+    // Vector memory access.
+    {0x80, Unit::Load, "yz", 1, 8},    {0x81, Unit::Load, "Dyz", 1, 8},
+    {0x82, Unit::Load, "Dyz", 1, 4},   {0x83, Unit::Load, "Dyz", 1, 4},
+    {0x91, Unit::Store, "Eyz", 1, 8},  {0x92, Unit::Store, "Eyz", 1, 4},
+    {0x93, Unit::Store, "Eyz", 1, 4},  {0xa1, Unit::Gather, "DYyz", 1, 8},
+    {0xa2, Unit::Gather, "DYyz", 1, 4}, {0xa3, Unit::Gather, "DYyz", 1, 4},
+    {0xb1, Unit::Scatter, "EYyz", 1, 8}, {0xb2, Unit::Scatter, "EYyz", 1, 4},
+    {0xb3, Unit::Scatter, "EYyz", 1, 4}, {0xc1, Unit::Load2d, "Dyz", 1, 8},
+    {0xc2, Unit::Load2d, "Dyz", 1, 4}, {0xc3, Unit::Load2d, "Dyz", 1, 4},
+    {0xd1, Unit::Store2d, "Eyz", 1, 8}, {0xd2, Unit::Store2d, "Eyz", 1, 4},
+    {0xd3, Unit::Store2d, "Eyz", 1, 4},
+    // Between vector, mask and scalar registers.
+    {0x8e, Unit::Alu, "DEyz", 1, 0},   {0x9e, Unit::ToScalar, "dEy", 1, 0},
+    {0xa4, Unit::ToScalar, "dP", 1, 0}, {0xa5, Unit::ToScalar, "dP", 1, 0},
+    {0xa6, Unit::ToScalar, "dP", 1, 0}, {0xa7, Unit::ToScalar, "dPy", 1, 0},
+    {0xb7, Unit::Mask, "Myz", 1, 0},
+    // Masks.
+    {0x84, Unit::Mask, "MP", 1, 0}, {0x85, Unit::Mask, "MP", 1, 0},
+    {0x86, Unit::Mask, "MP", 1, 0}, {0x87, Unit::Mask, "MP", 1, 0},
+    {0x94, Unit::Mask, "MP", 1, 0}, {0x95, Unit::Mask, "MP", 1, 0},
+    {0xb4, Unit::Alu, "MZ", 1, 0}, {0xb5, Unit::Alu, "MZ", 1, 0}, {0xb6, Unit::Alu, "MZ", 1, 0},
+    // Broadcasts, logic, shifts, integers.
+    {0x8c, Unit::Alu, "Dy", 1, 0},   {0x99, Unit::Alu, "D", 1, 0},
+    {0x8a, Unit::Alu, "DYZy", 1, 0}, {0x8b, Unit::Alu, "DYZy", 1, 0},
+    {0x9a, Unit::Alu, "DYZy", 1, 0}, {0x9b, Unit::Alu, "DYZy", 1, 0},
+    {0xb9, Unit::Alu, "DYZy", 1, 0}, {0xba, Unit::Alu, "DYZy", 1, 0},
+    {0xc4, Unit::Alu, "DYZy", 1, 0}, {0xc5, Unit::Alu, "DYZy", 1, 0},
+    {0xc6, Unit::Alu, "DYZy", 1, 0}, {0xc7, Unit::Alu, "DYZy", 1, 0},
+    {0xc8, Unit::Alu, "DYZy", 1, 0}, {0xca, Unit::Alu, "DYZy", 1, 0},
+    {0xd4, Unit::Alu, "DYZy", 1, 0}, {0xd5, Unit::Alu, "DYZy", 1, 0},
+    {0xd6, Unit::Alu, "DYZy", 1, 0}, {0xd7, Unit::Alu, "DZyz", 1, 0},
+    {0xd8, Unit::Alu, "DYZy", 1, 0}, {0xda, Unit::Alu, "DYZy", 1, 0},
+    {0xe4, Unit::Alu, "DYZy", 1, 0}, {0xf4, Unit::Alu, "DYZy", 1, 0},
+    {0xe5, Unit::Alu, "DYZy", 1, 0}, {0xe6, Unit::Alu, "DYZy", 1, 0},
+    {0xe7, Unit::Alu, "DQ", 1, 0},   {0xf5, Unit::Alu, "DYZy", 1, 0},
+    {0xf6, Unit::Alu, "DYZy", 1, 0}, {0xf7, Unit::Alu, "DQ", 1, 0},
+    {0xfa, Unit::Alu, "DYZy", 1, 0}, {0xac, Unit::Complex, "DQ", 1, 0},
+    // Products of integers; comparisons and conversions of floats.
+    {0xc9, Unit::Fma, "DYZy", 1, 0}, {0xcb, Unit::Fma, "DYZy", 1, 0},
+    {0xd9, Unit::Fma, "DYZy", 1, 0}, {0xdb, Unit::Fma, "DYZy", 1, 0},
+    {0xbd, Unit::Alu, "DYZy", 1, 0}, {0xfc, Unit::Alu, "DYZy", 1, 0},
+    {0x8f, Unit::Alu, "DQ", 1, 0},   {0x9f, Unit::Alu, "DQ", 1, 0},
+    {0xa8, Unit::Alu, "DQ", 1, 0},   {0xb8, Unit::Alu, "DQ", 1, 0},
+    {0xe8, Unit::Alu, "DQ", 1, 0},   {0xf8, Unit::Alu, "DQ", 1, 0},
+    // Floats.
+    {0xcc, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
+    {0xdc, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
+    {0xcd, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
+    {0xe2, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
+    {0xe3, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
+    {0xf2, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
+    {0xf3, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
+    // The complex pipe. That division takes 16 cycles for 32 elements, and approximations 2, is
+    // assumed. Recurrences take an element after the other.
+    {0xdd, Unit::Complex, "DYZy", 16, 0, Flop::Single, 1},
+    {0xed, Unit::Complex, "DQ", 16, 0, Flop::Single, 1},
+    {0xe9, Unit::Complex, "DYZy", 16, 0}, {0xeb, Unit::Complex, "DYZy", 16, 0},
+    {0xfb, Unit::Complex, "DYZy", 16, 0},
+    {0xe1, Unit::Complex, "DQ", 2, 0}, {0xf1, Unit::Complex, "DQ", 2, 0},
+    {0xea, Unit::Complex, "DQ", 2, 0}, {0xaa, Unit::Complex, "DQ", 2, 0},
+    {0xec, Unit::Complex, "DQ", 2, 0, Flop::Single, 1},
+    {0x88, Unit::Complex, "DQ", 2, 0}, {0x89, Unit::Complex, "DQ", 2, 0},
+    {0x98, Unit::Complex, "DQ", 2, 0}, {0xab, Unit::Complex, "DQ", 2, 0},
+    {0xad, Unit::Complex, "DQ", 2, 0}, {0xbb, Unit::Complex, "DQ", 2, 0},
+    {0x8d, Unit::Complex, "DEQ", 2, 0}, {0x9d, Unit::Complex, "DEQ", 2, 0},
+    {0x9c, Unit::Complex, "DZy", 2, 0}, {0xbc, Unit::Complex, "DYZy", 2, 0},
+    {0xce, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
+    {0xcf, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
+    {0xde, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
+    {0xee, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
+    {0xef, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
+    {0xfe, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
+    {0xff, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
+};
+
+// `Row::registers` as bits.
+enum Use : uint32_t {
+  WriteS = 1, ReadS = 2, ReadY = 4, ReadZ = 8, WriteV = 16, ReadVx = 32, ReadVy = 64, ReadVz = 128,
+  ReadVw = 256, ReadOne = 512, WriteM = 1024, ReadMasks = 2048, Serial = 4096,
+};
+
+struct Rule {
+  Unit unit = Unit::None;
+  uint32_t uses = 0;
+  uint8_t cycles = 1, bytes = 0, flops = 0;
+  Flop flop = Flop::None;
+};
+
+std::array<Rule, 256> make_rules() {
+  static constexpr char letters[] = "deyzDEYZWQMPL";
+  std::array<Rule, 256> rules;
+  for (const Row& row : kRows) {
+    Rule& rule = rules[row.opcode];
+    rule = {row.unit, 0, row.cycles, row.bytes, row.flops, row.flop};
+    for (const char* r = row.registers; *r; ++r) {
+      rule.uses |= 1u << (std::strchr(letters, *r) - letters);
+    }
+  }
+  return rules;
+}
+
+const std::array<Rule, 256> kRules = make_rules();
+
+}  // namespace
+
+const CardModel* card_model(const std::string& name) {
+  for (const CardModel& card : kCards) {
+    if (name == card.name) return &card;
+  }
+  return nullptr;
+}
+
+std::string card_model_names() {
+  std::string names;
+  for (const CardModel& card : kCards) names += (names.empty() ? "" : ", ") + std::string(card.name);
+  return names;
+}
+
+void add_to(std::vector<KernelReport>& rows, const KernelReport& one) {
+  const auto same = [&](const KernelReport& row) { return row.name == one.name; };
+  const auto found = std::find_if(rows.begin(), rows.end(), same);
+  if (found == rows.end()) {
+    rows.push_back(one);
+    return;
+  }
+  KernelReport& row = *found;
+  row.calls += one.calls;
+  row.cycles += one.cycles;
+  row.instructions += one.instructions;
+  row.vector_instructions += one.vector_instructions;
+  row.vector_elements += one.vector_elements;
+  row.flop_f64 += one.flop_f64;
+  row.flop_f32 += one.flop_f32;
+  row.bytes_loaded += one.bytes_loaded;
+  row.bytes_stored += one.bytes_stored;
+  row.memory_bytes += one.memory_bytes;
+  row.fma_busy += one.fma_busy;
+  row.memory_busy += one.memory_busy;
+  row.seconds += one.seconds;
+}
+
+// --- caches --------------------------------------------------------------------------------------
+
+LineCache::LineCache(uint64_t bytes, unsigned ways)
+    : ways_(ways),
+      sets_(std::max<uint64_t>(bytes / (kLineBytes * ways), 1)),
+      lines_(sets_ * ways) {}
+
+LineCache::Line* LineCache::find(uint64_t line) {
+  Line* const set = &lines_[line % sets_ * ways_];
+  for (unsigned way = 0; way < ways_; ++way) {
+    if (set[way].tag == line) {
+      set[way].used = ++clock_;
+      return &set[way];
+    }
+  }
+  return nullptr;
+}
+
+LineCache::Line* LineCache::replace(uint64_t line, bool* written) {
+  Line* const set = &lines_[line % sets_ * ways_];
+  Line* oldest = set;
+  for (unsigned way = 1; way < ways_; ++way) {
+    if (set[way].used < oldest->used) oldest = &set[way];
+  }
+  *written = oldest->dirty;
+  *oldest = {line, ++clock_, 0, false};
+  return oldest;
+}
+
+void LineCache::forget(uint64_t line) {
+  if (Line* found = find(line)) *found = Line{};
+}
+
+void LineCache::settle() {
+  for (Line& line : lines_) line.ready = 0;
+}
+
+// --- barriers ------------------------------------------------------------------------------------
+
+bool Barriers::known(uint64_t line) const {
+  if (!any()) return false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  return lines_.count(line) != 0;
+}
+
+void Barriers::arrive(uint64_t line, double time) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Line& found = lines_[line];
+  found.arrival = found.over ? time : std::max(found.arrival, time);
+  found.over = false;
+  count_ = lines_.size();
+}
+
+double Barriers::release(uint64_t address, uint64_t value) {
+  constexpr size_t kKept = 8;
+  std::lock_guard<std::mutex> lock(mutex_);
+  Line& line = lines_[address / kLineBytes];
+  line.over = true;
+  const auto same = [&](const Release& r) { return r.address == address && r.value == value; };
+  auto& all = line.releases;
+  all.erase(std::remove_if(all.begin(), all.end(), same), all.end());
+  if (all.size() == kKept) all.erase(all.begin());
+  all.push_back({address, value, line.arrival});
+  return line.arrival;
+}
+
+double Barriers::released(uint64_t address, uint64_t value) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto line = lines_.find(address / kLineBytes);
+  if (line == lines_.end()) return 0;
+  for (const Release& r : line->second.releases) {
+    if (r.address == address && r.value == value) return r.time;
+  }
+  return 0;
+}
+
+// --- the state of a call -------------------------------------------------------------------------
+
+namespace {
+
+// The times of the last n events of a kind: the oldest has to be over before another one begins.
+template <unsigned n>
+class Ring {
+ public:
+  double oldest() const { return times_[next_]; }
+  void push(double time) {
+    times_[next_] = time;
+    next_ = (next_ + 1) % n;
+  }
+
+ private:
+  std::array<double, n> times_{};
+  unsigned next_ = 0;
+};
+
+}  // namespace
+
+struct CycleModel::Caches {
+  Caches(const CardModel& card, unsigned sharing)
+      : sharing(sharing), llc(card.llc_bytes / sharing, kLlcWays) {}
+  const unsigned sharing;
+  LineCache llc, l1{kL1Bytes, kL1Ways}, l2{kL2Bytes, kL2Ways}, code{kL1Bytes, kL1Ways};
+};
+
+namespace {
+
+// What scalar instructions change.
+struct ScalarState {
+  double scalar[64] = {};   // when a register can be read
+  double now = 0;           // the scalar unit's next issue
+  double finished = 0;      // the latest end of anything
+  Ring<kScalarMisses> misses;
+  KernelReport report;
+};
+
+}  // namespace
+
+struct CycleModel::State : ScalarState {
+  State(const CardModel& card, unsigned sharing, Caches& caches, Barriers& barriers)
+      : port(std::min(card.core_bandwidth, card.llc_bandwidth / sharing) / card.ghz),
+        channel(std::min(card.core_bandwidth, card.card_bandwidth / sharing) / card.ghz),
+        llc(caches.llc),
+        l1(caches.l1),
+        l2(caches.l2),
+        code(caches.code),
+        barriers(barriers) {}
+
+  // Bytes per cycle: to the LLC, and this core's share of memory.
+  const double port, channel;
+
+  LineCache &llc, &l1, &l2, &code;
+  Barriers& barriers;
+  double vector[64] = {}, mask[16] = {};  // when a register can be read
+  double fma[kFmaPipes] = {}, alu[kAluPipes] = {}, complex = 0, load = 0, store = 0;  // free from
+  double channel_free = 0;
+  double loads_from = 0;     // vector loads wait for stores that they may not overtake
+  double stores_done = 0;
+  Ring<kWindow> window;
+  Ring<kLoadsUnderWay> loads;
+  uint64_t code_line = ~uint64_t{0};
+  // The branch before this instruction, whose target is only known now.
+  Unit branch = Unit::None;
+  uint64_t branch_ic = 0;
+  bool foreseen_taken = false;
+
+  // A core that waits at a barrier executes the same load again and again, as often as the host's
+  // threads make it: that takes no time here, so what it changed is put back.
+  struct Spin {
+    uint64_t ic = 0, address = 0;
+    bool quiet = false;       // only scalar instructions since
+    ScalarState before;
+  } spin;
+  uint64_t arrived = ~uint64_t{0};  // line of the barrier at which this core is
+  // When it goes on, if it is released: from its first instruction that has nothing to do with the
+  // barrier. So it does not matter either which way through the barrier's code it took.
+  double leaves = 0;
+  // The load or cas whose result is only known at the next instruction; the load's address, or what
+  // the cas compares with.
+  const Instruction* awaited = nullptr;
+  uint64_t awaited_address = 0;
+
+  double memory(double from, uint64_t bytes);
+  double fetch(uint64_t line, double from, bool keep = true);
+  void write_line(uint64_t line, double from, bool whole, bool keep);
+  double scalar_access(uint64_t address, double from);
+  void settle_branch(uint64_t ic);
+  void fetch_code(uint64_t ic);
+  double dispatch(double ready);
+  void end_at(double time) { finished = std::max(finished, time); }
+
+  void vector_arithmetic(const Rule&, const Instruction&, const Core&, double ready);
+  void vector_memory(const Rule&, const Instruction&, const Core&, double ready);
+  void scalar_memory(const Rule&, const Instruction&, const Core&);
+  void spin_at(uint64_t ic, uint64_t address);
+  void settle_load(const Core&);
+  void leave() {
+    now = std::max(now, leaves);
+    leaves = 0;
+  }
+  void issue(const Instruction&, const Core&);
+  void count_flop(const Rule&, const Instruction&, uint64_t elements);
+};
+
+// Transfers bytes over this core's share of the memory channel; when the last one is there.
+double CycleModel::State::memory(double from, uint64_t bytes) {
+  const double begin = std::max(from, channel_free);
+  channel_free = begin + bytes / channel;
+  report.memory_bytes += bytes;
+  report.memory_busy += channel_free - begin;
+  end_at(channel_free);
+  return channel_free;
+}
+
+// When a line's data leaves the LLC; `keep` false: a line that is not there is not put there.
+double CycleModel::State::fetch(uint64_t line, double from, bool keep) {
+  if (LineCache::Line* found = llc.find(line)) {
+    return std::max(from + kLlcLatency, found->ready);
+  }
+  const double ready = memory(from, kLineBytes) + kMemoryLatency;
+  if (keep) {
+    bool written = false;
+    llc.replace(line, &written)->ready = ready;
+    if (written) memory(from, kLineBytes);
+  }
+  return ready;
+}
+
+// A store to a line: a part of one that is not there has to be completed from memory.
+void CycleModel::State::write_line(uint64_t line, double from, bool whole, bool keep) {
+  LineCache::Line* found = llc.find(line);
+  l1.forget(line);
+  l2.forget(line);
+  if (!found && !keep) {
+    memory(from, kLineBytes);
+    return;
+  }
+  double ready = from + kLlcLatency;
+  if (!found) {
+    bool written = false;
+    found = llc.replace(line, &written);
+    if (written) memory(from, kLineBytes);
+    if (!whole) ready = memory(from, kLineBytes) + kMemoryLatency;
+  }
+  found->ready = std::max(found->ready, ready);
+  found->dirty = true;
+  end_at(ready);
+}
+
+// When a scalar load's data is there.
+double CycleModel::State::scalar_access(uint64_t address, double from) {
+  const uint64_t line = address / kLineBytes;
+  if (const LineCache::Line* hit = l1.find(line)) return std::max(from + kL1Latency, hit->ready);
+  double ready;
+  if (const LineCache::Line* hit = l2.find(line)) {
+    ready = std::max(from + kL2Latency, hit->ready);
+  } else {
+    from = std::max(from, misses.oldest());
+    ready = fetch(line, from) + kL2Latency;
+    misses.push(ready);
+    bool ignored = false;
+    l2.replace(line, &ignored)->ready = ready;
+  }
+  bool ignored = false;
+  l1.replace(line, &ignored)->ready = ready;
+  return ready;
+}
+
+void CycleModel::State::settle_branch(uint64_t ic) {
+  const bool taken = ic != branch_ic + 8;
+  if (branch == Unit::Jump && taken) {
+    now += kMispredicted;
+  } else if (taken != foreseen_taken) {
+    now += kMispredicted;
+  } else if (taken) {
+    now += kTakenBranch;
+  }
+  branch = Unit::None;
+}
+
+void CycleModel::State::fetch_code(uint64_t ic) {
+  const uint64_t line = ic / kLineBytes;
+  if (line == code_line) return;
+  code_line = line;
+  if (code.find(line)) return;
+  bool ignored = false;
+  code.replace(line, &ignored);
+  if (l2.find(line)) {
+    now += kL2Latency;
+  } else {
+    l2.replace(line, &ignored)->ready = now = fetch(line, now) + kL2Latency;
+  }
+}
+
+// An access to a barrier's line. The same one again, with only scalar instructions in between, is a
+// wait: the first one counted.
+void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
+  ScalarState& here = *this;
+  if (spin.quiet && spin.ic == ic && spin.address == address) {
+    here = spin.before;
+    leaves = 0;
+    return;
+  }
+  spin.ic = ic;
+  spin.address = address;
+  spin.quiet = true;
+  spin.before = here;
+}
+
+// The value that a core at a barrier has just loaded says whether it was released; that of a cas,
+// whether it found what it compared with, so that doing it again is no repetition.
+void CycleModel::State::settle_load(const Core& core) {
+  const uint64_t value = core.s[awaited->sx & 63];
+  const unsigned opcode = awaited->word >> 56;
+  if (opcode == 0x62) {
+    const unsigned shift = awaited->flags & 8 ? 32 : 0;  // cas.w compares 32 bits
+    if (value << shift == awaited_address << shift) spin.quiet = false;
+    awaited = nullptr;
+    return;
+  }
+  const uint64_t bits = opcode == 0x01   ? value
+                        : opcode == 0x02 ? value >> 32
+                        : opcode == 0x03 ? value & 0xffffffff
+                                         : value;
+  if (const double time = barriers.released(awaited_address, bits)) leaves = time + kBarrier;
+  awaited = nullptr;
+}
+
+// A vector instruction enters the window; the scalar unit waits where it is full.
+double CycleModel::State::dispatch(double ready) {
+  now = std::max(now, window.oldest());
+  return std::max(ready, now + kToVector);
+}
+
+void CycleModel::State::count_flop(const Rule& rule, const Instruction& i, uint64_t elements) {
+  const unsigned kind = i.flags >> 2;
+  switch (rule.flop) {
+    case Flop::None: break;
+    case Flop::Packed:
+      (kind ? report.flop_f32 : report.flop_f64) += elements * rule.flops * (kind == 3 ? 2 : 1);
+      break;
+    case Flop::Single:
+      (kind & 2 ? report.flop_f32 : report.flop_f64) += elements * rule.flops;
+      break;
+  }
+}
+
+namespace {
+
+unsigned vector_register(uint8_t field, const Core& core) {
+  return (field == 255 ? core.vix : field) & 63;
+}
+
+uint64_t active_elements(const Instruction& i, const Core& core) {
+  const unsigned vl = static_cast<unsigned>(std::min<uint64_t>(core.vl, 256));
+  if (i.m == 0) return vl;
+  uint64_t active = 0;
+  for (unsigned e = 0; e < vl; e += 64) {
+    const unsigned here = std::min(vl - e, 64u);
+    const uint64_t among = here == 64 ? ~uint64_t{0} : ~(~uint64_t{0} >> here);
+    active += static_cast<unsigned>(__builtin_popcountll(core.vm[i.m & 15][e / 64] & among));
+  }
+  return active;
+}
+
+double& earliest(double* pipes, unsigned count) { return *std::min_element(pipes, pipes + count); }
+
+}  // namespace
+
+void CycleModel::State::vector_arithmetic(const Rule& rule, const Instruction& i, const Core& core,
+                                          double ready) {
+  const double vl = std::max<double>(std::min<uint64_t>(core.vl, 256), 1);
+  const double turns = rule.uses & Serial ? vl : std::ceil(vl / kLanes);
+  const double busy = turns * rule.cycles;
+  double* pipe = &complex;
+  double latency = kComplexLatency;
+  if (rule.unit == Unit::Fma) {
+    pipe = &earliest(fma, kFmaPipes);
+    latency = kFmaLatency;
+    report.fma_busy += busy;
+  } else if (rule.unit != Unit::Complex) {
+    pipe = &earliest(alu, kAluPipes);
+    latency = rule.unit == Unit::Mask ? kMaskLatency : kAluLatency;
+  }
+  const double start = std::max(dispatch(ready), *pipe);
+  window.push(start);
+  *pipe = start + busy;
+  const double done = start + busy + latency;
+  if (rule.uses & WriteV) vector[vector_register(i.vx, core)] = done;
+  if (rule.uses & WriteM) {
+    mask[i.vx & 15] = done;
+    if (i.flags >= 12) mask[(i.vx | 1) & 15] = done;
+  }
+  if (rule.unit == Unit::ToScalar) scalar[i.sx & 63] = done + kToScalar;
+  end_at(done);
+  count_flop(rule, i, active_elements(i, core));
+}
+
+// Vector loads and stores: by lines of the LLC, one after the other; neighbouring elements in one
+// line are one access.
+void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, const Core& core,
+                                      double ready) {
+  const bool stores = rule.unit == Unit::Store || rule.unit == Unit::Scatter ||
+                      rule.unit == Unit::Store2d;
+  const bool indexed = rule.unit == Unit::Gather || rule.unit == Unit::Scatter;
+  const bool keep = i.flags & 4;           // else .nc
+  const bool may_be_overtaken = i.flags & 8;  // .ot, of stores
+  const unsigned vl = static_cast<unsigned>(std::min<uint64_t>(core.vl, 256));
+  const uint64_t y = i.cy ? core.s[i.sy & 63] : i.y;
+  const uint64_t z = i.cz ? core.s[i.sz & 63] : i.z;
+
+  double start = std::max(dispatch(ready), stores ? store : load);
+  if (!stores) start = std::max({start, loads.oldest(), loads_from});
+  window.push(start);
+
+  uint64_t lines = 0;
+  double data = start;  // when the last element is there
+  uint64_t line = ~uint64_t{0}, covered = 0;
+  // The line that is being collected is complete: access it.
+  const auto access = [&] {
+    if (line == ~uint64_t{0}) return;
+    ++lines;
+    const double from = start + lines * (kLineBytes / port);
+    if (stores) {
+      write_line(line, from, covered >= kLineBytes, keep);
+    } else {
+      data = std::max(data, fetch(line, from, keep));
+    }
+  };
+  const auto element = [&](uint64_t address) {
+    for (uint64_t l = address / kLineBytes; l <= (address + rule.bytes - 1) / kLineBytes; ++l) {
+      if (l != line) {
+        access();
+        line = l;
+        covered = 0;
+      }
+    }
+    covered += rule.bytes;
+  };
+  const uint64_t* const elements = core.v[vector_register(i.vy, core)];
+  for (unsigned e = 0; e < vl; ++e) {
+    if (i.m != 0 && !(core.vm[i.m & 15][e / 64] >> (63 - e % 64) & 1)) continue;
+    if (rule.unit == Unit::Load || rule.unit == Unit::Store) {
+      element(z + e * y);
+    } else if (indexed && !i.cs) {
+      element(elements[e]);
+    } else {
+      // Two strides, or an index in a scalar register: a line of its own for each element.
+      element(z + e * kLineBytes);
+    }
+  }
+  access();
+
+  const double busy = std::max(std::ceil(vl / double{kLanes}), lines * (kLineBytes / port));
+  if (stores) {
+    store = start + busy;
+    stores_done = std::max(stores_done, store + kLlcLatency);
+    if (!may_be_overtaken) loads_from = std::max(loads_from, store);
+    report.bytes_stored += active_elements(i, core) * rule.bytes;
+    end_at(stores_done);
+  } else {
+    load = start + busy;
+    const double done = std::max(data, load) + (lines ? 0 : kLlcLatency);
+    loads.push(done);
+    if (rule.uses & WriteV) vector[vector_register(i.vx, core)] = done;
+    report.bytes_loaded += active_elements(i, core) * rule.bytes;
+    end_at(done);
+  }
+}
+
+void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, const Core& core) {
+  const uint64_t y = i.cy ? core.s[i.sy & 63] : i.y;
+  const uint64_t z = i.cz ? core.s[i.sz & 63] : 0;
+  const bool two = rule.unit != Unit::Atomic && (i.word >> 56) != 0x21 && (i.word >> 56) != 0x31;
+  const uint64_t address = z + (two ? y : 0) + static_cast<uint64_t>(i.imm);
+  const uint64_t line = address / kLineBytes;
+  const bool barrier = rule.unit == Unit::Atomic || barriers.known(line);
+  if (line != arrived) leave();
+  const bool compares = (i.word >> 56) == 0x62;  // cas, which is repeated until it succeeds
+  if (barrier && (rule.unit == Unit::ScalarLoad || compares)) spin_at(core.ic, address);
+  switch (rule.unit) {
+    case Unit::ScalarStore: {
+      if (!barrier) {
+        spin.quiet = false;
+        write_line(line, now, false, true);
+      } else if (line == arrived) {
+        const uint64_t value = core.s[i.sx & 63];
+        const uint64_t bits = rule.bytes == 8 ? value : (i.word >> 56) == 0x12 ? value >> 32
+                              : value & ((uint64_t{1} << 8 * rule.bytes) - 1);
+        leaves = barriers.release(address, bits) + kBarrier;
+      }
+      stores_done = std::max(stores_done, now + kLlcLatency);
+      report.bytes_stored += rule.bytes;
+      break;
+    }
+    case Unit::Atomic: {  // done where all cores see it, with nothing under way
+      now = std::max(now, finished);
+      barriers.arrive(line, now);
+      arrived = line;
+      if (compares) {
+        awaited = &i;
+        awaited_address = y;
+      } else {
+        spin.quiet = false;
+      }
+      scalar[i.sx & 63] = now + kShared;
+      end_at(scalar[i.sx & 63]);
+      break;
+    }
+    default: {
+      if (line == arrived) {
+        awaited = &i;
+        awaited_address = address;
+      }
+      const double done = barrier ? now + kShared : scalar_access(address, now);
+      if (rule.uses & WriteS) {
+        scalar[i.sx & 63] = done;
+        report.bytes_loaded += rule.bytes;
+      }
+      end_at(done);
+    }
+  }
+}
+
+void CycleModel::State::issue(const Instruction& i, const Core& core) {
+  const Rule& rule = kRules[i.word >> 56];
+  if (awaited) settle_load(core);
+  if (branch != Unit::None) settle_branch(core.ic);
+  fetch_code(core.ic);
+  if (rule.unit >= Unit::Fma || rule.unit == Unit::Jump) leave();
+  ++report.instructions;
+
+  // The scalar unit stalls until its operands are there.
+  double operands = now;
+  const auto wait = [&operands](double time) { operands = std::max(operands, time); };
+  if ((rule.uses & ReadS)) wait(scalar[i.sx & 63]);
+  if ((rule.uses & ReadY) && i.cy) wait(scalar[i.sy & 63]);
+  if ((rule.uses & ReadZ) && i.cz) wait(scalar[i.sz & 63]);
+  now = operands;
+
+  if (rule.unit < Unit::Fma) {
+    switch (rule.unit) {
+      case Unit::ScalarLoad:
+      case Unit::ScalarStore:
+      case Unit::Prefetch:
+      case Unit::Atomic: scalar_memory(rule, i, core); break;
+      case Unit::Branch:
+      case Unit::Jump:
+        branch = rule.unit;
+        branch_ic = core.ic;
+        // Bits 53-52: 2 is "not taken", 3 is "taken", 0 leaves it to the machine.
+        foreseen_taken = (i.flags & 2) ? (i.flags & 1) : i.imm < 0;
+        break;
+      case Unit::Fence:
+        now = std::max(now, finished);
+        break;
+      case Unit::StoreFence: loads_from = std::max(loads_from, stores_done); break;
+      default: break;
+    }
+    if ((rule.uses & WriteS) && rule.unit != Unit::ScalarLoad && rule.unit != Unit::Atomic) {
+      scalar[i.sx & 63] = now + (rule.unit == Unit::Divide     ? kScalarDivide
+                                 : rule.unit == Unit::Multiply ? kScalarFloat
+                                                               : kScalarLatency);
+      end_at(scalar[i.sx & 63]);
+    }
+    count_flop(rule, i, 1);
+  } else {
+    spin.quiet = false;
+    ++report.vector_instructions;
+    report.vector_elements += std::min<uint64_t>(core.vl, 256);
+    // The window waits for vector operands. Elements that stay as they are (masked, or beyond the
+    // vector length) make the old content of the result an operand.
+    double ready = 0;
+    const auto read = [&](double time) { ready = std::max(ready, time); };
+    const bool merges = (rule.uses & WriteV) && (i.m != 0 || core.vl < 256);
+    if ((rule.uses & ReadVx) || merges) read(vector[vector_register(i.vx, core)]);
+    if ((rule.uses & ReadVy) && !(i.flags & 2)) read(vector[vector_register(i.vy, core)]);
+    if ((rule.uses & ReadVz) && !(i.flags & 1)) read(vector[vector_register(i.vz, core)]);
+    if (rule.uses & ReadVw) read(vector[vector_register(i.vw, core)]);
+    if (rule.uses & ReadOne) read(vector[vector_register(std::max(i.vy, i.vz), core)]);
+    if (rule.uses & ReadMasks) {
+      for (const unsigned m : {i.vx, i.vy, i.vz}) read(mask[m & 15]);
+    }
+    if (i.m != 0) {
+      read(mask[i.m & 15]);
+      read(mask[(i.m | 1) & 15]);
+    }
+    if (rule.unit >= Unit::Load) {
+      vector_memory(rule, i, core, ready);
+    } else {
+      vector_arithmetic(rule, i, core, ready);
+    }
+  }
+  now += 1;
+  end_at(now);
+}
+
+// --- the observer --------------------------------------------------------------------------------
+
+CycleModel::CycleModel(const CardModel& card, Barriers& barriers)
+    : card_(card), barriers_(barriers) {}
+CycleModel::~CycleModel() = default;
+
+void CycleModel::begin(unsigned sharing, bool warm, Observer* next) {
+  next_ = next;
+  sharing = std::min(std::max(sharing, 1u), card_.cores);
+  if (!warm || !caches_ || caches_->sharing != sharing) {
+    caches_ = std::make_unique<Caches>(card_, sharing);
+  } else {
+    for (LineCache* cache : {&caches_->llc, &caches_->l1, &caches_->l2, &caches_->code}) {
+      cache->settle();
+    }
+  }
+  state_ = std::make_unique<State>(card_, sharing, *caches_, barriers_);
+}
+
+KernelReport CycleModel::end(const std::string& name, const Core&) {
+  KernelReport report = std::move(state_->report);
+  report.name = name;
+  report.calls = 1;
+  report.cycles = static_cast<uint64_t>(std::ceil(state_->finished));
+  report.seconds = report.cycles / (card_.ghz * 1e9);
+  return report;
+}
+
+void CycleModel::issued(const Instruction& instruction, const Core& core) {
+  state_->issue(instruction, core);
+  if (next_) next_->issued(instruction, core);
+}
+
+// The simulator's own function stands for scalar code: everything before it is over, then it takes
+// its time. Those that move memory are charged for it by the third argument, a number of bytes.
+void CycleModel::host_function(const char* name, const Core& core) {
+  State& state = *state_;
+  state.now = std::max(state.now, state.finished) + kHostFunction;
+  if (std::strncmp(name, "mem", 3) == 0) {
+    state.now += static_cast<double>(core.s[2]) / kHostBytesPerCycle;
+    state.report.bytes_loaded += core.s[2];
+    state.report.bytes_stored += core.s[2];
+  }
+  for (double& time : state.scalar) time = std::max(time, state.now);
+  state.end_at(state.now);
+  if (next_) next_->host_function(name, core);
+}
+
+}  // namespace vesim

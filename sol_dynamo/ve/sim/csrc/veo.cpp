@@ -1,0 +1,890 @@
+// The C interface of veo.h on the simulator's processes and contexts.
+//
+// What a C interface needs and C++ does not: handles, statuses instead of exceptions, the environment
+// (which cards there are), and what happens after fork(). A handle is a number that is never given
+// out twice, so that one that outlived its process is an error and not somebody else's process.
+#include "veo.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <array>
+#include <limits>
+#include <sstream>
+
+#include "process.h"
+
+namespace vesim {
+namespace {
+
+constexpr uint64_t kParameters = 176;  // where the parameter area begins, from the stack pointer
+constexpr unsigned kRegisters = 8;     // of the first arguments
+constexpr uint64_t kStackReserve = uint64_t{1} << 20;  // for the callee, beside its arguments
+constexpr unsigned kMaxCards = 64;
+
+thread_local std::string last_error;
+thread_local std::string last_fault;
+
+// Runs the body of one of the interface's functions; `failed` is what it returns when refused.
+template <typename Result, typename Body>
+Result guarded(Result failed, Body body) {
+  try {
+    return body();
+  } catch (const Refused& refused) {
+    last_error = refused.text;
+    errno = EINVAL;
+  } catch (const std::bad_alloc&) {
+    last_error = "the host has not enough memory";
+    errno = ENOMEM;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    errno = EIO;
+  }
+  return failed;
+}
+
+// --- handles -------------------------------------------------------------------------------------
+
+std::atomic<uintptr_t> next_handle{0x1000};
+
+template <typename Handle, typename Object>
+class Table {
+ public:
+  Handle* add(std::shared_ptr<Object> object) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    Handle*& handle = handles_[object.get()];
+    if (!handle) {
+      handle = reinterpret_cast<Handle*>(next_handle.fetch_add(16));
+      objects_[handle] = std::move(object);
+    }
+    return handle;
+  }
+  std::shared_ptr<Object> find(const Handle* handle, const char* what) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto entry = objects_.find(handle);
+    if (entry != objects_.end()) return entry->second;
+    throw unknown(handle, what);
+  }
+  std::shared_ptr<Object> take(const Handle* handle, const char* what) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto entry = objects_.find(handle);
+    if (entry == objects_.end()) throw unknown(handle, what);
+    std::shared_ptr<Object> object = std::move(entry->second);
+    objects_.erase(entry);
+    handles_.erase(object.get());
+    return object;
+  }
+  void remove(const Object* object) {
+    std::shared_ptr<Object> kept;  // its destructor runs without the lock
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto entry = handles_.find(object);
+    if (entry == handles_.end()) return;
+    kept = std::move(objects_[entry->second]);
+    objects_.erase(entry->second);
+    handles_.erase(entry);
+  }
+
+ private:
+  Refused unknown(const Handle* handle, const char* what) const {
+    std::ostringstream text;
+    if (!handle) {
+      text << "the " << what << " is a null pointer";
+    } else if (reinterpret_cast<uintptr_t>(handle) < first_) {
+      text << "the " << what << " belongs to the process that fork() was called in; a child has to "
+           << "create its own";
+    } else {
+      text << "no " << what << " has handle " << handle << ": it is closed or destroyed";
+    }
+    return {text.str()};
+  }
+
+  const uintptr_t first_ = next_handle;  // older ones were made before a fork
+  mutable std::mutex mutex_;
+  std::map<const Handle*, std::shared_ptr<Object>> objects_;
+  std::map<const Object*, Handle*> handles_;
+};
+
+struct Registry {
+  Table<veo_proc_handle, Process> processes;
+  Table<veo_thr_ctxt, Context> contexts;
+  std::mutex mutex;
+  std::vector<veo_proc_handle*> identifiers;  // null: free
+};
+
+// Never destroyed: at exit, threads may still be at work. A forked child leaves the parent's to the
+// parent, its locks and threads being useless there.
+std::atomic<Registry*> the_registry{nullptr};
+
+Registry& registry() {
+  static const bool once = [] {
+    the_registry = new Registry;
+    return pthread_atfork(nullptr, nullptr, [] { the_registry = new Registry; }) == 0;
+  }();
+  (void)once;
+  return *the_registry;
+}
+
+std::shared_ptr<Process> process_of(const veo_proc_handle* handle) {
+  return registry().processes.find(handle, "process");
+}
+std::shared_ptr<Context> context_of(const veo_thr_ctxt* handle) {
+  return registry().contexts.find(handle, "context");
+}
+
+// --- cards ---------------------------------------------------------------------------------------
+
+int number(const std::string& text, const char* of) {
+  char* end = nullptr;
+  errno = 0;
+  const long value = strtol(text.c_str(), &end, 10);
+  if (text.empty() || *end || errno || value < 0 || value > std::numeric_limits<int>::max()) {
+    throw Refused{std::string(of) + "='" + text + "' is not a number"};
+  }
+  return static_cast<int>(value);
+}
+
+std::string environment(const char* name) {
+  const char* value = getenv(name);
+  return value ? value : "";
+}
+
+int cards() {
+  const std::string text = environment("SOL_VE_CARDS");
+  const int count = text.empty() ? 1 : number(text, "SOL_VE_CARDS");
+  if (count > static_cast<int>(kMaxCards)) {
+    throw Refused{"SOL_VE_CARDS=" + text + " is more than " + std::to_string(kMaxCards)};
+  }
+  return count;
+}
+
+const CardModel& model() {
+  const std::string name = environment("SOL_VE_MODEL");
+  if (const CardModel* found = card_model(name.empty() ? "VE20B" : name)) return *found;
+  throw Refused{"SOL_VE_MODEL='" + name + "' is none of " + card_model_names()};
+}
+
+// The card that a caller's number means: itself, or one of those that a job scheduler allotted.
+int node_of(int venode) {
+  if (venode < -1) throw Refused{"card " + std::to_string(venode) + " is negative"};
+  const std::string chosen = environment("VE_NODE_NUMBER");
+  std::vector<int> allotted;
+  std::istringstream list(environment("_VENODELIST"));
+  for (std::string item; list >> item;) allotted.push_back(number(item, "_VENODELIST"));
+  int node = venode;
+  if (venode == -1) {
+    node = !chosen.empty() ? number(chosen, "VE_NODE_NUMBER") : allotted.empty() ? 0 : allotted[0];
+    if (!allotted.empty() && std::find(allotted.begin(), allotted.end(), node) == allotted.end()) {
+      throw Refused{"card " + chosen + " of VE_NODE_NUMBER is not in _VENODELIST"};
+    }
+  } else if (!allotted.empty()) {
+    if (static_cast<size_t>(venode) >= allotted.size()) {
+      throw Refused{"card " + std::to_string(venode) + " of _VENODELIST, which has " +
+                    std::to_string(allotted.size())};
+    }
+    node = allotted[venode];
+  }
+  const int count = cards();
+  if (node >= count) {
+    throw Refused{"card " + std::to_string(node) + " of " + std::to_string(count) +
+                  " simulated ones: set SOL_VE_CARDS before the first call"};
+  }
+  return node;
+}
+
+// Runs in the main context, in its turn. The outcome's value, or Refused.
+uint64_t in_turn(const std::shared_ptr<Process>& process, Context::Work work) {
+  Outcome outcome = process->main->perform(std::move(work));
+  if (outcome.status != VEO_COMMAND_OK) throw Refused{outcome.fault};
+  return outcome.value;
+}
+
+Libraries::Call initializer(const Process& process) {
+  return [main = process.main](uint64_t function) { main->initialize(function); };
+}
+
+veo_proc_handle* create(int venode, const char* program) {
+  return guarded<veo_proc_handle*>(nullptr, [&] {
+    const int node = node_of(venode);
+    const CardModel& card = model();
+    auto process = std::make_shared<Process>(card.arch, card, node);
+    process->space->owner = process;
+    if (program) {
+      in_turn(process, [&] {
+        process->space->libraries.load_as_program(program, initializer(*process));
+        return Outcome{VEO_COMMAND_OK};
+      });
+    }
+    Registry& all = registry();
+    veo_proc_handle* handle = all.processes.add(process);
+    std::lock_guard<std::mutex> lock(all.mutex);
+    auto free = std::find(all.identifiers.begin(), all.identifiers.end(), nullptr);
+    if (free == all.identifiers.end()) free = all.identifiers.insert(free, nullptr);
+    *free = handle;
+    return handle;
+  });
+}
+
+std::string hex(uint64_t value) {
+  std::ostringstream text;
+  text << "0x" << std::hex << value;
+  return text.str();
+}
+
+// --- what requests do ----------------------------------------------------------------------------
+
+Outcome allocate(Space& space, uint64_t bytes) {
+  // 16 as malloc gives on the card: more would hide code that needs more than it asks for.
+  return {VEO_COMMAND_OK, space.memory.allocate(std::max<uint64_t>(bytes, 1), 16)};
+}
+
+Outcome release(Space& space, uint64_t address) {
+  if (space.memory.release(address)) return {VEO_COMMAND_OK};
+  throw Refused{"no VE memory was allocated at " + hex(address)};
+}
+
+Outcome transfer(bool done, const char* what, uint64_t address, uint64_t bytes) {
+  if (done) return {VEO_COMMAND_OK};
+  throw Refused{std::string(what) + " of " + std::to_string(bytes) + " bytes at VE address " +
+                hex(address) + ": not all of it is allocated"};
+}
+
+Outcome read_memory(Space& space, void* to, uint64_t from, uint64_t bytes) {
+  return transfer(space.memory.read(to, from, bytes), "read", from, bytes);
+}
+
+Outcome write_memory(Space& space, uint64_t to, const void* from, uint64_t bytes) {
+  return transfer(space.memory.write(to, from, bytes), "write", to, bytes);
+}
+
+uint64_t request(veo_thr_ctxt* ctx, Outcome (*what)(Space&, uint64_t), uint64_t operand) {
+  return guarded<uint64_t>(VEO_REQUEST_ID_INVALID, [&] {
+    const auto context = context_of(ctx);
+    Space* const space = &context->space();  // outlives the context's requests
+    return context->submit([=] { return what(*space, operand); });
+  });
+}
+
+}  // namespace
+}  // namespace vesim
+
+// --- arguments -----------------------------------------------------------------------------------
+
+struct veo_args {
+  struct Argument {
+    bool set = false;
+    uint64_t value = 0;
+    char* buffer = nullptr;  // on the stack, where `bytes`
+    size_t bytes = 0;
+    bool on_stack = false, in = false, out = false;
+  };
+  std::vector<Argument> arguments;
+
+  int set(int index, const Argument& argument);
+  vesim::Call call(uint64_t function, uint64_t stack_bytes) const;
+};
+
+int veo_args::set(int index, const Argument& argument) {
+  return vesim::guarded(-1, [&] {
+    if (index < 0 || index >= VEO_MAX_NUM_ARGS) {
+      throw vesim::Refused{"argument " + std::to_string(index) + " of at most " +
+                           std::to_string(VEO_MAX_NUM_ARGS)};
+    }
+    if (arguments.size() <= static_cast<size_t>(index)) arguments.resize(index + 1);
+    arguments[index] = argument;
+    arguments[index].set = true;
+    return 0;
+  });
+}
+
+// The stack above the pointer: the register save area, a parameter area with a place for every
+// argument (used from the ninth on), then the buffers, each at a multiple of 8.
+vesim::Call veo_args::call(uint64_t function, uint64_t stack_bytes) const {
+  using namespace vesim;
+  Call call;
+  call.function = function;
+  uint64_t end = kParameters + 8 * arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const Argument& a = arguments[i];
+    if (!a.set) throw Refused{"argument " + std::to_string(i) + " was not set"};
+    call.values.push_back(a.on_stack ? end : a.value);
+    if (!a.on_stack) continue;
+    if (a.bytes > stack_bytes) throw Refused{"an argument of " + std::to_string(a.bytes) +
+                                             " bytes is larger than the stack"};
+    call.addresses.push_back(static_cast<unsigned>(i));
+    if (a.out) call.results.push_back({end, a.buffer, a.bytes});
+    end += (a.bytes + 7) / 8 * 8;
+  }
+  call.frame = (end + 15) / 16 * 16;
+  if (call.frame + kStackReserve > stack_bytes) {
+    throw Refused{"arguments of " + std::to_string(call.frame) + " bytes leave less than " +
+                  std::to_string(kStackReserve) + " of a stack of " + std::to_string(stack_bytes)};
+  }
+  if (arguments.size() <= kRegisters && call.addresses.empty()) return call;
+  call.image.resize(call.frame);
+  for (const unsigned i : call.addresses) {
+    const Argument& a = arguments[i];
+    if (a.in && a.bytes) memcpy(&call.image[call.values[i]], a.buffer, a.bytes);
+  }
+  return call;
+}
+
+struct veo_thr_ctxt_attr {
+  size_t stack_bytes = vesim::Process::kStackBytes;
+};
+
+using namespace vesim;
+
+namespace {
+
+// Integers are extended as their type says; a float is the upper half of its register.
+template <typename T>
+int set_argument(veo_args* args, int index, T value) {
+  veo_args::Argument argument;
+  if constexpr (std::is_same_v<T, double>) {
+    memcpy(&argument.value, &value, 8);
+  } else if constexpr (std::is_same_v<T, float>) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    argument.value = uint64_t{bits} << 32;
+  } else {
+    argument.value = static_cast<uint64_t>(static_cast<int64_t>(value));
+  }
+  return args ? args->set(index, argument) : -1;
+}
+
+uint64_t submit_call(const std::shared_ptr<Context>& context, uint64_t function,
+                     const veo_args* args) {
+  if (!args) throw Refused{"the arguments are a null pointer; veo_args_alloc() gives empty ones"};
+  if (!function) throw Refused{"the function's address is 0: was its symbol found?"};
+  return context->submit(args->call(function, context->stack_bytes()));
+}
+
+int picked_up(veo_thr_ctxt* ctx, uint64_t request, uint64_t* result, bool wait) {
+  return guarded(static_cast<int>(VEO_COMMAND_ERROR), [&] {
+    Outcome outcome = context_of(ctx)->pick_up(request, wait);
+    if (result && outcome.status != VEO_COMMAND_UNFINISHED) *result = outcome.value;
+    if (!outcome.fault.empty()) last_error = outcome.fault;
+    return outcome.status;
+  });
+}
+
+// A report's row as the C interface gives it, with what follows from its numbers.
+vesim_kernel kernel_row(const KernelReport& k) {
+  vesim_kernel row{};
+  strncpy(row.name, k.name.c_str(), sizeof row.name - 1);
+  row.calls = k.calls;
+  row.cycles = k.cycles;
+  row.instructions = k.instructions;
+  row.vector_instructions = k.vector_instructions;
+  row.vector_elements = k.vector_elements;
+  row.flop_f64 = k.flop_f64;
+  row.flop_f32 = k.flop_f32;
+  row.bytes_loaded = k.bytes_loaded;
+  row.bytes_stored = k.bytes_stored;
+  row.memory_bytes = k.memory_bytes;
+  const auto ratio = [](double part, double whole) { return whole > 0 ? part / whole : 0; };
+  const double cycles = static_cast<double>(k.cycles);
+  const double operations = static_cast<double>(k.instructions - k.vector_instructions +
+                                                k.vector_elements);
+  row.seconds = k.seconds;
+  row.vector_ratio = ratio(static_cast<double>(k.vector_elements), operations);
+  row.average_length = ratio(static_cast<double>(k.vector_elements),
+                             static_cast<double>(k.vector_instructions));
+  row.peak_f64 = ratio(static_cast<double>(k.flop_f64), cycles * kPeakF64);
+  row.peak_f32 = ratio(static_cast<double>(k.flop_f32), cycles * kPeakF32);
+  row.fma_busy = ratio(k.fma_busy, cycles * kFmaPipes);
+  row.memory_busy = ratio(k.memory_busy, cycles);
+  return row;
+}
+
+// --- addresses that name their process: bit 63 is set, bits 62-59 are the process's identifier ----
+
+constexpr uint64_t kHmemFlag = uint64_t{1} << 63;
+constexpr unsigned kHmemShift = 59;
+
+uint64_t bits_of(const void* address) { return reinterpret_cast<uint64_t>(address); }
+bool is_hmem(const void* address) { return bits_of(address) & kHmemFlag; }
+uint64_t plain(const void* address) {
+  return bits_of(address) & ((uint64_t{1} << kHmemShift) - 1);
+}
+
+veo_proc_handle* owner_of(const void* address) {
+  const size_t identifier = bits_of(address) >> kHmemShift & 15;
+  Registry& all = registry();
+  std::lock_guard<std::mutex> lock(all.mutex);
+  if (!is_hmem(address) || identifier >= all.identifiers.size() || !all.identifiers[identifier]) {
+    throw Refused{"address " + hex(bits_of(address)) + " names no process"};
+  }
+  return all.identifiers[identifier];
+}
+
+}  // namespace
+
+extern "C" {
+
+// --- processes -----------------------------------------------------------------------------------
+
+int veo_api_version(void) { return VEO_API_VERSION; }
+
+const char* veo_version_string(void) { return "sol_dynamo VE simulator (AVEO API 16)"; }
+
+int veo_get_ve_arch(int venode) {
+  return guarded(0, [&] {
+    node_of(venode);
+    return model().arch == Arch::VE3 ? 3 : 1;
+  });
+}
+
+veo_proc_handle* veo_proc_create(int venode) { return create(venode, nullptr); }
+
+veo_proc_handle* veo_proc_create_static(int venode, char* veobin) { return create(venode, veobin); }
+
+int veo_proc_destroy(veo_proc_handle* proc) {
+  return guarded(-1, [&] {
+    Registry& all = registry();
+    const auto process = process_of(proc);
+    const auto contexts = [&] {
+      std::vector<std::shared_ptr<Context>> found = process->contexts();
+      found.push_back(process->main);
+      return found;
+    };
+    for (const auto& context : contexts()) {
+      if (context->is_this_thread()) {
+        throw Refused{"a host function cannot destroy the process that executes it"};
+      }
+    }
+    all.processes.take(proc, "process");
+    {
+      std::lock_guard<std::mutex> lock(all.mutex);
+      std::replace(all.identifiers.begin(), all.identifiers.end(), proc,
+                   static_cast<veo_proc_handle*>(nullptr));
+    }
+    process->cancel();
+    for (const auto& context : contexts()) all.contexts.remove(context.get());
+    return 0;
+  });
+}
+
+int veo_proc_identifier(veo_proc_handle* proc) {
+  return guarded(-1, [&] {
+    Registry& all = registry();
+    process_of(proc);
+    std::lock_guard<std::mutex> lock(all.mutex);
+    const auto place = std::find(all.identifiers.begin(), all.identifiers.end(), proc);
+    if (place == all.identifiers.end()) throw Refused{"the process is being destroyed"};
+    return static_cast<int>(place - all.identifiers.begin());
+  });
+}
+
+// --- libraries -----------------------------------------------------------------------------------
+
+uint64_t veo_load_library(veo_proc_handle* proc, const char* path) {
+  return guarded<uint64_t>(0, [&] {
+    const auto process = process_of(proc);
+    if (!path) throw Refused{"the library's path is a null pointer"};
+    return in_turn(process, [&] {
+      return Outcome{VEO_COMMAND_OK,
+                     process->space->libraries.load(path, environment("VE_LD_LIBRARY_PATH"),
+                                                    initializer(*process))};
+    });
+  });
+}
+
+int veo_unload_library(veo_proc_handle* proc, const uint64_t library) {
+  return guarded(-1, [&] {
+    const auto process = process_of(proc);
+    in_turn(process, [&] {
+      process->space->libraries.unload(library);
+      return Outcome{VEO_COMMAND_OK};
+    });
+    return 0;
+  });
+}
+
+uint64_t veo_get_sym(veo_proc_handle* proc, uint64_t library, const char* name) {
+  return guarded<uint64_t>(0, [&] {
+    const auto process = process_of(proc);
+    if (!name || strlen(name) > VEO_SYMNAME_LEN_MAX) {
+      throw Refused{"a symbol's name has 1 to " + std::to_string(VEO_SYMNAME_LEN_MAX) + " bytes"};
+    }
+    const uint64_t address = process->space->libraries.symbol(library, name);
+    if (!address) throw Refused{"no symbol '" + std::string(name) + "'"};
+    return address;
+  });
+}
+
+// --- memory --------------------------------------------------------------------------------------
+
+int veo_alloc_mem(veo_proc_handle* proc, uint64_t* address, const size_t bytes) {
+  return guarded(-2, [&] {
+    const auto process = process_of(proc);
+    if (!address) throw Refused{"there is no place for the address"};
+    *address = in_turn(process, [&] { return allocate(*process->space, bytes); });
+    if (*address) return 0;
+    last_error = "no VE memory for " + std::to_string(bytes) + " bytes: " +
+                 std::to_string(process->space->memory.used()) + " are in use";
+    errno = ENOMEM;
+    return -1;
+  });
+}
+
+int veo_free_mem(veo_proc_handle* proc, uint64_t address) {
+  return guarded(-1, [&] {
+    const auto process = process_of(proc);
+    in_turn(process, [&] { return release(*process->space, address); });
+    return 0;
+  });
+}
+
+int veo_read_mem(veo_proc_handle* proc, void* to, uint64_t from, size_t bytes) {
+  return guarded(-1, [&] {
+    const auto process = process_of(proc);
+    in_turn(process, [&] { return read_memory(*process->space, to, from, bytes); });
+    return 0;
+  });
+}
+
+int veo_write_mem(veo_proc_handle* proc, uint64_t to, const void* from, size_t bytes) {
+  return guarded(-1, [&] {
+    const auto process = process_of(proc);
+    in_turn(process, [&] { return write_memory(*process->space, to, from, bytes); });
+    return 0;
+  });
+}
+
+// --- contexts ------------------------------------------------------------------------------------
+
+int veo_num_contexts(veo_proc_handle* proc) {
+  return guarded(-1, [&] { return static_cast<int>(process_of(proc)->contexts().size()); });
+}
+
+veo_thr_ctxt* veo_get_context(veo_proc_handle* proc, int index) {
+  return guarded<veo_thr_ctxt*>(nullptr, [&] {
+    const auto contexts = process_of(proc)->contexts();
+    if (index < 0 || static_cast<size_t>(index) >= contexts.size()) {
+      throw Refused{"context " + std::to_string(index) + " of " + std::to_string(contexts.size()) +
+                    " open ones; the main context has to be opened first, too"};
+    }
+    return registry().contexts.add(contexts[index]);
+  });
+}
+
+veo_thr_ctxt* veo_context_open(veo_proc_handle* proc) {
+  return guarded<veo_thr_ctxt*>(nullptr, [&] {
+    return registry().contexts.add(process_of(proc)->open(Process::kStackBytes));
+  });
+}
+
+veo_thr_ctxt* veo_context_open_with_attr(veo_proc_handle* proc, veo_thr_ctxt_attr* attributes) {
+  return guarded<veo_thr_ctxt*>(nullptr, [&] {
+    if (!attributes) throw Refused{"the attributes are a null pointer"};
+    return registry().contexts.add(process_of(proc)->open(attributes->stack_bytes));
+  });
+}
+
+int veo_context_close(veo_thr_ctxt* ctx) {
+  return guarded(-1, [&] {
+    Registry& all = registry();
+    const auto context = context_of(ctx);
+    const std::shared_ptr<Process> owner = context->space().owner.lock();
+    if (!owner) throw Refused{"the context's process is being destroyed"};
+    if (context == owner->main) return 0;
+    if (context->is_this_thread()) {
+      throw Refused{"a host function cannot close the context that executes it"};
+    }
+    all.contexts.take(ctx, "context");
+    owner->close(context);
+    return 0;
+  });
+}
+
+int veo_get_context_state(veo_thr_ctxt* ctx) {
+  return guarded(static_cast<int>(VEO_STATE_EXIT), [&] {
+    return static_cast<int>(context_of(ctx)->closed() ? VEO_STATE_EXIT : VEO_STATE_RUNNING);
+  });
+}
+
+void veo_context_sync(veo_thr_ctxt* ctx) {
+  guarded(0, [&] {
+    context_of(ctx)->sync();
+    return 0;
+  });
+}
+
+veo_thr_ctxt_attr* veo_alloc_thr_ctxt_attr(void) {
+  return guarded<veo_thr_ctxt_attr*>(nullptr, [] { return new veo_thr_ctxt_attr; });
+}
+
+int veo_free_thr_ctxt_attr(veo_thr_ctxt_attr* attributes) {
+  return guarded(-1, [&] {
+    if (!attributes) throw Refused{"the attributes are a null pointer"};
+    delete attributes;
+    return 0;
+  });
+}
+
+int veo_set_thr_ctxt_stacksize(veo_thr_ctxt_attr* attributes, size_t bytes) {
+  return guarded(-1, [&] {
+    if (!attributes) throw Refused{"the attributes are a null pointer"};
+    if (bytes < Process::kLeastStackBytes) {
+      throw Refused{"a stack of " + std::to_string(bytes) + " bytes; the least is " +
+                    std::to_string(Process::kLeastStackBytes)};
+    }
+    attributes->stack_bytes = bytes;
+    return 0;
+  });
+}
+
+int veo_get_thr_ctxt_stacksize(veo_thr_ctxt_attr* attributes, size_t* bytes) {
+  return guarded(-1, [&] {
+    if (!attributes || !bytes) throw Refused{"a null pointer"};
+    *bytes = attributes->stack_bytes;
+    return 0;
+  });
+}
+
+// --- arguments -----------------------------------------------------------------------------------
+
+veo_args* veo_args_alloc(void) {
+  return guarded<veo_args*>(nullptr, [] { return new veo_args; });
+}
+void veo_args_clear(veo_args* args) {
+  if (args) args->arguments.clear();
+}
+void veo_args_free(veo_args* args) { delete args; }
+
+int veo_args_set_i64(veo_args* a, int index, int64_t value) { return set_argument(a, index, value); }
+int veo_args_set_u64(veo_args* a, int index, uint64_t value) { return set_argument(a, index, value); }
+int veo_args_set_i32(veo_args* a, int index, int32_t value) { return set_argument(a, index, value); }
+int veo_args_set_u32(veo_args* a, int index, uint32_t value) { return set_argument(a, index, value); }
+int veo_args_set_i16(veo_args* a, int index, int16_t value) { return set_argument(a, index, value); }
+int veo_args_set_u16(veo_args* a, int index, uint16_t value) { return set_argument(a, index, value); }
+int veo_args_set_i8(veo_args* a, int index, int8_t value) { return set_argument(a, index, value); }
+int veo_args_set_u8(veo_args* a, int index, uint8_t value) { return set_argument(a, index, value); }
+int veo_args_set_double(veo_args* a, int index, double value) { return set_argument(a, index, value); }
+int veo_args_set_float(veo_args* a, int index, float value) { return set_argument(a, index, value); }
+
+int veo_args_set_stack(veo_args* args, enum veo_args_intent intent, int index, char* buffer,
+                       size_t bytes) {
+  if (!args || (!buffer && bytes) || intent < VEO_INTENT_IN || intent > VEO_INTENT_OUT) return -1;
+  veo_args::Argument argument;
+  argument.on_stack = true;
+  argument.buffer = buffer;
+  argument.bytes = bytes;
+  argument.in = intent != VEO_INTENT_OUT;
+  argument.out = intent != VEO_INTENT_IN;
+  return args->set(index, argument);
+}
+
+// --- requests ------------------------------------------------------------------------------------
+
+int veo_call_sync(veo_proc_handle* proc, uint64_t function, veo_args* args, uint64_t* result) {
+  return guarded(-1, [&] {
+    const auto process = process_of(proc);
+    const uint64_t request = submit_call(process->main, function, args);
+    Outcome outcome = process->main->pick_up(request, true);
+    if (outcome.status != VEO_COMMAND_OK) throw Refused{outcome.fault};
+    if (result) *result = outcome.value;
+    return 0;
+  });
+}
+
+uint64_t veo_call_async(veo_thr_ctxt* ctx, uint64_t function, veo_args* args) {
+  return guarded<uint64_t>(VEO_REQUEST_ID_INVALID,
+                           [&] { return submit_call(context_of(ctx), function, args); });
+}
+
+uint64_t veo_call_async_by_name(veo_thr_ctxt* ctx, uint64_t library, const char* name,
+                                veo_args* args) {
+  return guarded<uint64_t>(VEO_REQUEST_ID_INVALID, [&] {
+    const auto context = context_of(ctx);
+    if (!name) throw Refused{"the function's name is a null pointer"};
+    const uint64_t function = context->space().libraries.symbol(library, name);
+    if (!function) throw Refused{"no symbol '" + std::string(name) + "'"};
+    return submit_call(context, function, args);
+  });
+}
+
+uint64_t veo_call_async_vh(veo_thr_ctxt* ctx, uint64_t (*function)(void*), void* argument) {
+  return guarded<uint64_t>(VEO_REQUEST_ID_INVALID, [&] {
+    if (!function) throw Refused{"the function is a null pointer"};
+    return context_of(ctx)->submit([=] { return Outcome{VEO_COMMAND_OK, function(argument)}; });
+  });
+}
+
+int veo_call_peek_result(veo_thr_ctxt* ctx, uint64_t request, uint64_t* result) {
+  return picked_up(ctx, request, result, false);
+}
+
+int veo_call_wait_result(veo_thr_ctxt* ctx, uint64_t request, uint64_t* result) {
+  return picked_up(ctx, request, result, true);
+}
+
+uint64_t veo_async_read_mem(veo_thr_ctxt* ctx, void* to, uint64_t from, size_t bytes) {
+  return guarded<uint64_t>(VEO_REQUEST_ID_INVALID, [&] {
+    const auto context = context_of(ctx);
+    Space* const space = &context->space();
+    return context->submit([=] { return read_memory(*space, to, from, bytes); });
+  });
+}
+
+uint64_t veo_async_write_mem(veo_thr_ctxt* ctx, uint64_t to, const void* from, size_t bytes) {
+  return guarded<uint64_t>(VEO_REQUEST_ID_INVALID, [&] {
+    const auto context = context_of(ctx);
+    Space* const space = &context->space();
+    return context->submit([=] { return write_memory(*space, to, from, bytes); });
+  });
+}
+
+uint64_t veo_alloc_mem_async(veo_thr_ctxt* ctx, const size_t bytes) {
+  return request(ctx, allocate, bytes);
+}
+
+uint64_t veo_free_mem_async(veo_thr_ctxt* ctx, uint64_t address) {
+  return request(ctx, release, address);
+}
+
+void veo_req_block_begin(veo_thr_ctxt* ctx) {
+  guarded(0, [&] {
+    context_of(ctx)->block_begin();
+    return 0;
+  });
+}
+
+void veo_req_block_end(veo_thr_ctxt* ctx) {
+  guarded(0, [&] {
+    context_of(ctx)->block_end();
+    return 0;
+  });
+}
+
+// --- addresses that name their process -----------------------------------------------------------
+
+int veo_alloc_hmem(veo_proc_handle* proc, void** address, const size_t bytes) {
+  return guarded(-1, [&] {
+    if (!address) throw Refused{"there is no place for the address"};
+    if (!proc) return (*address = malloc(bytes)) ? 0 : -1;
+    const int identifier = veo_proc_identifier(proc);
+    uint64_t plain_address = 0;
+    if (identifier < 0 || identifier >= VEO_MAX_HMEM_PROCS) return -1;
+    if (const int refused = veo_alloc_mem(proc, &plain_address, bytes)) return refused;
+    *address = veo_set_proc_identifier(reinterpret_cast<void*>(plain_address), identifier);
+    return 0;
+  });
+}
+
+int veo_free_hmem(void* address) {
+  return guarded(-1, [&] {
+    if (is_hmem(address)) return veo_free_mem(owner_of(address), plain(address));
+    free(address);
+    return 0;
+  });
+}
+
+int veo_hmemcpy(void* to, const void* from, size_t bytes) {
+  return guarded(-1, [&] {
+    if (is_hmem(to) && is_hmem(from)) {
+      if (owner_of(to) != owner_of(from)) throw Refused{"a copy from one process to another"};
+      std::vector<char> between(bytes);
+      const int refused = veo_read_mem(owner_of(from), between.data(), plain(from), bytes);
+      return refused ? refused : veo_write_mem(owner_of(to), plain(to), between.data(), bytes);
+    }
+    if (is_hmem(to)) return veo_write_mem(owner_of(to), plain(to), from, bytes);
+    if (is_hmem(from)) return veo_read_mem(owner_of(from), to, plain(from), bytes);
+    if (bytes) memcpy(to, from, bytes);
+    return 0;
+  });
+}
+
+int veo_args_set_hmem(veo_args* args, int index, void* address) {
+  return veo_args_set_u64(args, index, bits_of(address));
+}
+
+int veo_is_ve_addr(const void* address) { return is_hmem(address); }
+
+void* veo_get_hmem_addr(void* address) {
+  return is_hmem(address) ? reinterpret_cast<void*>(plain(address)) : address;
+}
+
+void* veo_set_proc_identifier(void* address, int identifier) {
+  if (identifier < 0 || identifier >= VEO_MAX_HMEM_PROCS) return nullptr;
+  return reinterpret_cast<void*>(bits_of(address) | kHmemFlag | uint64_t(identifier) << kHmemShift);
+}
+
+int veo_get_max_proc_identifier(void) { return VEO_MAX_HMEM_PROCS; }
+
+int veo_get_proc_identifier_from_hmem(const void* address) {
+  return is_hmem(address) ? static_cast<int>(bits_of(address) >> kHmemShift & 15) : -1;
+}
+
+veo_proc_handle* veo_get_proc_handle_from_hmem(const void* address) {
+  return guarded<veo_proc_handle*>(nullptr, [&] { return owner_of(address); });
+}
+
+int veo_get_venum_from_hmem(const void* address) {
+  return guarded(-1, [&] { return process_of(owner_of(address))->space->node; });
+}
+
+// --- of the simulator only -----------------------------------------------------------------------
+
+const char* vesim_last_fault(veo_thr_ctxt* ctx) {
+  return guarded("", [&] {
+    last_fault = context_of(ctx)->last_fault();
+    return last_fault.c_str();
+  });
+}
+
+const char* vesim_last_error(void) { return last_error.c_str(); }
+
+int vesim_num_cards(void) { return guarded(-1, [] { return cards(); }); }
+
+const char* vesim_model(void) {
+  return guarded("", [] { return model().name; });
+}
+
+int64_t vesim_memory_used(veo_proc_handle* proc) {
+  return guarded<int64_t>(
+      -1, [&] { return static_cast<int64_t>(process_of(proc)->space->memory.used()); });
+}
+
+int vesim_cycles_enable(veo_proc_handle* proc, int on) {
+  return guarded(-1, [&] {
+    if (on < 0 || on > 2) throw Refused{"timing is switched by 0, 1 or 2, not " + std::to_string(on)};
+    process_of(proc)->space->timing = static_cast<Space::Timing>(on);
+    return 0;
+  });
+}
+
+int vesim_cycles_share(veo_proc_handle* proc, int cores) {
+  return guarded(-1, [&] {
+    const auto process = process_of(proc);
+    const int most = static_cast<int>(process->space->card.cores);
+    if (cores < 0 || cores > most) {
+      throw Refused{std::to_string(cores) + " cores share a card that has " + std::to_string(most)};
+    }
+    process->space->sharing = static_cast<unsigned>(cores);
+    return 0;
+  });
+}
+
+int vesim_report(veo_thr_ctxt* ctx, struct vesim_kernel* rows, int capacity) {
+  return guarded(-1, [&] {
+    const auto context = context_of(ctx);
+    const std::vector<KernelReport> kernels = context->report();
+    for (int i = 0; rows && i < capacity && i < static_cast<int>(kernels.size()); ++i) {
+      rows[i] = kernel_row(kernels[i]);
+    }
+    return static_cast<int>(kernels.size());
+  });
+}
+
+int vesim_report_clear(veo_thr_ctxt* ctx) {
+  return guarded(-1, [&] {
+    context_of(ctx)->forget_report();
+    return 0;
+  });
+}
+
+}  // extern "C"
