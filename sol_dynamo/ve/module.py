@@ -298,19 +298,31 @@ class Stream(torch.Stream):
 class Event(torch.Event):
     """A point in a stream: to wait for, to ask whether it has come, to measure time between two."""
 
+    _timing: bool
+
     def __new__(
         cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
     ) -> Event:
         _lazy_init()
-        return super().__new__(
+        event = super().__new__(
             cls, "ve", enable_timing=enable_timing, blocking=blocking, interprocess=interprocess
         )
+        event._timing = enable_timing
+        return event
 
     def record(self, stream: torch.Stream | None = None) -> None:
         super().record(current_stream() if stream is None else stream)
 
     def wait(self, stream: torch.Stream | None = None) -> None:
         super().wait(current_stream() if stream is None else stream)
+
+    def elapsed_time(self, end_event: torch.Event) -> float:
+        """Milliseconds of the host's clock from this event to another one."""
+        if not isinstance(end_event, Event):
+            return super().elapsed_time(end_event)
+        if not (self._timing and end_event._timing):
+            raise ValueError("both events must be made with enable_timing=True")
+        return _loaded().milliseconds(self.event_id, end_event.event_id)
 
 
 def _own(stream: torch.Stream) -> Stream:

@@ -99,6 +99,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("synchronize", synchronize_device, Released());
   m.def("synchronize_all", synchronize_all, Released());
 
+  m.def("milliseconds", [](uint64_t first, uint64_t second) { // torch.Event's event_id
+    return milliseconds(reinterpret_cast<Event*>(first), reinterpret_cast<Event*>(second));
+  });
+
   m.def("empty_cache", [] { allocator().emptyCache(); }, Released());
   m.def("set_memory_limit", set_memory_limit);
   m.def("memory_info", memory_info);

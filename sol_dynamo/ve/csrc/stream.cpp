@@ -3,6 +3,7 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <array>
 
 namespace ve {
@@ -70,6 +71,14 @@ bool Mark::wait_for(std::chrono::microseconds time) const {
 void synchronize_mark(const Mark& mark, Queue& origin) {
   while (!mark.wait_for(kLook))
     origin.progress();
+}
+
+double milliseconds(const Event* first, const Event* second) {
+  TORCH_CHECK(
+      first && second && first->mark && second->mark,
+      "both events must be recorded before the time between them is asked for");
+  return std::chrono::duration<double, std::milli>(second->mark->time() - first->mark->time())
+      .count();
 }
 
 // --- Queue --------------------------------------------------------------------------------------
@@ -195,7 +204,10 @@ bool Queue::idle() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     collect();
-    empty = pending_.empty();
+    // the last thing that an event's request does is to end: who saw the event need not wait
+    empty = std::all_of(pending_.begin(), pending_.end(), [](const Request& request) {
+      return request.mark && request.mark->reached();
+    });
   }
   raise();
   return empty;

@@ -110,5 +110,6 @@ struct Event {
   Queue* origin = nullptr;
 };
 void synchronize_mark(const Mark& mark, Queue& origin);
+double milliseconds(const Event* first, const Event* second);
 
 } // namespace ve

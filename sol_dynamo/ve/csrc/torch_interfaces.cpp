@@ -98,9 +98,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
       synchronize_mark(*recorded->mark, *recorded->origin);
   }
   double elapsedTime(void* first, void* second, const DeviceIndex) const override {
-    TORCH_CHECK(first && second, "both events must be recorded before their time is asked for");
-    auto time = [](void* event) { return static_cast<Event*>(event)->mark->time(); };
-    return std::chrono::duration<double, std::milli>(time(second) - time(first)).count();
+    return milliseconds(static_cast<Event*>(first), static_cast<Event*>(second));
   }
   void destroyEvent(void* event, const DeviceIndex) const noexcept override {
     delete static_cast<Event*>(event); // a mark in flight is held by its request
