@@ -6,6 +6,7 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -257,7 +258,7 @@ FREE_DEVICE_NAME = "privateuseone"
 
 
 def private_device_name() -> str:
-    """What the one device that is not torch's own is called; `FREE_DEVICE_NAME` if nobody has it."""
+    """What the one device that is not torch's own is called; `FREE_DEVICE_NAME` if it is free."""
     return torch._C._get_privateuse1_backend_name()
 
 
@@ -287,6 +288,11 @@ def print_from_host(name: str) -> None:
 
     tensor_str.of_device = name  # type: ignore[attr-defined]
     _tensor_str._tensor_str = tensor_str
+
+
+def dynamo_loaded() -> bool:
+    """Whether the program has imported Dynamo, which takes seconds."""
+    return "torch._dynamo" in sys.modules
 
 
 def register_device_interface(name: str, module: Any) -> None:

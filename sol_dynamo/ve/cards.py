@@ -25,7 +25,9 @@ def find() -> Cards:
     """The cards of this machine, else simulated ones."""
     wanted = os.environ.get("SOL_VE_DRIVER", "")
     real = real_cards()
-    if wanted == "native" or (wanted not in ("", "sim") and Path(wanted).name.startswith("libveo.")):
+    if wanted == "native" or (
+        wanted not in ("", "sim") and Path(wanted).name.startswith("libveo.")
+    ):
         return Cards(real, False)
     if wanted or not real:
         return Cards(simulated_cards(), True)

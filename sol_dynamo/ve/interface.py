@@ -6,14 +6,12 @@ use, or when a backend is asked to compile.
 
 from __future__ import annotations
 
-import sys
-
 from .. import compat
 
 
 def register_if_loaded() -> None:
     """Register with Dynamo if the program has imported it."""
-    if "torch._dynamo" in sys.modules:
+    if compat.dynamo_loaded():
         register()
 
 

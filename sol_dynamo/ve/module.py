@@ -76,6 +76,7 @@ _CORES = {"VE10": 8, "VE20A": 10, "VE20B": 8, "VE30": 16}
 _initializing = threading.RLock()
 _extension: ModuleType | None = None
 _seed: int | None = None  # asked for before the device was there
+default_generators: tuple[torch.Generator, ...]  # made when asked for (__getattr__)
 
 
 # -- the device itself ----------------------------------------------------------------------------

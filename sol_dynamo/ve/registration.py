@@ -13,6 +13,10 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.utils.backend_registration import (
+    generate_methods_for_privateuse1_backend,
+    rename_privateuse1_backend,
+)
 
 from .. import compat
 
@@ -30,7 +34,7 @@ def register() -> bool:
         log.info("no device %r: %s", NAME, reason)
         return False
     if compat.private_device_name() != NAME:
-        torch.utils.rename_privateuse1_backend(NAME)
+        rename_privateuse1_backend(NAME)
         if not compat.names_private_device(NAME):
             log.warning(
                 "torch %s has a device %r of its own that comes first: sol_dynamo's device needs"
@@ -40,7 +44,7 @@ def register() -> bool:
             )
             return False
         compat.register_device_module(NAME, module)
-        torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+        generate_methods_for_privateuse1_backend(for_storage=True)
     return True
 
 

@@ -54,9 +54,7 @@ def run_python(code: str, **environment: str) -> Done:
     if {"SOL_VE", "PATH"} & set(environment):
         command = [sys.executable, "-W", "ignore", "-c", code]
         variables = {**os.environ, **environment}
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=variables
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
         return Done(done.returncode, done.stdout, done.stderr)
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder, name) for name in ("stdout", "stderr")}

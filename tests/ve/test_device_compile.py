@@ -1,4 +1,4 @@
-"""Dynamo and AOTAutograd with tensors of the device: they are traced, and its interface is known."""
+"""Dynamo and AOTAutograd trace tensors of the device, and know its interface."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def layouts(draw):
 @settings(max_examples=60)
 @given(layouts(), layouts())
 def test_strided(a, b):
-    """A view of one tensor into a view of another, in all four directions; gaps stay as they are."""
+    """A view of one tensor into a view of another, in all directions; gaps stay as they are."""
     (shape_a, view_a), (shape_b, view_b) = a, b
     target = torch.randn(shape_b)
     source = torch.randn(view_b(target).shape)
@@ -108,7 +108,7 @@ def test_conjugate_and_negative_views(where):
 def test_overlapping_copies_are_refused_as_on_the_cpu():
     for device in ("cpu", "ve"):
         x = torch.arange(6.0, device=device)
-        with pytest.raises(RuntimeError, match="single memory location|overlap"):
+        with pytest.raises(RuntimeError, match=r"single memory location|overlap"):
             x[1:].copy_(x[:-1])
         with pytest.raises(RuntimeError, match="more than one element"):
             x[:1].expand(4).copy_(torch.ones(4, device=device))

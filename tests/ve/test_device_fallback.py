@@ -102,11 +102,11 @@ def test_arguments_that_share_memory():
     """Overlap is seen, and refused, as on the CPU."""
     for device in ("cpu", "ve"):
         x = torch.arange(6.0, device=device)
-        with pytest.raises(RuntimeError, match="overlap|single memory"):
+        with pytest.raises(RuntimeError, match=r"overlap|single memory"):
             torch.add(x[:-1], 1, out=x[1:])
         x.add_(x)
         assert x.tolist() == [0, 2, 4, 6, 8, 10]
-        with pytest.raises(RuntimeError, match="more than one element|clone"):
+        with pytest.raises(RuntimeError, match=r"more than one element|clone"):
             x[:1].expand(3).add_(1)
 
 
@@ -186,7 +186,7 @@ def test_tensors_on_the_cpu_are_refused_where_numbers_would_do():
 
 
 def test_errors_are_the_cpus():
-    with pytest.raises(RuntimeError, match="must match|broadcast"):
+    with pytest.raises(RuntimeError, match=r"must match|broadcast"):
         torch.ones(3, device="ve") + torch.ones(4, device="ve")
     with pytest.raises(IndexError):
         torch.ones(3, device="ve")[5]

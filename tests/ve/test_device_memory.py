@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from itertools import pairwise
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_blocks_are_split_and_merged():
     """Neighbours that are free again make room for what none of them could hold."""
     parts = [bytes_on(4 * MIB) for _ in range(5)]  # one segment of 20 MiB
     addresses = sorted(p.data_ptr() for p in parts)
-    assert [b - a for a, b in zip(addresses, addresses[1:], strict=False)] == [4 * MIB] * 4
+    assert [b - a for a, b in pairwise(addresses)] == [4 * MIB] * 4
     reserved = torch.ve.memory_reserved()
     del parts[1:4]
     stats = torch.ve.memory_stats()
@@ -83,7 +84,7 @@ def test_blocks_never_overlap():
             exponent = float(torch.rand((), generator=g)) * 22
             live.append(bytes_on(int(2**exponent)))
     spans = sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in live)
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
     assert all(start % 512 == 0 for start, _ in spans)
     expected = sum(-(-max(t.nbytes, 1) // 512) * 512 for t in live)
     assert torch.ve.memory_allocated() >= expected

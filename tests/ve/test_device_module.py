@@ -10,15 +10,50 @@ import torch
 from device import check_python
 
 # names of torch.cuda that a device's module has as well
-NAMES = """
-    Event OutOfMemoryError Stream StreamContext current_device current_stream default_generators
-    default_stream device device_count device_of empty_cache get_device_capability get_device_name
-    get_device_properties get_rng_state get_rng_state_all init initial_seed is_available
-    is_bf16_supported is_initialized manual_seed manual_seed_all max_memory_allocated
-    max_memory_reserved mem_get_info memory_allocated memory_reserved memory_stats memory_summary
-    reset_accumulated_memory_stats reset_peak_memory_stats seed seed_all set_device
-    set_per_process_memory_fraction set_rng_state set_rng_state_all set_stream stream synchronize
-""".split()
+NAMES = [
+    "Event",
+    "OutOfMemoryError",
+    "Stream",
+    "StreamContext",
+    "current_device",
+    "current_stream",
+    "default_generators",
+    "default_stream",
+    "device",
+    "device_count",
+    "device_of",
+    "empty_cache",
+    "get_device_capability",
+    "get_device_name",
+    "get_device_properties",
+    "get_rng_state",
+    "get_rng_state_all",
+    "init",
+    "initial_seed",
+    "is_available",
+    "is_bf16_supported",
+    "is_initialized",
+    "manual_seed",
+    "manual_seed_all",
+    "max_memory_allocated",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_reserved",
+    "memory_stats",
+    "memory_summary",
+    "reset_accumulated_memory_stats",
+    "reset_peak_memory_stats",
+    "seed",
+    "seed_all",
+    "set_device",
+    "set_per_process_memory_fraction",
+    "set_rng_state",
+    "set_rng_state_all",
+    "set_stream",
+    "stream",
+    "synchronize",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -98,7 +98,7 @@ def test_uniform_and_normal_look_like_it():
     u, n = torch.rand(100_000, device="ve").cpu(), torch.randn(100_000, device="ve").cpu()
     assert abs(u.mean() - 0.5) < 0.01 and abs(u.var() - 1 / 12) < 0.01
     assert abs(n.mean()) < 0.02 and abs(n.var() - 1) < 0.03
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])

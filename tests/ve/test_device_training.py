@@ -163,11 +163,13 @@ def test_second_derivatives_and_hooks():
     g.sum().backward()
     same(x.grad, 6 * x.detach().cpu(), **CLOSE)
     assert seen and all(seen)
-    assert torch.autograd.gradcheck(torch.tanh, torch.randn(3, dtype=torch.double).ve().requires_grad_())
+    assert torch.autograd.gradcheck(
+        torch.tanh, torch.randn(3, dtype=torch.double).ve().requires_grad_()
+    )
 
 
 def test_checkpointing():
-    net, other = pair(lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.ReLU()))
+    _, other = pair(lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.ReLU()))
     x = torch.randn(3, 4).ve().requires_grad_()
     torch.manual_seed(2)
     y = torch.utils.checkpoint.checkpoint(other, x, use_reentrant=False)
