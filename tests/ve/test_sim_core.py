@@ -183,7 +183,9 @@ def test_rounding_mode_and_denormals(machine: sim.Machine) -> None:
         assert core.s[5] == mode << 12
         third[name] = int(core.s[3])
         assert 1.0 / 3.0 == 0.3333333333333333
-    assert third["up"] == third["zero"] + 1 == third["down"] + 1 and third["nearest"] in third.values()
+    assert (
+        third["up"] == third["zero"] + 1 == third["down"] + 1 and third["nearest"] in third.values()
+    )
     core.execute(words("or %s4, 3, (0)1; sll %s4, %s4, 12; lpm %s4"))
     torch.set_flush_denormal(True)
     try:
@@ -340,7 +342,9 @@ def test_stack_guard_below_a_frame(machine: sim.Machine) -> None:
 
 
 def test_arguments_by_the_abi(machine: sim.Machine) -> None:
-    source = "double f(float a,double b,long c,int d,float e,float g,float h,float i,float j,long k)"
+    source = (
+        "double f(float a,double b,long c,int d,float e,float g,float h,float i,float j,long k)"
+    )
     library = machine.load_bytes(
         ve_object(source + "{return a+2*b+3*c+4*d+5*e+6*g+7*h+8*i+9*j+10*k;}", "-O2")
     )
@@ -416,7 +420,9 @@ def test_library_functions(machine: sim.Machine) -> None:
     buffer = machine.allocate(512)
     machine.write(buffer + 190, b"abcdefghij")
     assert library.call("blocks", buffer) == 60003
-    with pytest.raises(sim.Fault, match=r"in memset\+0x0, called in blocks\+0x.*: address .* not mapped"):
+    with pytest.raises(
+        sim.Fault, match=r"in memset\+0x0, called in blocks\+0x.*: address .* not mapped"
+    ):
         library.call("blocks", buffer + PAGE - 50)
     assert library.call("heap", 1000) == 499500
     with pytest.raises(sim.Fault, match="free of an address"):

@@ -131,7 +131,7 @@ PROGRAMS = {
     "data": (
         "i:i",
         "static const int table[5]={1,10,100,1000,10000};static int zero;int common_;int set_=7;"
-        "static const char*const text[3]={\"a\",\"bcd\",\"ef\"};static int(*const way[2])(int)="
+        'static const char*const text[3]={"a","bcd","ef"};static int(*const way[2])(int)='
         "{fib,switches}; int data(int i){unsigned k=(unsigned)i%5;zero+=table[k];int r=zero;zero=0;"
         "common_+=2;r+=common_;common_=0;return r+set_+text[k%3][0]+way[k&1](i);}",
     ),
@@ -174,10 +174,14 @@ NUMBERS = [0.0, -0.0, 1.0, -1.5, math.inf, -math.inf, math.nan, 5e-324, -1e-310,
 
 def random_argument(kind: str, rng: random.Random) -> Any:
     if kind in "df":
-        number = rng.choice(NUMBERS) if rng.random() < 0.5 else rng.gauss(0, 10 ** rng.uniform(-3, 6))
+        number = (
+            rng.choice(NUMBERS) if rng.random() < 0.5 else rng.gauss(0, 10 ** rng.uniform(-3, 6))
+        )
         return np.float32(number).item() if kind == "f" else number
     bits = 64 if kind in "lu" else 32
-    number = rng.choice(EDGES) if rng.random() < 0.4 else rng.getrandbits(rng.randrange(1, bits + 1))
+    number = (
+        rng.choice(EDGES) if rng.random() < 0.4 else rng.getrandbits(rng.randrange(1, bits + 1))
+    )
     number = (-number if rng.random() < 0.3 else number) & (1 << bits) - 1
     return number - (1 << bits) if kind in "li" and number >> (bits - 1) else number
 
@@ -252,7 +256,9 @@ def test_quadruple_precision(flags: tuple[str, ...]) -> None:
     for _ in range(100):
         data = bytearray(192)
         for n in (0, 16):  # sign and exponent, then the fraction
-            exponent = rng.choice([0x3FFF, 0x4001, 0x3FC0, 0x4030, rng.randrange(0x3F00, 0x4100), 0])
+            exponent = rng.choice(
+                [0x3FFF, 0x4001, 0x3FC0, 0x4030, rng.randrange(0x3F00, 0x4100), 0]
+            )
             high = rng.getrandbits(1) << 63 | exponent << 48 | rng.getrandbits(48)
             data[n : n + 16] = struct.pack("<QQ", rng.getrandbits(64), high)
         machine.write(buffer, bytes(data))
