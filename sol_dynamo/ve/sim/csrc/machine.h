@@ -1,8 +1,8 @@
 // A vector engine's core: registers and the interpreter of its instructions.
 //
 // The meeting point of the simulator's parts: the driver (veo.cpp) loads an Image and calls Core;
-// a cycle model or trace watches as an Observer. Results are those of the architecture; nothing here
-// knows of time, of PyTorch or of Python.
+// a cycle model or trace watches as an Observer. Results are those of the architecture; nothing
+// here knows of time, of PyTorch or of Python.
 #pragma once
 
 #include <cstdint>

@@ -149,7 +149,8 @@ bool Memory::write(uint64_t address, const void* host, uint64_t bytes) {
   uint8_t* to = at(address, bytes, kRead);
   if (to == nullptr) return false;
   std::memcpy(to, host, bytes);
-  const uint64_t low = (address - base_) >> kPageBits, high = (address - base_ + bytes - 1) >> kPageBits;
+  const uint64_t low = (address - base_) >> kPageBits;
+  const uint64_t high = (address - base_ + bytes - 1) >> kPageBits;
   for (uint64_t p = low; p <= high; ++p) {
     if ((rights_of_page(p) & kExecute) != 0) {
       __atomic_fetch_add(&code_version_, 1, __ATOMIC_RELEASE);

@@ -1,9 +1,9 @@
 // One VE process's address space.
 //
 // VE addresses start at 0x600000000000 and are *not* host pointers: host memory lies elsewhere, and
-// only this class translates. Every page has rights; an access to a page without them is found here,
-// so that wild pointers in VE code never become host faults. Between two allocations lies at least
-// one unmapped page. This file knows nothing of instructions.
+// only this class translates. Every page has rights; an access to a page without them is found
+// here, so that wild pointers in VE code never become host faults. Between two allocations lies at
+// least one unmapped page. This file knows nothing of instructions.
 #pragma once
 
 #include <cstddef>

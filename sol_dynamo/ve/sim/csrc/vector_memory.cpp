@@ -187,8 +187,9 @@ void gather(Core& core, const Instruction& i) {
       result[e] = x[e];
       continue;
     }
-    const uint8_t* from = p != nullptr ? p + address(e)
-                                       : access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
+    const uint8_t* from =
+        p != nullptr ? p + address(e)
+                     : access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
     result[e] = Element::in(*reinterpret_cast<const T*>(from));
   }
   std::memcpy(x, result, core.vl * sizeof *x);
