@@ -345,10 +345,9 @@ def test_stack_guard_below_a_frame(machine: sim.Machine) -> None:
 def test_arguments_by_the_abi(machine: sim.Machine) -> None:
     source = (
         "double f(float a,double b,long c,int d,float e,float g,float h,float i,float j,long k)"
+        "{return a+2*b+3*c+4*d+5*e+6*g+7*h+8*i+9*j+10*k;}"
     )
-    library = machine.load_bytes(
-        ve_object(source + "long k){return a+2*b+3*c+4*d+5*e+6*g+7*h+8*i+9*j+10*k;}", "-O2")
-    )
+    library = machine.load_bytes(ve_object(source, "-O2"))
     f32 = sim.f32
     s0 = library.call("f", f32(1), 2.0, 3, -4, f32(5), f32(6), f32(7), f32(8), f32(9), -10)
     value = struct.unpack("<d", s0.to_bytes(8, "little"))[0]

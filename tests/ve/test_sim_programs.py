@@ -175,14 +175,15 @@ NUMBERS = [0.0, -0.0, 1.0, -1.5, math.inf, -math.inf, math.nan, 5e-324, -1e-310,
 
 def random_argument(kind: str, rng: random.Random) -> Any:
     if kind in "df":
-        number = (
-            rng.choice(NUMBERS) if rng.random() < 0.5 else rng.gauss(0, 10 ** rng.uniform(-3, 6))
-        )
-        return np.float32(number).item() if kind == "f" else number
+        number = rng.gauss(0, 10 ** rng.uniform(-3, 6))
+        if rng.random() < 0.5:
+            number = rng.choice(NUMBERS)
+        with np.errstate(over="ignore"):
+            return np.float32(number).item() if kind == "f" else number
     bits = 64 if kind in "lu" else 32
-    number = (
-        rng.choice(EDGES) if rng.random() < 0.4 else rng.getrandbits(rng.randrange(1, bits + 1))
-    )
+    number = rng.getrandbits(rng.randrange(1, bits + 1))
+    if rng.random() < 0.4:
+        number = rng.choice(EDGES)
     number = (-number if rng.random() < 0.3 else number) & (1 << bits) - 1
     return number - (1 << bits) if kind in "li" and number >> (bits - 1) else number
 
@@ -283,7 +284,8 @@ __vr a=_vel_vld_vssl(8,x+i,vl),b=_vel_vld_vssl(8,y+i,vl);
 _vel_vst_vssl(_vel_pvfmad_vvvvl(a,a,b,vl),8,z+i,vl);}}
 double dot(double*x,double*y,i64 n){__vr s=_vel_vbrdd_vsl(0.0,256);for(i64 i=0;i<n;i+=256){
 int vl=n-i<256?n-i:256;
-s=_vel_vfmadd_vvvvvl(s,_vel_vld_vssl(8,x+i,vl),_vel_vld_vssl(8,y+i,vl),s,vl);}return _vel_lvsd_svs(_vel_vfsumd_vvl(s,256),0);}
+s=_vel_vfmadd_vvvvvl(s,_vel_vld_vssl(8,x+i,vl),_vel_vld_vssl(8,y+i,vl),s,vl);}
+return _vel_lvsd_svs(_vel_vfsumd_vvl(s,256),0);}
 void relu(float*x,float*y,int n){for(int i=0;i<n;i+=256){int vl=n-i<256?n-i:256;
 __vr a=_vel_vldu_vssl(4,x+i,vl);__vm256 m=_vel_vfmksgt_mvl(a,vl);
 _vel_vstu_vssl(_vel_vmrg_vvvml(_vel_vbrds_vsl(0.f,vl),a,m,vl),4,y+i,vl);}}
