@@ -204,6 +204,7 @@ TRAPS = [
     ("st %s1, -8(%s3, %s2)", "MemoryAccess", "is not mapped", {2: (1 << 64) - 8, 3: 8}),
     ("vld %v0, 8, %s2", "MemoryAccess", "not mapped; VE memory is 0x600000000000-", {2: 64}),
     ("vldu %v0, %s3, %s2", "MemoryAccess", "not mapped", {2: "data", 3: 1 << 40}),
+    ("vld %v0, %s3, %s2", "MemoryAccess", "not mapped", {2: "data", 3: 1 << 57}),  # wraps around
     ("vst %v0, 8, %s2", "MemoryAccess", "not mapped", {2: "end"}),
     ("vst %v0, -8, %s2", "MemoryAccess", "not mapped", {2: "data"}),
     ("vld %v0, 8, %s2", "Alignment", "is not a multiple of 8", {2: "odd"}),

@@ -140,7 +140,7 @@ class Core {
   uint64_t stack_high() const { return stack_ + stack_bytes_; }
   uint64_t thread_pointer() const { return thread_; }
 
-  // From another thread: the running code stops with a trap.
+  // From another thread: the running code stops with a trap. Without any it does nothing.
   void interrupt() { __atomic_store_n(&interrupted_, true, __ATOMIC_RELAXED); }
 
   Memory& memory() const { return memory_; }
