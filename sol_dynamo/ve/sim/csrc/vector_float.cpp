@@ -31,24 +31,14 @@ void ternary64(Core& core, const Instruction& i) {
 }
 template <class T, T F(T, T, T), Part P, Scalar S>
 void ternary32(Core& core, const Instruction& i) {
-  const T* y = reinterpret_cast<const T*>(vector(core, i.vy));
-  const T* z = reinterpret_cast<const T*>(vector(core, i.vz));
+  const Spread<S> s(core, i);
+  const T* y = reinterpret_cast<const T*>(s.or_else(vector(core, i.vy), Scalar::kY));
+  const T* z = reinterpret_cast<const T*>(s.or_else(vector(core, i.vz), Scalar::kZ));
   const T* w = reinterpret_cast<const T*>(vector(core, i.vw));
-  const Pair<T> s(scalar_y(core, i));
   write_vector(core, i, P == Part::kBoth, [=](uint64_t* out, unsigned n) {
     T* x = reinterpret_cast<T*>(out);
-    if (S == Scalar::kNone) {
-      VESIM_INDEPENDENT
-      for (unsigned k = 0; k < 2 * n; ++k) x[k] = F(y[k], z[k], w[k]);
-    } else {
-      VESIM_INDEPENDENT
-      for (unsigned e = 0; e < n; ++e) {
-        x[2 * e] =
-            F(S == Scalar::kY ? s.lower : y[2 * e], S == Scalar::kZ ? s.lower : z[2 * e], w[2 * e]);
-        x[2 * e + 1] = F(S == Scalar::kY ? s.upper : y[2 * e + 1],
-                         S == Scalar::kZ ? s.upper : z[2 * e + 1], w[2 * e + 1]);
-      }
-    }
+    VESIM_INDEPENDENT
+    for (unsigned k = 0; k < 2 * n; ++k) x[k] = F(y[k], z[k], w[k]);
     settle<P>(out, n);
   });
 }
@@ -59,8 +49,9 @@ constexpr auto divide_floats = binary32<float, fdiv<float>, Part::kUpper, S>;
 
 // --- approximations ------------------------------------------------------------------------------
 // The bits of vrcp and vrsqrt are not published. Here they are the exact result rounded to 15
-// significant bits: within 2^-15 of it, and with perturbation anywhere within 2^-14. The bound comes
-// from clang's velintrin_approx.h, whose two refinements of vrsqrt must reach double precision.
+// significant bits: within 2^-15 of it, and with perturbation anywhere within 2^-14. The bound
+// comes from clang's velintrin_approx.h, whose two refinements of vrsqrt must reach double
+// precision.
 constexpr double kPerturbation = 0x1p-14 - 0x1p-15;
 
 template <class F>
@@ -195,7 +186,8 @@ void double_from_float(Core& core, const Instruction& i) {
   BINARY_D(op, 0 | other, name ".d", F), BINARY_S(op, 4 | other, "p" name ".lo", "m", F, kLower), \
   BINARY_S(op, 8 | other, "p" name ".up", "m", F, kUpper),                                    \
   BINARY_S(op, 12 | other, "p" name, "M", F, kBoth)
-#define UNARY_D(op, flags, name, F) {word_of(op, flags), name " $v, $w$m", unary64<double, F<double>, true>}
+#define UNARY_D(op, flags, name, F) \
+  {word_of(op, flags), name " $v, $w$m", unary64<double, F<double>, true>}
 #define UNARY_S(op, flags, name, F) \
   {word_of(op, flags), name " $v, $w$m", unary32<float, F<float>, Part::kUpper, true>}
 #define TERNARY_D(op, name, F)                                                                \
@@ -213,9 +205,12 @@ void double_from_float(Core& core, const Instruction& i) {
   TERNARY_D(op, name ".d", F), TERNARY_S(op, 4, "p" name ".lo", "m", F, kLower),              \
   TERNARY_S(op, 8, "p" name ".up", "m", F, kUpper), TERNARY_S(op, 12, "p" name, "M", F, kBoth)
 #define APPROXIMATE(op, other, name, nex, F)                                                  \
-  {word_of(op, 0 | other), name ".d" nex " $v, $w$m", approximate<double, F<double>, Part::kBoth>}, \
-  {word_of(op, 4 | other), "p" name ".lo" nex " $v, $w$m", approximate<float, F<float>, Part::kLower>}, \
-  {word_of(op, 8 | other), "p" name ".up" nex " $v, $w$m", approximate<float, F<float>, Part::kUpper>}, \
+  {word_of(op, 0 | other), name ".d" nex " $v, $w$m",                                         \
+   approximate<double, F<double>, Part::kBoth>},                                              \
+  {word_of(op, 4 | other), "p" name ".lo" nex " $v, $w$m",                                    \
+   approximate<float, F<float>, Part::kLower>},                                               \
+  {word_of(op, 8 | other), "p" name ".up" nex " $v, $w$m",                                    \
+   approximate<float, F<float>, Part::kUpper>},                                               \
   {word_of(op, 12 | other), "p" name nex " $v, $w$M", approximate<float, F<float>, Part::kBoth>}
 
 const Entry kRows[] = {
