@@ -140,6 +140,7 @@ SIMULATOR_PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vesim_cycles_share": (c_int, (_P, c_int)),
     "vesim_report": (c_int, (_P, POINTER(_Row), c_int)),
     "vesim_report_clear": (c_int, (_P,)),
+    "vesim_cycle_rule": (c_char_p, (ctypes.c_uint,)),
 }
 
 

@@ -8,6 +8,7 @@ of them is a change of this file, with its reason.
 from __future__ import annotations
 
 import random
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from offload import Process, arguments, compile_ve
 
 from sol_dynamo.ve import driver as ve
+from sol_dynamo.ve import sim
 
 pytestmark = pytest.mark.ve
 
@@ -356,6 +358,52 @@ def test_scalar_caches(process: Process, assemble: Assemble) -> None:
         two, four = (measure(process, function, n * lines // 4, address) for n in (2, 4))
         iteration = max(4 * cycles, 3 * cycles + 1 + LOOP)
         assert 4 * (four.cycles - two.cycles) / (2 * lines) == pytest.approx(iteration, rel=0.02)
+
+
+# -- every instruction ----------------------------------------------------------------------------
+
+# operand of the simulator's table -> what it means in the model's
+OPERANDS = {
+    **{"w": "Y", "x": "Z", "t": "W", "v": "D", "n": "M", "o": "P", "p": "P", "d": "d", "q": "d"},
+    **{"Y": "y", "Q": "y", "U": "y", "W": "y", "1": "y", "2": "y"},
+    **{"Z": "z", "R": "z", "z": "z", "A": "yz", "B": "z", "a": "z", "H": "z"},
+}
+# what the model takes for an operand beside those: registers that are read before they are written,
+# and unused fields, which hold constants
+MORE = {
+    **dict.fromkeys((0x42, 0x43, 0x52, 0x53, 0x62, 0x56, 0x3B, 0x64, 0x74), "e"),
+    **dict.fromkeys((0x8D, 0x8E, 0x9D), "E"),
+    **dict.fromkeys((0xB4, 0xB5, 0xB6), "Z"),
+    **{0x19: "y", 0x1B: "y", 0x1C: "y", 0x18: "yz", 0x3A: "y", 0x51: "z"},
+}
+READ_FIRST = (*range(0x11, 0x16), 0x31, 0x50)  # scalar stores
+READ_FIRST_VECTOR = (*range(0x91, 0x94), *range(0xB1, 0xB4), *range(0xD1, 0xD4), 0x9E)
+
+
+def test_operands_of_every_instruction(process: Process) -> None:
+    """The model's table against the simulator's, which is driven by encodings."""
+    found = {}
+    for syntax, fixed, _ in sim.rows():
+        opcode, flags = fixed >> 56, fixed >> 52 & 15
+        rule = process.lib.vesim_cycle_rule(opcode)
+        assert rule is not None, syntax
+        used = set(rule.decode()) - {"L"}
+        meant = set("".join(OPERANDS.get(o, "") for o in re.findall(r"\$(.)", syntax)))
+        if opcode in READ_FIRST:
+            meant = meant - {"d"} | {"e"}
+        if opcode in READ_FIRST_VECTOR:
+            meant = meant - {"D"} | {"E"}
+        if "Q" in used:
+            used = used - {"Q"} | (meant & {"Y", "Z"})
+        elif opcode >= 0x80 and flags & 2:
+            used -= {"Y"}  # cs: a scalar register instead
+        if "V" in used:
+            used = used - {"V"} | (set() if flags & 1 else {"Z"})
+        if opcode >= 0x80 and "y" not in meant:
+            used -= {"y"}
+        if not meant <= used or not used - meant <= set(MORE.get(opcode, "")):
+            found[syntax] = (sorted(used), sorted(meant))
+    assert found == {}
 
 
 # -- reports --------------------------------------------------------------------------------------

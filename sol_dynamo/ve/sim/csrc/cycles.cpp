@@ -103,9 +103,9 @@ enum class Flop : uint8_t {
 };
 
 // Registers: d = sx written, e = sx read, y, z = sy and sz read where cy, cz (of vector instructions:
-// scalar operands). D = vx written, E = vx read, Y = vy read unless cs, Z = vz read unless cs2,
-// W = vw read, Q = the only vector operand, in vy or vz. M = mask register vx written, P = masks vy
-// and vz read. L = all elements one after the other.
+// scalar operands). D = vx written, E = vx read, Y = vy read unless cs, Z = vz read, V = vz read
+// unless cs2, W = vw read, Q = the only vector operand, in vy or vz. M = mask register vx written,
+// P = masks vy and vz read. L = all elements one after the other.
 struct Row {
   uint8_t opcode;
   Unit unit;
@@ -221,16 +221,16 @@ constexpr Row kRows[] = {
     {0xcc, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
     {0xdc, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
     {0xcd, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
-    {0xe2, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    {0xe3, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    {0xf2, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    {0xf3, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
+    {0xe2, Unit::Fma, "DYVWy", 1, 0, Flop::Packed, 2},
+    {0xe3, Unit::Fma, "DYVWy", 1, 0, Flop::Packed, 2},
+    {0xf2, Unit::Fma, "DYVWy", 1, 0, Flop::Packed, 2},
+    {0xf3, Unit::Fma, "DYVWy", 1, 0, Flop::Packed, 2},
     // The complex pipe. That division takes 16 cycles for 32 elements, and approximations 2, is
     // assumed. Recurrences take an element after the other.
-    {0xdd, Unit::Complex, "DYZy", 16, 0, Flop::Single, 1},
+    {0xdd, Unit::Complex, "DYVy", 16, 0, Flop::Single, 1},
     {0xed, Unit::Complex, "DQ", 16, 0, Flop::Single, 1},
-    {0xe9, Unit::Complex, "DYZy", 16, 0}, {0xeb, Unit::Complex, "DYZy", 16, 0},
-    {0xfb, Unit::Complex, "DYZy", 16, 0},
+    {0xe9, Unit::Complex, "DYVy", 16, 0}, {0xeb, Unit::Complex, "DYVy", 16, 0},
+    {0xfb, Unit::Complex, "DYVy", 16, 0},
     {0xe1, Unit::Complex, "DQ", 2, 0}, {0xf1, Unit::Complex, "DQ", 2, 0},
     {0xea, Unit::Complex, "DQ", 2, 0}, {0xaa, Unit::Complex, "DQ", 2, 0},
     {0xec, Unit::Complex, "DQ", 2, 0, Flop::Single, 1},
@@ -252,21 +252,23 @@ constexpr Row kRows[] = {
 enum Use : uint32_t {
   WriteS = 1, ReadS = 2, ReadY = 4, ReadZ = 8, WriteV = 16, ReadVx = 32, ReadVy = 64, ReadVz = 128,
   ReadVw = 256, ReadOne = 512, WriteM = 1024, ReadMasks = 2048, Serial = 4096,
+  ReadVzOrY = 8192,
 };
 
 struct Rule {
   Unit unit = Unit::None;
   uint32_t uses = 0;
+  const char* registers = "";
   uint8_t cycles = 1, bytes = 0, flops = 0;
   Flop flop = Flop::None;
 };
 
 std::array<Rule, 256> make_rules() {
-  static constexpr char letters[] = "deyzDEYZWQMPL";
+  static constexpr char letters[] = "deyzDEYZWQMPLV";
   std::array<Rule, 256> rules;
   for (const Row& row : kRows) {
     Rule& rule = rules[row.opcode];
-    rule = {row.unit, 0, row.cycles, row.bytes, row.flops, row.flop};
+    rule = {row.unit, 0, row.registers, row.cycles, row.bytes, row.flops, row.flop};
     for (const char* r = row.registers; *r; ++r) {
       rule.uses |= 1u << (std::strchr(letters, *r) - letters);
     }
@@ -277,6 +279,11 @@ std::array<Rule, 256> make_rules() {
 const std::array<Rule, 256> kRules = make_rules();
 
 }  // namespace
+
+const char* cycle_rule(unsigned opcode) {
+  const Rule& rule = kRules[opcode & 255];
+  return rule.unit == Unit::None ? nullptr : rule.registers;
+}
 
 const CardModel* card_model(const std::string& name) {
   for (const CardModel& card : kCards) {
@@ -831,6 +838,7 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
   if ((rule.uses & ReadS)) wait(scalar[i.sx & 63]);
   if ((rule.uses & ReadY) && i.cy) wait(scalar[i.sy & 63]);
   if ((rule.uses & ReadZ) && i.cz) wait(scalar[i.sz & 63]);
+  if ((rule.unit == Unit::Gather || rule.unit == Unit::Scatter) && i.cs) wait(scalar[i.sw & 63]);
   now = operands;
 
   if (rule.unit < Unit::Fma) {
@@ -870,7 +878,8 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
     const bool merges = (rule.uses & WriteV) && (i.m != 0 || core.vl < 256);
     if ((rule.uses & ReadVx) || merges) read(vector[vector_register(i.vx, core)]);
     if ((rule.uses & ReadVy) && !(i.flags & 2)) read(vector[vector_register(i.vy, core)]);
-    if ((rule.uses & ReadVz) && !(i.flags & 1)) read(vector[vector_register(i.vz, core)]);
+    if (rule.uses & ReadVz) read(vector[vector_register(i.vz, core)]);
+    if ((rule.uses & ReadVzOrY) && !(i.flags & 1)) read(vector[vector_register(i.vz, core)]);
     if (rule.uses & ReadVw) read(vector[vector_register(i.vw, core)]);
     if (rule.uses & ReadOne) read(vector[vector_register(std::max(i.vy, i.vz), core)]);
     if (rule.uses & ReadMasks) {

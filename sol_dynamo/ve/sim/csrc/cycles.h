@@ -37,6 +37,10 @@ constexpr double kPeakF64 = 192, kPeakF32 = 384;     // flop per cycle of a core
 const CardModel* card_model(const std::string& name);  // nullptr: no such card
 std::string card_model_names();                        // "VE10, VE20B, VE30"
 
+// The registers that an opcode's instructions use, in the letters of cycles.cpp's table; nullptr: the
+// model does not know the opcode.
+const char* cycle_rule(unsigned opcode);
+
 // What all calls of one function took, or one call.
 struct KernelReport {
   std::string name;

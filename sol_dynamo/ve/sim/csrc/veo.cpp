@@ -880,6 +880,8 @@ int vesim_report(veo_thr_ctxt* ctx, struct vesim_kernel* rows, int capacity) {
   });
 }
 
+const char* vesim_cycle_rule(unsigned opcode) { return cycle_rule(opcode); }
+
 int vesim_report_clear(veo_thr_ctxt* ctx) {
   return guarded(-1, [&] {
     context_of(ctx)->forget_report();

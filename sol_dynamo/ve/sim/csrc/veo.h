@@ -175,6 +175,8 @@ int vesim_cycles_share(struct veo_proc_handle *, int cores);
  * `capacity` of them and may be null. */
 int vesim_report(struct veo_thr_ctxt *, struct vesim_kernel *rows, int capacity);
 int vesim_report_clear(struct veo_thr_ctxt *);
+/* Which registers the model takes an opcode to use, for tests (cycles.cpp); null: it is unknown. */
+const char *vesim_cycle_rule(unsigned opcode);
 
 #ifdef __cplusplus
 }
