@@ -49,9 +49,11 @@ inline bool mask_bit(const uint64_t* vm, unsigned e) { return (vm[e / 64] >> (63
 
 // A mask as one word of ones or zeros for each element; zeros from `vl` on.
 inline void expand_mask(const uint64_t* vm, unsigned vl, uint64_t* out) {
-  const unsigned n = rounded_up(vl);
-  for (unsigned e = 0; e < n; ++e) out[e] = uint64_t{0} - (vm[e / 64] >> (63 - e % 64) & 1);
-  for (unsigned e = vl; e < n; ++e) out[e] = 0;
+  for (unsigned word = 0; word * 64 < vl; ++word) {
+    const uint64_t bits = vm[word];
+    for (unsigned k = 0; k < 64; ++k) out[word * 64 + k] = uint64_t{0} - (bits >> (63 - k) & 1);
+  }
+  for (unsigned e = vl; e < rounded_up(vl); ++e) out[e] = 0;
 }
 // Packed: the mask register's number is even and tells the upper lanes', the next one the lower's.
 inline void expand_mask(const Core& core, unsigned m, bool packed, unsigned vl, uint64_t* out) {
@@ -95,15 +97,6 @@ inline void settle(uint64_t* x, unsigned n) {
   }
 }
 
-template <class T>
-struct Pair {  // the two 32-bit lanes of a scalar operand
-  T lower, upper;
-  explicit Pair(uint64_t s) {
-    std::memcpy(&lower, &s, 4);
-    std::memcpy(&upper, reinterpret_cast<const char*>(&s) + 4, 4);
-  }
-};
-
 // vx = F(vy, vz), F(sy, vz) or F(vy, sy), on 64-bit elements.
 template <class T, T F(T, T), Scalar S = Scalar::kNone>
 void binary64(Core& core, const Instruction& i) {
@@ -119,25 +112,30 @@ void binary64(Core& core, const Instruction& i) {
   });
 }
 
+// A scalar operand as a register that holds it in each element: loops over lanes of 32 bits are
+// then the same for all forms, and fast.
+template <Scalar S>
+struct Spread {
+  alignas(64) uint64_t element[S == Scalar::kNone ? 1 : kElements];
+  Spread(const Core& core, const Instruction& i) {
+    if (S == Scalar::kNone) return;
+    const uint64_t s = scalar_y(core, i);
+    const unsigned n = rounded_up(core.vl);
+    for (unsigned e = 0; e < n; ++e) element[e] = s;
+  }
+  const uint64_t* or_else(const uint64_t* v, Scalar which) const { return S == which ? element : v; }
+};
+
 // The same on lanes of 32 bits.
 template <class T, T F(T, T), Part P, Scalar S = Scalar::kNone>
 void binary32(Core& core, const Instruction& i) {
-  const T* y = reinterpret_cast<const T*>(vector(core, i.vy));
-  const T* z = reinterpret_cast<const T*>(vector(core, i.vz));
-  const Pair<T> s(scalar_y(core, i));
+  const Spread<S> s(core, i);
+  const T* y = reinterpret_cast<const T*>(s.or_else(vector(core, i.vy), Scalar::kY));
+  const T* z = reinterpret_cast<const T*>(s.or_else(vector(core, i.vz), Scalar::kZ));
   write_vector(core, i, P == Part::kBoth, [=](uint64_t* out, unsigned n) {
     T* x = reinterpret_cast<T*>(out);
-    if (S == Scalar::kNone) {
-      VESIM_INDEPENDENT
-      for (unsigned k = 0; k < 2 * n; ++k) x[k] = F(y[k], z[k]);
-    } else {
-      VESIM_INDEPENDENT
-      for (unsigned e = 0; e < n; ++e) {
-        x[2 * e] = F(S == Scalar::kY ? s.lower : y[2 * e], S == Scalar::kZ ? s.lower : z[2 * e]);
-        x[2 * e + 1] =
-            F(S == Scalar::kY ? s.upper : y[2 * e + 1], S == Scalar::kZ ? s.upper : z[2 * e + 1]);
-      }
-    }
+    VESIM_INDEPENDENT
+    for (unsigned k = 0; k < 2 * n; ++k) x[k] = F(y[k], z[k]);
     settle<P>(out, n);
   });
 }

@@ -31,24 +31,14 @@ void ternary64(Core& core, const Instruction& i) {
 }
 template <class T, T F(T, T, T), Part P, Scalar S>
 void ternary32(Core& core, const Instruction& i) {
-  const T* y = reinterpret_cast<const T*>(vector(core, i.vy));
-  const T* z = reinterpret_cast<const T*>(vector(core, i.vz));
+  const Spread<S> s(core, i);
+  const T* y = reinterpret_cast<const T*>(s.or_else(vector(core, i.vy), Scalar::kY));
+  const T* z = reinterpret_cast<const T*>(s.or_else(vector(core, i.vz), Scalar::kZ));
   const T* w = reinterpret_cast<const T*>(vector(core, i.vw));
-  const Pair<T> s(scalar_y(core, i));
   write_vector(core, i, P == Part::kBoth, [=](uint64_t* out, unsigned n) {
     T* x = reinterpret_cast<T*>(out);
-    if (S == Scalar::kNone) {
-      VESIM_INDEPENDENT
-      for (unsigned k = 0; k < 2 * n; ++k) x[k] = F(y[k], z[k], w[k]);
-    } else {
-      VESIM_INDEPENDENT
-      for (unsigned e = 0; e < n; ++e) {
-        x[2 * e] =
-            F(S == Scalar::kY ? s.lower : y[2 * e], S == Scalar::kZ ? s.lower : z[2 * e], w[2 * e]);
-        x[2 * e + 1] = F(S == Scalar::kY ? s.upper : y[2 * e + 1],
-                         S == Scalar::kZ ? s.upper : z[2 * e + 1], w[2 * e + 1]);
-      }
-    }
+    VESIM_INDEPENDENT
+    for (unsigned k = 0; k < 2 * n; ++k) x[k] = F(y[k], z[k], w[k]);
     settle<P>(out, n);
   });
 }

@@ -140,28 +140,70 @@ void store(Core& core, const Instruction& i) {
 // The address of each element lies in vy; with the cs bit in a scalar register, the same for all.
 // sy and sz are ignored. open: they are taken for a hint about the range of addresses; compilers
 // pass 0.
+struct Addresses {
+  const u64* of;
+  u64 step;  // 0: one for all
+  u64 operator()(unsigned e) const { return of[e * step]; }
+};
+
+// A pointer p such that p + address is the host's place of each active element, or nullptr.
+template <class T>
+uint8_t* reach(Core& core, const Instruction& i, const Addresses& address, unsigned rights) {
+  u64 low = ~u64{0}, high = 0, odd = 0;
+  if (i.m == 0) {
+    for (unsigned e = 0; e < core.vl; ++e) {
+      low = std::min(low, address(e));
+      high = std::max(high, address(e));
+      odd |= address(e);
+    }
+  } else {
+    for (unsigned e = 0; e < core.vl; ++e) {
+      if (!active(core, i, e)) continue;
+      low = std::min(low, address(e));
+      high = std::max(high, address(e));
+      odd |= address(e);
+    }
+  }
+  if (low > high || odd % sizeof(T) != 0 || high - low > kWideSpan) return nullptr;
+  uint8_t* p = core.memory().at(low, high - low + sizeof(T), rights);
+  return p == nullptr ? nullptr : p - low;
+}
+
 template <class Element, bool kScalar>
 void gather(Core& core, const Instruction& i) {
   using T = typename Element::T;
-  const u64 *y = vector(core, i.vy), same = core.s[i.sw];
+  const Addresses address{kScalar ? &core.s[i.sw] : vector(core, i.vy), kScalar ? 0 : 1};
   u64* x = vector(core, i.vx);
+  const uint8_t* p = reach<T>(core, i, address, Memory::kRead);
+  if (p != nullptr && i.m == 0) {
+    for (unsigned e = 0; e < core.vl; ++e) {
+      x[e] = Element::in(*reinterpret_cast<const T*>(p + address(e)));
+    }
+    return;
+  }
   u64 result[kElements];
   for (unsigned e = 0; e < core.vl; ++e) {
-    result[e] = !active(core, i, e)
-                    ? x[e]
-                    : Element::in(*reinterpret_cast<const T*>(access(
-                          core, kScalar ? same : y[e], sizeof(T), Memory::kRead, sizeof(T))));
+    if (!active(core, i, e)) {
+      result[e] = x[e];
+      continue;
+    }
+    const uint8_t* from = p != nullptr ? p + address(e)
+                                       : access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
+    result[e] = Element::in(*reinterpret_cast<const T*>(from));
   }
   std::memcpy(x, result, core.vl * sizeof *x);
 }
 template <class Element, bool kScalar>
 void scatter(Core& core, const Instruction& i) {
   using T = typename Element::T;
-  const u64 *x = vector(core, i.vx), *y = vector(core, i.vy), same = core.s[i.sw];
+  const Addresses address{kScalar ? &core.s[i.sw] : vector(core, i.vy), kScalar ? 0 : 1};
+  const u64* x = vector(core, i.vx);
+  uint8_t* p = reach<T>(core, i, address, Memory::kWrite);
   for (unsigned e = 0; e < core.vl; ++e) {
     if (!active(core, i, e)) continue;
-    *reinterpret_cast<T*>(access(core, kScalar ? same : y[e], sizeof(T), Memory::kWrite,
-                                 sizeof(T))) = Element::out(x[e]);
+    uint8_t* to = p != nullptr ? p + address(e)
+                               : access(core, address(e), sizeof(T), Memory::kWrite, sizeof(T));
+    *reinterpret_cast<T*>(to) = Element::out(x[e]);
   }
 }
 
