@@ -72,7 +72,7 @@ struct Space {
   enum Timing { Off, Cold, Warm };   // whether calls are timed, with empty caches or not
   std::atomic<Timing> timing{Off};
   Barriers barriers;
-  std::atomic<unsigned> sharing{0};   // cores that share the card's bandwidth; 0: as many as contexts
+  std::atomic<unsigned> sharing{0};   // cores that share the card's bandwidth; 0: all contexts
   std::atomic<unsigned> contexts{1};  // that are open
 };
 
