@@ -176,7 +176,7 @@ int vesim_cycles_share(struct veo_proc_handle *, int cores);
  * most `capacity` of them and may be null. */
 int vesim_report(struct veo_thr_ctxt *, struct vesim_kernel *rows, int capacity);
 int vesim_report_clear(struct veo_thr_ctxt *);
-/* The registers that the model takes an opcode to use (cycle_rules.cpp), for tests; null: unknown. */
+/* Registers that the model takes an opcode to use (cycle_rules.cpp), for tests; null: unknown. */
 const char *vesim_cycle_rule(unsigned opcode);
 
 #ifdef __cplusplus
