@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ctypes import (
     POINTER,
     c_char_p,
@@ -275,6 +275,35 @@ def _open(choice: str) -> Driver:
         except DriverError:
             pass  # a card without NEC's software
     return _simulator()
+
+
+def together(cores: Sequence[Sequence[Kernel]]) -> list[Kernel]:
+    """What functions took that several cores executed at the same time, from a report of each core.
+
+    A function's time is that of the core that took longest, its work is that of all; shares of the
+    peak are of all these cores, also of those that had nothing to do.
+    """
+    names = dict.fromkeys(k.name for core in cores for k in core)
+    found = []
+    for name in names:
+        rows = [k for core in cores for k in core if k.name == name]
+        total = {f.name: sum(getattr(k, f.name) for k in rows) for f in fields(Kernel)[1:]}
+        longest = max(rows, key=lambda k: k.cycles)
+        share = longest.cycles * len(cores)  # cycles of all cores meanwhile
+        scalar = total["instructions"] - total["vector_instructions"]
+        total |= {
+            "calls": max(k.calls for k in rows),
+            "cycles": longest.cycles,
+            "seconds": longest.seconds,
+            "vector_ratio": total["vector_elements"] / max(scalar + total["vector_elements"], 1),
+            "average_length": total["vector_elements"] / max(total["vector_instructions"], 1),
+            "peak_f64": sum(k.peak_f64 * k.cycles for k in rows) / share,
+            "peak_f32": sum(k.peak_f32 * k.cycles for k in rows) / share,
+            "fma_busy": sum(k.fma_busy * k.cycles for k in rows) / share,
+            "memory_busy": sum(k.memory_busy * k.cycles for k in rows) / share,
+        }
+        found.append(Kernel(name, **total))
+    return found
 
 
 def format_report(kernels: Iterable[Kernel]) -> str:

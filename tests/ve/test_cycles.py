@@ -152,6 +152,10 @@ def test_masked_elements_are_no_flop(process: Process, assemble: Assemble) -> No
     kernel = measure(process, function, 10, 0xF0F0_0000_0000_0001)
     assert kernel.flop_f64 == 10 * 2 * 9
     assert kernel.vector_elements == (10 + 2) * 256
+    # packed: an even register masks the upper floats, the next one the lower floats
+    mask = "\tlvm %vm2, 0, %s1\n\tlvm %vm3, 1, %s2"
+    function = assemble(loop("\tpvfmad %v0, %v1, %v2, %v3, %vm2", before=mask))
+    assert measure(process, function, 10, 0b1011, 1).flop_f32 == 10 * 2 * (3 + 1)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +535,12 @@ def test_barriers_between_cores(process: Process, tmp_path: Path) -> None:
     first = run(4)
     assert [run(4) for _ in range(10)] == [first] * 10
     assert max(first) == min(first)  # they leave the last barrier together
+    reports = [process.driver.report(c) for c in contexts]
+    (all_cores,) = ve.together(reports)
+    assert all_cores.cycles == first[0] and all_cores.calls == 1
+    assert all_cores.flop_f64 == sum(r[0].flop_f64 for r in reports) > 4 * 2 * 4000
+    flop = all_cores.flop_f64 / (4 * 192 * all_cores.cycles)
+    assert all_cores.peak_f64 == pytest.approx(flop)
     eight = run(8)
     phase = (eight[0] - first[0]) / 4
     alone = [run(p, 1)[0] for p in (4, 8)]

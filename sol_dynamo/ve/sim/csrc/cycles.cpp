@@ -136,7 +136,8 @@ struct CycleModel::State : ScalarState {
   double leaves = 0;
   // The load or cas whose result is only known at the next instruction; the load's address, or what
   // the cas compares with.
-  const Instruction* awaited = nullptr;
+  bool awaits = false;
+  Instruction awaited;  // a copy: the core may drop its decoded code
   uint64_t awaited_address = 0;
 
   double memory(double from, uint64_t bytes);
@@ -152,6 +153,11 @@ struct CycleModel::State : ScalarState {
   void vector_memory(const Rule&, const Instruction&, const Core&, double ready);
   void scalar_memory(const Rule&, const Instruction&, const Core&);
   void spin_at(uint64_t ic, uint64_t address);
+  void await(const Instruction& i, uint64_t address) {
+    awaits = true;
+    awaited = i;
+    awaited_address = address;
+  }
   void settle_load(const Core&);
   void leave() {
     now = std::max(now, leaves);
@@ -269,12 +275,12 @@ void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
 // The value that a core at a barrier has just loaded says whether it was released; that of a cas,
 // whether it found what it compared with, so that doing it again is no repetition.
 void CycleModel::State::settle_load(const Core& core) {
-  const uint64_t value = core.s[awaited->sx & 63];
-  const unsigned opcode = awaited->word >> 56;
+  awaits = false;
+  const uint64_t value = core.s[awaited.sx & 63];
+  const unsigned opcode = awaited.word >> 56;
   if (opcode == 0x62) {
-    const unsigned shift = awaited->flags & 8 ? 32 : 0;  // cas.w compares 32 bits
+    const unsigned shift = awaited.flags & 8 ? 32 : 0;  // cas.w compares 32 bits
     if (value << shift == awaited_address << shift) spin.quiet = false;
-    awaited = nullptr;
     return;
   }
   const uint64_t bits = opcode == 0x01   ? value
@@ -282,7 +288,6 @@ void CycleModel::State::settle_load(const Core& core) {
                         : opcode == 0x03 ? value & 0xffffffff
                                          : value;
   if (const double time = barriers.released(awaited_address, bits)) leaves = time + kBarrier;
-  awaited = nullptr;
 }
 
 // A vector instruction enters the window; the scalar unit waits where it is full.
@@ -296,7 +301,7 @@ void CycleModel::State::count_flop(const Rule& rule, const Instruction& i, uint6
   switch (rule.flop) {
     case Flop::None: break;
     case Flop::Packed:
-      (kind ? report.flop_f32 : report.flop_f64) += elements * rule.flops * (kind == 3 ? 2 : 1);
+      (kind ? report.flop_f32 : report.flop_f64) += elements * rule.flops;
       break;
     case Flop::Single:
       (kind & 2 ? report.flop_f32 : report.flop_f64) += elements * rule.flops;
@@ -310,14 +315,15 @@ unsigned vector_register(uint8_t field, const Core& core) {
   return (field == 255 ? core.vix : field) & 63;
 }
 
-uint64_t active_elements(const Instruction& i, const Core& core) {
+// How many elements a mask register lets through; 0 is no mask.
+uint64_t active_elements(unsigned m, const Core& core) {
   const unsigned vl = static_cast<unsigned>(std::min<uint64_t>(core.vl, 256));
-  if (i.m == 0) return vl;
+  if (m == 0) return vl;
   uint64_t active = 0;
   for (unsigned e = 0; e < vl; e += 64) {
     const unsigned here = std::min(vl - e, 64u);
     const uint64_t among = here == 64 ? ~uint64_t{0} : ~(~uint64_t{0} >> here);
-    active += static_cast<unsigned>(__builtin_popcountll(core.vm[i.m & 15][e / 64] & among));
+    active += static_cast<unsigned>(__builtin_popcountll(core.vm[m & 15][e / 64] & among));
   }
   return active;
 }
@@ -352,7 +358,12 @@ void CycleModel::State::vector_arithmetic(const Rule& rule, const Instruction& i
   }
   if (rule.unit == Unit::ToScalar) scalar[i.sx & 63] = done + kToScalar;
   end_at(done);
-  count_flop(rule, i, active_elements(i, core));
+  // Both halves of packed elements have a mask of their own: an even register and the next one.
+  const bool packed = rule.flop == Flop::Packed && i.flags >= 12;
+  const uint64_t upper = active_elements(i.m, core);
+  count_flop(rule, i, packed && i.m ? upper + active_elements(i.m | 1, core)
+                      : packed      ? 2 * upper
+                                    : upper);
 }
 
 // Vector loads and stores: by lines of the LLC, one after the other; neighbouring elements in one
@@ -415,14 +426,16 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
     store = start + busy;
     stores_done = std::max(stores_done, store + kLlcLatency);
     if (!may_be_overtaken) loads_from = std::max(loads_from, store);
-    report.bytes_stored += active_elements(i, core) * rule.bytes;
+    report.bytes_stored += active_elements(i.m, core) * rule.bytes;
     end_at(stores_done);
   } else {
     load = start + busy;
     const double done = std::max(data, load) + (lines ? 0 : kLlcLatency);
     loads.push(done);
-    if (rule.uses & WriteV) vector[vector_register(i.vx, core)] = done;
-    report.bytes_loaded += active_elements(i, core) * rule.bytes;
+    if (rule.uses & WriteV) {  // else a prefetch
+      vector[vector_register(i.vx, core)] = done;
+      report.bytes_loaded += active_elements(i.m, core) * rule.bytes;
+    }
     end_at(done);
   }
 }
@@ -457,8 +470,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
       barriers.arrive(line, now);
       arrived = line;
       if (compares) {
-        awaited = &i;
-        awaited_address = y;
+        await(i, y);
       } else {
         spin.quiet = false;
       }
@@ -468,8 +480,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
     }
     default: {
       if (line == arrived) {
-        awaited = &i;
-        awaited_address = address;
+        await(i, address);
       }
       const double done = barrier ? now + kShared : scalar_access(address, now);
       if (rule.uses & WriteS) {
@@ -483,7 +494,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
 
 void CycleModel::State::issue(const Instruction& i, const Core& core) {
   const Rule& rule = rule_of(i.word >> 56);
-  if (awaited) settle_load(core);
+  if (awaits) settle_load(core);
   if (branch != Unit::None) settle_branch(core.ic);
   fetch_code(core.ic);
   if (rule.unit >= Unit::Fma || rule.unit == Unit::Jump) leave();
