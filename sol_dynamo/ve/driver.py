@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from ctypes import (
     POINTER,
@@ -272,8 +273,8 @@ def _open(choice: str) -> Driver:
     if _card_files():
         try:
             return _native()
-        except DriverError:
-            pass  # a card without NEC's software
+        except DriverError as e:
+            warnings.warn(f"there is a VE card, but {e}\nThe simulator is used", stacklevel=3)
     return _simulator()
 
 
