@@ -257,6 +257,22 @@ def test_gather_by_lines(process: Process, assemble: Assemble) -> None:
     assert measure(process, function, 10, address, 1024).bytes_loaded == 10 * 4 * 2048
 
 
+def test_rows_of_16(process: Process, assemble: Assemble) -> None:
+    """Two-dimensional access: rows that follow each other are a stream, others are lines apart."""
+    address = process.alloc(64 << 10)
+    function = assemble(loop(independent(4, "vld2d %v{0}, %s2, %s1")))
+    assert steady(process, function, address, 128 << 16 | 8) == pytest.approx(
+        4 * 2048 / PORT, rel=1e-3
+    )
+    # every row begins in the middle of a line
+    apart = steady(process, function, address + 64, 256 << 16 | 8)
+    assert apart == pytest.approx(4 * 2 * 2048 / PORT, rel=1e-3)
+    # backward, from the last element of the last row
+    back = steady(process, function, address + 32 * 1024, (-128 << 16 | 0xFFF8) & 2**64 - 1)
+    assert back == pytest.approx(4 * 17 * LINE / PORT, rel=0.02)
+    assert measure(process, function, 10, address, 256 << 16 | 8).memory_bytes < 8192
+
+
 def test_the_cache_is_finite(process: Process, assemble: Assemble) -> None:
     """16 MiB of LLC: 8 MiB read again and again stay there, 32 MiB do not."""
     body = """

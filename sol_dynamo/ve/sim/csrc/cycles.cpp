@@ -410,13 +410,13 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
   const uint64_t* const elements = core.v[vector_register(i.vy, core)];
   for (unsigned e = 0; e < vl; ++e) {
     if (i.m != 0 && !(core.vm[i.m & 15][e / 64] >> (63 - e % 64) & 1)) continue;
-    if (rule.unit == Unit::Load || rule.unit == Unit::Store) {
+    if (indexed) {
+      element(i.cs ? core.s[i.sw & 63] : elements[e]);
+    } else if (rule.unit == Unit::Load || rule.unit == Unit::Store) {
       element(z + e * y);
-    } else if (indexed && !i.cs) {
-      element(elements[e]);
-    } else {
-      // Two strides, or an index in a scalar register: a line of its own for each element.
-      element(z + e * kLineBytes);
+    } else {  // rows of 16 elements: y is the distance of rows, and below that of elements
+      const int64_t row = static_cast<int64_t>(y) >> 16, column = static_cast<int16_t>(y);
+      element(z + row * (e / 16) + column * (e % 16));
     }
   }
   access();
