@@ -23,8 +23,9 @@ from sol_dynamo.ve import sim
 pytestmark = pytest.mark.ve
 
 # VE20B: bytes per cycle of one core alone, and of one of eight
-PORT, CHANNEL = 400 / 1.6, 400 / 1.6
-PORT_OF_8, CHANNEL_OF_8 = 3000 / 8 / 1.6, 1530 / 8 / 1.6
+SUSTAINED = 0.8  # of the memory's bandwidth
+PORT, CHANNEL = 400 / 1.6, SUSTAINED * 400 / 1.6
+CHANNEL_OF_8 = SUSTAINED * 1530 / 8 / 1.6
 LANES, LINE, WINDOW = 32, 128, 32
 FMA, ALU, COMPLEX = 16, 16, 64  # latencies
 TO_SCALAR, TO_VECTOR = 32, 8
@@ -212,7 +213,7 @@ def test_streaming_loads_take_the_memory_bandwidth(process: Process, assemble: A
     assert kernel.bytes_loaded == 400 * 8192
     assert 0 <= kernel.memory_bytes - 400 * 8192 <= 20 * LINE  # and the code
     assert kernel.memory_busy > 0.9
-    assert kernel.bytes_loaded / kernel.seconds < 400e9
+    assert kernel.bytes_loaded / kernel.seconds < SUSTAINED * 400e9
     # an eighth of the card
     assert process.lib.vesim_cycles_share(process.handle, 8) == 0
     assert steady(process, function, address, low=100, high=400) == pytest.approx(
@@ -496,7 +497,7 @@ def test_models_of_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         few, many = (measure(p, function, n, address) for n in (100, 400))
         assert many.seconds == pytest.approx(many.cycles / (ghz * 1e9))
         rates[model] = 300 * 8192 / (many.seconds - few.seconds) / 1e9
-        assert rates[model] == pytest.approx(card / cores, rel=0.01)
+        assert rates[model] == pytest.approx(SUSTAINED * card / cores, rel=0.01)
         p.destroy()
     assert rates["VE10"] < rates["VE30"] < rates["VE20B"]
 

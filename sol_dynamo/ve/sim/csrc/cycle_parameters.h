@@ -23,6 +23,10 @@ constexpr std::array<CardModel, 3> kCards{{
     {"VE30", Arch::VE3, 16, 1.6, 400, 3000, 2450, 64 * MiB},
 }};
 
+// Of memory's published bandwidth, what streams get. An assumption: refresh and turns between reading
+// and writing cost other machines with such memory about that much.
+constexpr double kSustained = 0.8;
+
 // Published: 32 lanes of 64 bit in each pipe, so that 256 elements take 8 cycles.
 constexpr unsigned kLanes = 32;
 // Published: beside three pipes of fused multiply-add (kFmaPipes), two of integers and logic, and

@@ -98,7 +98,8 @@ struct ScalarState {
 struct CycleModel::State : ScalarState {
   State(const CardModel& card, unsigned sharing, Caches& caches, Barriers& barriers)
       : port(std::min(card.core_bandwidth, card.llc_bandwidth / sharing) / card.ghz),
-        channel(std::min(card.core_bandwidth, card.card_bandwidth / sharing) / card.ghz),
+        channel(kSustained * std::min(card.core_bandwidth, card.card_bandwidth / sharing) /
+                card.ghz),
         llc(caches.llc),
         l1(caches.l1),
         l2(caches.l2),
@@ -353,8 +354,8 @@ void CycleModel::State::vector_arithmetic(const Rule& rule, const Instruction& i
   const double done = start + busy + latency;
   if (rule.uses & WriteV) vector[vector_register(i.vx, core)] = done;
   if (rule.uses & WriteM) {
-    mask[i.vx & 15] = done;
-    if (i.flags >= 12) mask[(i.vx | 1) & 15] = done;
+    double& written = mask[i.vx & 15];
+    written = std::max(written, done);  // lvm writes a quarter of it
   }
   if (rule.unit == Unit::ToScalar) scalar[i.sx & 63] = done + kToScalar;
   end_at(done);
