@@ -312,6 +312,29 @@ def test_copies(process: Process, assemble: Assemble) -> None:
     assert kernel.bytes_stored == kernel.bytes_loaded == 200 * 2048
 
 
+def test_a_load_sees_the_store_before_it(process: Process, assemble: Assemble) -> None:
+    """Through the LLC, vector and scalar loads alike, also where they may overtake the store."""
+    address = process.alloc(4096)
+    chain = assemble(loop("\tvst.ot %v0, 8, %s1\n\tvld %v0, 8, %s1"))
+    assert steady(process, chain, address) == pytest.approx(2048 / PORT + LLC, abs=1)
+    # and the next store is on its way 224 cycles later, when the scalar unit goes on
+    scalar = assemble(loop("\tvst.ot %v0, 8, %s1\n\tld %s4, 0(, %s1)\n\tor %s5, 0, %s4"))
+    turn = steady(process, scalar, address)
+    assert LLC + 24 <= turn <= TO_VECTOR + 2 * LLC + 24
+
+
+def test_loads_under_way(process: Process, assemble: Assemble) -> None:
+    """64 vector loads and 8 lines of scalar loads at a time wait for memory."""
+    address = process.alloc(4 << 20)
+    short = "".join(f"\tvld %v{i}, 8, %s1\n\tlea %s1, 256(, %s1)\n" for i in range(64))
+    turn = steady(process, assemble(loop(short, 32)), address)
+    assert turn == pytest.approx(MEMORY + 2 * LINE / CHANNEL, rel=0.02)
+    lines = "".join(f"\tld %s{20 + i}, {LINE * i}(, %s1)\n" for i in range(16))
+    function = assemble(loop(lines + f"\tlea %s1, {16 * LINE}(, %s1)"))
+    turn = steady(process, function, address)
+    assert turn == pytest.approx(16 * (MEMORY + LINE / CHANNEL + 24) / 8, rel=0.01)
+
+
 def test_partial_lines_are_completed(process: Process, assemble: Assemble) -> None:
     """Stores of whole lines read nothing; every second double reads its line first."""
     step = "\tlea %s1, 4096(, %s1)"

@@ -319,6 +319,7 @@ Outcome Context::run(const Call& call) {
   core_->s[9] = 0;  // the outermost frame
   std::string name = memory.describe(call.function);
   name = name.substr(0, name.find('+'));
+  if (name.empty()) name = "function at " + std::to_string(call.function);
   const Space::Timing timing = space_->timing;
   core_->observer = trace_.get();
   if (timing != Space::Off) {
