@@ -587,7 +587,7 @@ void CycleModel::begin(unsigned sharing, bool warm, Observer* next) {
   state_ = std::make_unique<State>(card_, sharing, *caches_, barriers_);
 }
 
-KernelReport CycleModel::end(const std::string& name, const Core&) {
+KernelReport CycleModel::end(const std::string& name) {
   KernelReport report = std::move(state_->report);
   report.name = name;
   report.calls = 1;

@@ -62,7 +62,7 @@ class CycleModel final : public Observer {
   // independent of what ran before). `next`: another observer that also wants to see the
   // instructions, or nullptr.
   void begin(unsigned sharing, bool warm, Observer* next);
-  KernelReport end(const std::string& name, const Core&);
+  KernelReport end(const std::string& name);
 
   void issued(const Instruction&, const Core&) override;
   void host_function(const char* name, const Core&) override;

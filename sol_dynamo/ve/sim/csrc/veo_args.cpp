@@ -10,8 +10,7 @@ using namespace vesim;
 
 namespace {
 
-constexpr uint64_t kParameters = 176;  // where the parameter area begins, from the stack pointer
-constexpr unsigned kRegisters = 8;     // of the first arguments
+constexpr unsigned kRegisters = 8;  // of the first arguments
 constexpr uint64_t kStackReserve = uint64_t{1} << 20;  // for the callee, beside its arguments
 
 // Integers are extended as their type says; a float is the upper half of its register.
