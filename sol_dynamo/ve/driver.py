@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from ctypes import (
     POINTER,
     c_char_p,
@@ -140,6 +141,7 @@ SIMULATOR_PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vesim_cycles_share": (c_int, (_P, c_int)),
     "vesim_report": (c_int, (_P, POINTER(_Row), c_int)),
     "vesim_report_clear": (c_int, (_P,)),
+    "vesim_cycle_rule": (c_char_p, (ctypes.c_uint,)),
 }
 
 
@@ -271,9 +273,38 @@ def _open(choice: str) -> Driver:
     if _card_files():
         try:
             return _native()
-        except DriverError:
-            pass  # a card without NEC's software
+        except DriverError as e:
+            warnings.warn(f"there is a VE card, but {e}\nThe simulator is used", stacklevel=3)
     return _simulator()
+
+
+def together(cores: Sequence[Sequence[Kernel]]) -> list[Kernel]:
+    """What functions took that several cores executed at the same time, from a report of each core.
+
+    A function's time is that of the core that took longest, its work is that of all; shares of the
+    peak are of all these cores, also of those that had nothing to do.
+    """
+    names = dict.fromkeys(k.name for core in cores for k in core)
+    found = []
+    for name in names:
+        rows = [k for core in cores for k in core if k.name == name]
+        total = {f.name: sum(getattr(k, f.name) for k in rows) for f in fields(Kernel)[1:]}
+        longest = max(rows, key=lambda k: k.cycles)
+        share = longest.cycles * len(cores)  # cycles of all cores meanwhile
+        scalar = total["instructions"] - total["vector_instructions"]
+        total |= {
+            "calls": max(k.calls for k in rows),
+            "cycles": longest.cycles,
+            "seconds": longest.seconds,
+            "vector_ratio": total["vector_elements"] / max(scalar + total["vector_elements"], 1),
+            "average_length": total["vector_elements"] / max(total["vector_instructions"], 1),
+            "peak_f64": sum(k.peak_f64 * k.cycles for k in rows) / share,
+            "peak_f32": sum(k.peak_f32 * k.cycles for k in rows) / share,
+            "fma_busy": sum(k.fma_busy * k.cycles for k in rows) / share,
+            "memory_busy": sum(k.memory_busy * k.cycles for k in rows) / share,
+        }
+        found.append(Kernel(name, **total))
+    return found
 
 
 def format_report(kernels: Iterable[Kernel]) -> str:

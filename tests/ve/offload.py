@@ -7,31 +7,22 @@ C interface as a program's would.
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import byref, c_uint64
 from pathlib import Path
 from typing import Any
 
-from sol_dynamo.ve import driver as ve
+from compiled import ve_object
 
-FLAGS = (
-    *("-target", "ve-freestanding", "-ffreestanding", "-fno-builtin", "-fPIC"),
-    "-fno-sanitize=all",  # which zig adds without -O
-)
+from sol_dynamo.ve import driver as ve
 
 
 def compile_ve(folder: Path, name: str, source: str, *flags: str) -> Path:
     """An object file from C, or from assembly where the name ends so."""
-    path = folder / name
-    path.write_text(source)
-    out = path.with_suffix(".o")
-    command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *flags, "-c", str(path)]
-    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return out
+    path = (folder / name).with_suffix(".o")
+    path.write_bytes(ve_object(source, "-fPIC", *flags, suffix=Path(name).suffix))
+    return path
 
 
 class Process:

@@ -1,7 +1,8 @@
-/* A host program as NEC's documentation writes them: process, library, context, arguments, call, result.
+/* A host program as NEC's documentation writes them: process, library, context, arguments, call.
  *
  * Compiled against veo.h and linked with the driver's library by test_veo.py; argv[1] is the object
- * file of the VE code. It would compile against NEC's ve_offload.h as well, so it uses nothing of ours.
+ * file of the VE code. It would compile against NEC's ve_offload.h as well, so it uses nothing of
+ * ours.
  */
 #include <pthread.h>
 #include <stdint.h>

@@ -1,282 +1,20 @@
 // The cycle model: its parameters, its table of instructions, and how time is counted.
 //
-// A core is a scalar unit that issues one instruction per cycle in order and stalls where an operand
-// is missing, and a vector unit with a window of instructions that wait for their operands, then for
-// a pipe. Each pipe serves its instructions in program order. A vector register can be read once all
-// of it is written: there is no chaining. Times are in cycles from the begin of a call.
+// A core is a scalar unit that issues one instruction per cycle in order and stalls where an
+// operand is missing, and a vector unit with a window of instructions that wait for their operands,
+// then for a pipe. Each pipe serves its instructions in program order. A vector register can be
+// read once all of it is written: there is no chaining. Times are in cycles from the begin of a
+// call.
 #include "cycles.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "cycle_parameters.h"
+#include "cycle_rules.h"
+
 namespace vesim {
-
-// --- parameters ----------------------------------------------------------------------------------
-
-namespace {
-
-constexpr uint64_t MiB = uint64_t{1} << 20;
-
-// Clock, cores, memory bandwidth and LLC size are NEC's published numbers (VE10: type 10B, the slower
-// of the two). 400 GB/s per core and 3 TB/s of the LLC are published for VE10; VE20B has the same
-// cores. VE30's LLC bandwidth is not published in a form that could be cited: VE20B's is assumed, and
-// its private L3 caches are left out, both pessimistic.
-constexpr std::array<CardModel, 3> kCards{{
-    {"VE10", Arch::VE1, 8, 1.4, 400, 3000, 1220, 16 * MiB},
-    {"VE20B", Arch::VE1, 8, 1.6, 400, 3000, 1530, 16 * MiB},
-    {"VE30", Arch::VE3, 16, 1.6, 400, 3000, 2450, 64 * MiB},
-}};
-
-// Published: 32 lanes of 64 bit in each pipe, so that 256 elements take 8 cycles.
-constexpr unsigned kLanes = 32;
-// Published: beside three pipes of fused multiply-add (kFmaPipes), two of integers and logic, and one
-// for division, square root, sums and other complex operations. Loads and stores: one pipe each is an
-// assumption.
-constexpr unsigned kAluPipes = 2;
-// Published: vector instructions are renamed onto 256 registers and executed out of order. How many
-// can wait is not published. 32 is assumed, and that a pipe does not change the order of its own.
-constexpr unsigned kWindow = 32;
-// Published: 256 physical registers, 64 architectural ones. 192 loads might be under way; a third of
-// that is assumed.
-constexpr unsigned kLoadsUnderWay = 64;
-
-// Latencies are not published; all of these are assumptions, meant to be longer than the machine's.
-// Cycles from the last element's entry into a pipe until its result can be read:
-constexpr double kFmaLatency = 16, kAluLatency = 16, kMaskLatency = 16, kComplexLatency = 64;
-// From a vector or mask register to a scalar one, and from issue until the vector unit has it:
-constexpr double kToScalar = 32, kToVector = 8;
-// From the last line's request to its data, in the LLC and (beyond the LLC) in memory:
-constexpr double kLlcLatency = 200, kMemoryLatency = 400;
-// Scalar results. Published: 32 KB of L1 and 256 KB of L2 cache; latencies, ways and lines of 128
-// bytes as in the LLC are assumed.
-constexpr double kScalarLatency = 2, kScalarFloat = 8, kScalarDivide = 48;
-constexpr double kL1Latency = 6, kL2Latency = 24;
-constexpr uint64_t kL1Bytes = 32 << 10, kL2Bytes = 256 << 10;
-constexpr unsigned kL1Ways = 4, kL2Ways = 8, kLlcWays = 16;
-constexpr unsigned kScalarMisses = 8;  // under way at a time
-// Published: 128-byte lines.
-constexpr uint64_t kLineBytes = 128;
-// A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has a
-// real predictor. An indirect one (a return) never is.
-constexpr double kTakenBranch = 3, kMispredicted = 20;
-// Of a word that cores share (a line on which there was an atomic instruction): there and back.
-constexpr double kShared = 2 * kLlcLatency;
-// From the last core's arrival at a barrier until all go on: several trips to the LLC one after the
-// other. It is longer than either way through a barrier, so that it does not matter who came last.
-constexpr double kBarrier = 2000;
-// Functions that the simulator provides instead of VE code (memcpy, expf): as scalar code would.
-constexpr double kHostFunction = 200, kHostBytesPerCycle = 4;
-
-// --- the table of instructions -------------------------------------------------------------------
-
-enum class Unit : uint8_t {
-  None,        // no such instruction
-  Scalar,      // integers, logic, moves
-  Multiply,    // scalar floats and integer products
-  Divide,      // scalar
-  ScalarLoad,
-  ScalarStore,
-  Prefetch,
-  Atomic,
-  Branch,      // to an address relative to the instruction
-  Jump,        // to an address in a register
-  Fence,       // waits for all memory accesses
-  StoreFence,  // vector loads after it wait for vector stores before it
-  Fma,
-  Alu,
-  Complex,     // division, sums, permutations: one pipe
-  Mask,        // on mask registers
-  ToScalar,    // from a vector or mask register
-  Load,
-  Store,
-  Gather,
-  Scatter,
-  Load2d,
-  Store2d,
-};
-
-enum class Flop : uint8_t {
-  None,
-  Packed,  // .d where bits 55-54 are 00, two floats where 11, else one
-  Single,  // .s where bit 55 is set, else .d
-};
-
-// Registers: d = sx written, e = sx read, y, z = sy and sz read where cy, cz (of vector instructions:
-// scalar operands). D = vx written, E = vx read, Y = vy read unless cs, Z = vz read unless cs2,
-// W = vw read, Q = the only vector operand, in vy or vz. M = mask register vx written, P = masks vy
-// and vz read. L = all elements one after the other.
-struct Row {
-  uint8_t opcode;
-  Unit unit;
-  const char* registers;
-  uint8_t cycles;  // of its pipe, for 32 elements
-  uint8_t bytes;   // of memory, for an element
-  Flop flop = Flop::None;
-  uint8_t flops = 0;  // per element
-};
-
-constexpr Row kRows[] = {
-    // Scalar loads and stores; dld* do not change the cache, which is left out.
-    {0x01, Unit::ScalarLoad, "dyz", 1, 8}, {0x02, Unit::ScalarLoad, "dyz", 1, 4},
-    {0x03, Unit::ScalarLoad, "dyz", 1, 4}, {0x04, Unit::ScalarLoad, "dyz", 1, 2},
-    {0x05, Unit::ScalarLoad, "dyz", 1, 1}, {0x09, Unit::ScalarLoad, "dyz", 1, 8},
-    {0x0a, Unit::ScalarLoad, "dyz", 1, 4}, {0x0b, Unit::ScalarLoad, "dyz", 1, 4},
-    {0x0c, Unit::Prefetch, "yz", 1, 0},    {0x21, Unit::ScalarLoad, "dz", 1, 8},
-    {0x11, Unit::ScalarStore, "eyz", 1, 8}, {0x12, Unit::ScalarStore, "eyz", 1, 4},
-    {0x13, Unit::ScalarStore, "eyz", 1, 4}, {0x14, Unit::ScalarStore, "eyz", 1, 2},
-    {0x15, Unit::ScalarStore, "eyz", 1, 1}, {0x31, Unit::ScalarStore, "ez", 1, 8},
-    {0x42, Unit::Atomic, "deyz", 1, 8}, {0x43, Unit::Atomic, "deyz", 1, 8},
-    {0x52, Unit::Atomic, "deyz", 1, 8}, {0x53, Unit::Atomic, "deyz", 1, 8},
-    {0x62, Unit::Atomic, "deyz", 1, 8},
-    // Branches. bsic and sic write the next address.
-    {0x08, Unit::Jump, "dyz", 1, 0}, {0x18, Unit::Branch, "yz", 1, 0},
-    {0x19, Unit::Jump, "yz", 1, 0}, {0x1b, Unit::Jump, "yz", 1, 0},
-    {0x1c, Unit::Jump, "yz", 1, 0}, {0x28, Unit::Scalar, "d", 1, 0},
-    // Scalar arithmetic.
-    {0x06, Unit::Scalar, "dyz", 1, 0}, {0x0f, Unit::Multiply, "dy", 1, 0},
-    {0x1f, Unit::Multiply, "dy", 1, 0}, {0x20, Unit::Fence, "", 1, 0},
-    {0x22, Unit::Scalar, "d", 1, 0}, {0x29, Unit::Scalar, "d", 1, 0},
-    {0x2a, Unit::Scalar, "d", 1, 0}, {0x2b, Unit::Scalar, "dyz", 1, 0},
-    {0x2d, Unit::Multiply, "dy", 1, 0}, {0x2e, Unit::Scalar, "d", 1, 0},
-    {0x2f, Unit::Scalar, "d", 1, 0}, {0x30, Unit::StoreFence, "", 1, 0},
-    {0x38, Unit::Scalar, "dz", 1, 0}, {0x39, Unit::Scalar, "dz", 1, 0},
-    {0x3a, Unit::Scalar, "y", 1, 0}, {0x3b, Unit::Scalar, "deyz", 1, 0},
-    {0x3e, Unit::Multiply, "dyz", 1, 0}, {0x3f, Unit::Fence, "", 1, 0},
-    {0x40, Unit::Divide, "dyz", 1, 0}, {0x41, Unit::Divide, "dyz", 1, 0},
-    {0x44, Unit::Scalar, "dyz", 1, 0}, {0x45, Unit::Scalar, "dyz", 1, 0},
-    {0x46, Unit::Scalar, "dyz", 1, 0}, {0x47, Unit::Scalar, "dyz", 1, 0},
-    {0x48, Unit::Scalar, "dyz", 1, 0}, {0x49, Unit::Multiply, "dyz", 1, 0},
-    {0x4a, Unit::Scalar, "dyz", 1, 0}, {0x4b, Unit::Multiply, "dyz", 1, 0},
-    {0x4c, Unit::Multiply, "dyz", 1, 0, Flop::Single, 1},
-    {0x4d, Unit::Multiply, "dyz", 1, 0, Flop::Single, 1},
-    {0x4e, Unit::Multiply, "dy", 1, 0}, {0x4f, Unit::Multiply, "dy", 1, 0},
-    {0x50, Unit::Divide, "eyz", 1, 0}, {0x51, Unit::Divide, "dyz", 1, 0},
-    {0x54, Unit::Scalar, "dyz", 1, 0}, {0x55, Unit::Scalar, "dyz", 1, 0},
-    {0x56, Unit::Scalar, "deyz", 1, 0}, {0x57, Unit::Scalar, "dyz", 1, 0},
-    {0x58, Unit::Scalar, "dyz", 1, 0}, {0x59, Unit::Scalar, "dyz", 1, 0},
-    {0x5a, Unit::Scalar, "dyz", 1, 0}, {0x5b, Unit::Scalar, "dyz", 1, 0},
-    {0x5c, Unit::Multiply, "dyz", 1, 0, Flop::Single, 1},
-    {0x5d, Unit::Divide, "dyz", 1, 0, Flop::Single, 1},
-    {0x5e, Unit::Multiply, "dy", 1, 0}, {0x5f, Unit::Multiply, "dy", 1, 0},
-    {0x64, Unit::Scalar, "deyz", 1, 0}, {0x65, Unit::Scalar, "dyz", 1, 0},
-    {0x66, Unit::Scalar, "dyz", 1, 0}, {0x67, Unit::Scalar, "dz", 1, 0},
-    {0x68, Unit::Scalar, "dyz", 1, 0}, {0x69, Unit::Scalar, "y", 1, 0},
-    {0x6a, Unit::Scalar, "dyz", 1, 0}, {0x6b, Unit::Multiply, "dyz", 1, 0},
-    {0x6c, Unit::Divide, "dyz", 1, 0}, {0x6d, Unit::Divide, "dyz", 1, 0},
-    {0x6e, Unit::Multiply, "dyz", 1, 0}, {0x6f, Unit::Divide, "dyz", 1, 0},
-    {0x74, Unit::Scalar, "deyz", 1, 0}, {0x75, Unit::Scalar, "dyz", 1, 0},
-    {0x76, Unit::Scalar, "dyz", 1, 0}, {0x77, Unit::Scalar, "dyz", 1, 0},
-    {0x78, Unit::Scalar, "dyz", 1, 0}, {0x79, Unit::Scalar, "", 1, 0},
-    {0x7a, Unit::Scalar, "dyz", 1, 0}, {0x7b, Unit::Divide, "dyz", 1, 0},
-    {0x7c, Unit::Divide, "dyz", 1, 0}, {0x7d, Unit::Divide, "dyz", 1, 0},
-    {0x7e, Unit::Multiply, "dyz", 1, 0}, {0x7f, Unit::Divide, "dyz", 1, 0},
-    // The vector unit's length and index registers: scalar instructions.
-    {0xaf, Unit::Scalar, "y", 1, 0}, {0xbf, Unit::Scalar, "y", 1, 0},
-    // Vector memory access.
-    {0x80, Unit::Load, "yz", 1, 8},    {0x81, Unit::Load, "Dyz", 1, 8},
-    {0x82, Unit::Load, "Dyz", 1, 4},   {0x83, Unit::Load, "Dyz", 1, 4},
-    {0x91, Unit::Store, "Eyz", 1, 8},  {0x92, Unit::Store, "Eyz", 1, 4},
-    {0x93, Unit::Store, "Eyz", 1, 4},  {0xa1, Unit::Gather, "DYyz", 1, 8},
-    {0xa2, Unit::Gather, "DYyz", 1, 4}, {0xa3, Unit::Gather, "DYyz", 1, 4},
-    {0xb1, Unit::Scatter, "EYyz", 1, 8}, {0xb2, Unit::Scatter, "EYyz", 1, 4},
-    {0xb3, Unit::Scatter, "EYyz", 1, 4}, {0xc1, Unit::Load2d, "Dyz", 1, 8},
-    {0xc2, Unit::Load2d, "Dyz", 1, 4}, {0xc3, Unit::Load2d, "Dyz", 1, 4},
-    {0xd1, Unit::Store2d, "Eyz", 1, 8}, {0xd2, Unit::Store2d, "Eyz", 1, 4},
-    {0xd3, Unit::Store2d, "Eyz", 1, 4},
-    // Between vector, mask and scalar registers.
-    {0x8e, Unit::Alu, "DEyz", 1, 0},   {0x9e, Unit::ToScalar, "dEy", 1, 0},
-    {0xa4, Unit::ToScalar, "dP", 1, 0}, {0xa5, Unit::ToScalar, "dP", 1, 0},
-    {0xa6, Unit::ToScalar, "dP", 1, 0}, {0xa7, Unit::ToScalar, "dPy", 1, 0},
-    {0xb7, Unit::Mask, "Myz", 1, 0},
-    // Masks.
-    {0x84, Unit::Mask, "MP", 1, 0}, {0x85, Unit::Mask, "MP", 1, 0},
-    {0x86, Unit::Mask, "MP", 1, 0}, {0x87, Unit::Mask, "MP", 1, 0},
-    {0x94, Unit::Mask, "MP", 1, 0}, {0x95, Unit::Mask, "MP", 1, 0},
-    {0xb4, Unit::Alu, "MZ", 1, 0}, {0xb5, Unit::Alu, "MZ", 1, 0}, {0xb6, Unit::Alu, "MZ", 1, 0},
-    // Broadcasts, logic, shifts, integers.
-    {0x8c, Unit::Alu, "Dy", 1, 0},   {0x99, Unit::Alu, "D", 1, 0},
-    {0x8a, Unit::Alu, "DYZy", 1, 0}, {0x8b, Unit::Alu, "DYZy", 1, 0},
-    {0x9a, Unit::Alu, "DYZy", 1, 0}, {0x9b, Unit::Alu, "DYZy", 1, 0},
-    {0xb9, Unit::Alu, "DYZy", 1, 0}, {0xba, Unit::Alu, "DYZy", 1, 0},
-    {0xc4, Unit::Alu, "DYZy", 1, 0}, {0xc5, Unit::Alu, "DYZy", 1, 0},
-    {0xc6, Unit::Alu, "DYZy", 1, 0}, {0xc7, Unit::Alu, "DYZy", 1, 0},
-    {0xc8, Unit::Alu, "DYZy", 1, 0}, {0xca, Unit::Alu, "DYZy", 1, 0},
-    {0xd4, Unit::Alu, "DYZy", 1, 0}, {0xd5, Unit::Alu, "DYZy", 1, 0},
-    {0xd6, Unit::Alu, "DYZy", 1, 0}, {0xd7, Unit::Alu, "DZyz", 1, 0},
-    {0xd8, Unit::Alu, "DYZy", 1, 0}, {0xda, Unit::Alu, "DYZy", 1, 0},
-    {0xe4, Unit::Alu, "DYZy", 1, 0}, {0xf4, Unit::Alu, "DYZy", 1, 0},
-    {0xe5, Unit::Alu, "DYZy", 1, 0}, {0xe6, Unit::Alu, "DYZy", 1, 0},
-    {0xe7, Unit::Alu, "DQ", 1, 0},   {0xf5, Unit::Alu, "DYZy", 1, 0},
-    {0xf6, Unit::Alu, "DYZy", 1, 0}, {0xf7, Unit::Alu, "DQ", 1, 0},
-    {0xfa, Unit::Alu, "DYZy", 1, 0}, {0xac, Unit::Complex, "DQ", 1, 0},
-    // Products of integers; comparisons and conversions of floats.
-    {0xc9, Unit::Fma, "DYZy", 1, 0}, {0xcb, Unit::Fma, "DYZy", 1, 0},
-    {0xd9, Unit::Fma, "DYZy", 1, 0}, {0xdb, Unit::Fma, "DYZy", 1, 0},
-    {0xbd, Unit::Alu, "DYZy", 1, 0}, {0xfc, Unit::Alu, "DYZy", 1, 0},
-    {0x8f, Unit::Alu, "DQ", 1, 0},   {0x9f, Unit::Alu, "DQ", 1, 0},
-    {0xa8, Unit::Alu, "DQ", 1, 0},   {0xb8, Unit::Alu, "DQ", 1, 0},
-    {0xe8, Unit::Alu, "DQ", 1, 0},   {0xf8, Unit::Alu, "DQ", 1, 0},
-    // Floats.
-    {0xcc, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
-    {0xdc, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
-    {0xcd, Unit::Fma, "DYZy", 1, 0, Flop::Packed, 1},
-    {0xe2, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    {0xe3, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    {0xf2, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    {0xf3, Unit::Fma, "DYZWy", 1, 0, Flop::Packed, 2},
-    // The complex pipe. That division takes 16 cycles for 32 elements, and approximations 2, is
-    // assumed. Recurrences take an element after the other.
-    {0xdd, Unit::Complex, "DYZy", 16, 0, Flop::Single, 1},
-    {0xed, Unit::Complex, "DQ", 16, 0, Flop::Single, 1},
-    {0xe9, Unit::Complex, "DYZy", 16, 0}, {0xeb, Unit::Complex, "DYZy", 16, 0},
-    {0xfb, Unit::Complex, "DYZy", 16, 0},
-    {0xe1, Unit::Complex, "DQ", 2, 0}, {0xf1, Unit::Complex, "DQ", 2, 0},
-    {0xea, Unit::Complex, "DQ", 2, 0}, {0xaa, Unit::Complex, "DQ", 2, 0},
-    {0xec, Unit::Complex, "DQ", 2, 0, Flop::Single, 1},
-    {0x88, Unit::Complex, "DQ", 2, 0}, {0x89, Unit::Complex, "DQ", 2, 0},
-    {0x98, Unit::Complex, "DQ", 2, 0}, {0xab, Unit::Complex, "DQ", 2, 0},
-    {0xad, Unit::Complex, "DQ", 2, 0}, {0xbb, Unit::Complex, "DQ", 2, 0},
-    {0x8d, Unit::Complex, "DEQ", 2, 0}, {0x9d, Unit::Complex, "DEQ", 2, 0},
-    {0x9c, Unit::Complex, "DZy", 2, 0}, {0xbc, Unit::Complex, "DYZy", 2, 0},
-    {0xce, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
-    {0xcf, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
-    {0xde, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
-    {0xee, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
-    {0xef, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
-    {0xfe, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
-    {0xff, Unit::Complex, "DYZyL", 16, 0, Flop::Single, 2},
-};
-
-// `Row::registers` as bits.
-enum Use : uint32_t {
-  WriteS = 1, ReadS = 2, ReadY = 4, ReadZ = 8, WriteV = 16, ReadVx = 32, ReadVy = 64, ReadVz = 128,
-  ReadVw = 256, ReadOne = 512, WriteM = 1024, ReadMasks = 2048, Serial = 4096,
-};
-
-struct Rule {
-  Unit unit = Unit::None;
-  uint32_t uses = 0;
-  uint8_t cycles = 1, bytes = 0, flops = 0;
-  Flop flop = Flop::None;
-};
-
-std::array<Rule, 256> make_rules() {
-  static constexpr char letters[] = "deyzDEYZWQMPL";
-  std::array<Rule, 256> rules;
-  for (const Row& row : kRows) {
-    Rule& rule = rules[row.opcode];
-    rule = {row.unit, 0, row.cycles, row.bytes, row.flops, row.flop};
-    for (const char* r = row.registers; *r; ++r) {
-      rule.uses |= 1u << (std::strchr(letters, *r) - letters);
-    }
-  }
-  return rules;
-}
-
-const std::array<Rule, 256> kRules = make_rules();
-
-}  // namespace
 
 const CardModel* card_model(const std::string& name) {
   for (const CardModel& card : kCards) {
@@ -287,7 +25,9 @@ const CardModel* card_model(const std::string& name) {
 
 std::string card_model_names() {
   std::string names;
-  for (const CardModel& card : kCards) names += (names.empty() ? "" : ", ") + std::string(card.name);
+  for (const CardModel& card : kCards) {
+    names += (names.empty() ? "" : ", ") + std::string(card.name);
+  }
   return names;
 }
 
@@ -312,82 +52,6 @@ void add_to(std::vector<KernelReport>& rows, const KernelReport& one) {
   row.fma_busy += one.fma_busy;
   row.memory_busy += one.memory_busy;
   row.seconds += one.seconds;
-}
-
-// --- caches --------------------------------------------------------------------------------------
-
-LineCache::LineCache(uint64_t bytes, unsigned ways)
-    : ways_(ways),
-      sets_(std::max<uint64_t>(bytes / (kLineBytes * ways), 1)),
-      lines_(sets_ * ways) {}
-
-LineCache::Line* LineCache::find(uint64_t line) {
-  Line* const set = &lines_[line % sets_ * ways_];
-  for (unsigned way = 0; way < ways_; ++way) {
-    if (set[way].tag == line) {
-      set[way].used = ++clock_;
-      return &set[way];
-    }
-  }
-  return nullptr;
-}
-
-LineCache::Line* LineCache::replace(uint64_t line, bool* written) {
-  Line* const set = &lines_[line % sets_ * ways_];
-  Line* oldest = set;
-  for (unsigned way = 1; way < ways_; ++way) {
-    if (set[way].used < oldest->used) oldest = &set[way];
-  }
-  *written = oldest->dirty;
-  *oldest = {line, ++clock_, 0, false};
-  return oldest;
-}
-
-void LineCache::forget(uint64_t line) {
-  if (Line* found = find(line)) *found = Line{};
-}
-
-void LineCache::settle() {
-  for (Line& line : lines_) line.ready = 0;
-}
-
-// --- barriers ------------------------------------------------------------------------------------
-
-bool Barriers::known(uint64_t line) const {
-  if (!any()) return false;
-  std::lock_guard<std::mutex> lock(mutex_);
-  return lines_.count(line) != 0;
-}
-
-void Barriers::arrive(uint64_t line, double time) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  Line& found = lines_[line];
-  found.arrival = found.over ? time : std::max(found.arrival, time);
-  found.over = false;
-  count_ = lines_.size();
-}
-
-double Barriers::release(uint64_t address, uint64_t value) {
-  constexpr size_t kKept = 8;
-  std::lock_guard<std::mutex> lock(mutex_);
-  Line& line = lines_[address / kLineBytes];
-  line.over = true;
-  const auto same = [&](const Release& r) { return r.address == address && r.value == value; };
-  auto& all = line.releases;
-  all.erase(std::remove_if(all.begin(), all.end(), same), all.end());
-  if (all.size() == kKept) all.erase(all.begin());
-  all.push_back({address, value, line.arrival});
-  return line.arrival;
-}
-
-double Barriers::released(uint64_t address, uint64_t value) const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const auto line = lines_.find(address / kLineBytes);
-  if (line == lines_.end()) return 0;
-  for (const Release& r : line->second.releases) {
-    if (r.address == address && r.value == value) return r.time;
-  }
-  return 0;
 }
 
 // --- the state of a call -------------------------------------------------------------------------
@@ -434,7 +98,8 @@ struct ScalarState {
 struct CycleModel::State : ScalarState {
   State(const CardModel& card, unsigned sharing, Caches& caches, Barriers& barriers)
       : port(std::min(card.core_bandwidth, card.llc_bandwidth / sharing) / card.ghz),
-        channel(std::min(card.core_bandwidth, card.card_bandwidth / sharing) / card.ghz),
+        channel(kSustained * std::min(card.core_bandwidth, card.card_bandwidth / sharing) /
+                card.ghz),
         llc(caches.llc),
         l1(caches.l1),
         l2(caches.l2),
@@ -472,7 +137,8 @@ struct CycleModel::State : ScalarState {
   double leaves = 0;
   // The load or cas whose result is only known at the next instruction; the load's address, or what
   // the cas compares with.
-  const Instruction* awaited = nullptr;
+  bool awaits = false;
+  Instruction awaited;  // a copy: the core may drop its decoded code
   uint64_t awaited_address = 0;
 
   double memory(double from, uint64_t bytes);
@@ -488,6 +154,11 @@ struct CycleModel::State : ScalarState {
   void vector_memory(const Rule&, const Instruction&, const Core&, double ready);
   void scalar_memory(const Rule&, const Instruction&, const Core&);
   void spin_at(uint64_t ic, uint64_t address);
+  void await(const Instruction& i, uint64_t address) {
+    awaits = true;
+    awaited = i;
+    awaited_address = address;
+  }
   void settle_load(const Core&);
   void leave() {
     now = std::max(now, leaves);
@@ -605,12 +276,12 @@ void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
 // The value that a core at a barrier has just loaded says whether it was released; that of a cas,
 // whether it found what it compared with, so that doing it again is no repetition.
 void CycleModel::State::settle_load(const Core& core) {
-  const uint64_t value = core.s[awaited->sx & 63];
-  const unsigned opcode = awaited->word >> 56;
+  awaits = false;
+  const uint64_t value = core.s[awaited.sx & 63];
+  const unsigned opcode = awaited.word >> 56;
   if (opcode == 0x62) {
-    const unsigned shift = awaited->flags & 8 ? 32 : 0;  // cas.w compares 32 bits
+    const unsigned shift = awaited.flags & 8 ? 32 : 0;  // cas.w compares 32 bits
     if (value << shift == awaited_address << shift) spin.quiet = false;
-    awaited = nullptr;
     return;
   }
   const uint64_t bits = opcode == 0x01   ? value
@@ -618,7 +289,6 @@ void CycleModel::State::settle_load(const Core& core) {
                         : opcode == 0x03 ? value & 0xffffffff
                                          : value;
   if (const double time = barriers.released(awaited_address, bits)) leaves = time + kBarrier;
-  awaited = nullptr;
 }
 
 // A vector instruction enters the window; the scalar unit waits where it is full.
@@ -632,7 +302,7 @@ void CycleModel::State::count_flop(const Rule& rule, const Instruction& i, uint6
   switch (rule.flop) {
     case Flop::None: break;
     case Flop::Packed:
-      (kind ? report.flop_f32 : report.flop_f64) += elements * rule.flops * (kind == 3 ? 2 : 1);
+      (kind ? report.flop_f32 : report.flop_f64) += elements * rule.flops;
       break;
     case Flop::Single:
       (kind & 2 ? report.flop_f32 : report.flop_f64) += elements * rule.flops;
@@ -646,14 +316,15 @@ unsigned vector_register(uint8_t field, const Core& core) {
   return (field == 255 ? core.vix : field) & 63;
 }
 
-uint64_t active_elements(const Instruction& i, const Core& core) {
+// How many elements a mask register lets through; 0 is no mask.
+uint64_t active_elements(unsigned m, const Core& core) {
   const unsigned vl = static_cast<unsigned>(std::min<uint64_t>(core.vl, 256));
-  if (i.m == 0) return vl;
+  if (m == 0) return vl;
   uint64_t active = 0;
   for (unsigned e = 0; e < vl; e += 64) {
     const unsigned here = std::min(vl - e, 64u);
     const uint64_t among = here == 64 ? ~uint64_t{0} : ~(~uint64_t{0} >> here);
-    active += static_cast<unsigned>(__builtin_popcountll(core.vm[i.m & 15][e / 64] & among));
+    active += static_cast<unsigned>(__builtin_popcountll(core.vm[m & 15][e / 64] & among));
   }
   return active;
 }
@@ -683,12 +354,17 @@ void CycleModel::State::vector_arithmetic(const Rule& rule, const Instruction& i
   const double done = start + busy + latency;
   if (rule.uses & WriteV) vector[vector_register(i.vx, core)] = done;
   if (rule.uses & WriteM) {
-    mask[i.vx & 15] = done;
-    if (i.flags >= 12) mask[(i.vx | 1) & 15] = done;
+    double& written = mask[i.vx & 15];
+    written = std::max(written, done);  // lvm writes a quarter of it
   }
   if (rule.unit == Unit::ToScalar) scalar[i.sx & 63] = done + kToScalar;
   end_at(done);
-  count_flop(rule, i, active_elements(i, core));
+  // Both halves of packed elements have a mask of their own: an even register and the next one.
+  const bool packed = rule.flop == Flop::Packed && i.flags >= 12;
+  const uint64_t upper = active_elements(i.m, core);
+  count_flop(rule, i, packed && i.m ? upper + active_elements(i.m | 1, core)
+                      : packed      ? 2 * upper
+                                    : upper);
 }
 
 // Vector loads and stores: by lines of the LLC, one after the other; neighbouring elements in one
@@ -735,13 +411,13 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
   const uint64_t* const elements = core.v[vector_register(i.vy, core)];
   for (unsigned e = 0; e < vl; ++e) {
     if (i.m != 0 && !(core.vm[i.m & 15][e / 64] >> (63 - e % 64) & 1)) continue;
-    if (rule.unit == Unit::Load || rule.unit == Unit::Store) {
+    if (indexed) {
+      element(i.cs ? core.s[i.sw & 63] : elements[e]);
+    } else if (rule.unit == Unit::Load || rule.unit == Unit::Store) {
       element(z + e * y);
-    } else if (indexed && !i.cs) {
-      element(elements[e]);
-    } else {
-      // Two strides, or an index in a scalar register: a line of its own for each element.
-      element(z + e * kLineBytes);
+    } else {  // rows of 16 elements: y is the distance of rows, and below that of elements
+      const int64_t row = static_cast<int64_t>(y) >> 16, column = static_cast<int16_t>(y);
+      element(z + row * (e / 16) + column * (e % 16));
     }
   }
   access();
@@ -751,14 +427,16 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
     store = start + busy;
     stores_done = std::max(stores_done, store + kLlcLatency);
     if (!may_be_overtaken) loads_from = std::max(loads_from, store);
-    report.bytes_stored += active_elements(i, core) * rule.bytes;
+    report.bytes_stored += active_elements(i.m, core) * rule.bytes;
     end_at(stores_done);
   } else {
     load = start + busy;
     const double done = std::max(data, load) + (lines ? 0 : kLlcLatency);
     loads.push(done);
-    if (rule.uses & WriteV) vector[vector_register(i.vx, core)] = done;
-    report.bytes_loaded += active_elements(i, core) * rule.bytes;
+    if (rule.uses & WriteV) {  // else a prefetch
+      vector[vector_register(i.vx, core)] = done;
+      report.bytes_loaded += active_elements(i.m, core) * rule.bytes;
+    }
     end_at(done);
   }
 }
@@ -793,8 +471,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
       barriers.arrive(line, now);
       arrived = line;
       if (compares) {
-        awaited = &i;
-        awaited_address = y;
+        await(i, y);
       } else {
         spin.quiet = false;
       }
@@ -804,8 +481,7 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
     }
     default: {
       if (line == arrived) {
-        awaited = &i;
-        awaited_address = address;
+        await(i, address);
       }
       const double done = barrier ? now + kShared : scalar_access(address, now);
       if (rule.uses & WriteS) {
@@ -818,8 +494,8 @@ void CycleModel::State::scalar_memory(const Rule& rule, const Instruction& i, co
 }
 
 void CycleModel::State::issue(const Instruction& i, const Core& core) {
-  const Rule& rule = kRules[i.word >> 56];
-  if (awaited) settle_load(core);
+  const Rule& rule = rule_of(i.word >> 56);
+  if (awaits) settle_load(core);
   if (branch != Unit::None) settle_branch(core.ic);
   fetch_code(core.ic);
   if (rule.unit >= Unit::Fma || rule.unit == Unit::Jump) leave();
@@ -831,6 +507,7 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
   if ((rule.uses & ReadS)) wait(scalar[i.sx & 63]);
   if ((rule.uses & ReadY) && i.cy) wait(scalar[i.sy & 63]);
   if ((rule.uses & ReadZ) && i.cz) wait(scalar[i.sz & 63]);
+  if ((rule.unit == Unit::Gather || rule.unit == Unit::Scatter) && i.cs) wait(scalar[i.sw & 63]);
   now = operands;
 
   if (rule.unit < Unit::Fma) {
@@ -870,7 +547,8 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
     const bool merges = (rule.uses & WriteV) && (i.m != 0 || core.vl < 256);
     if ((rule.uses & ReadVx) || merges) read(vector[vector_register(i.vx, core)]);
     if ((rule.uses & ReadVy) && !(i.flags & 2)) read(vector[vector_register(i.vy, core)]);
-    if ((rule.uses & ReadVz) && !(i.flags & 1)) read(vector[vector_register(i.vz, core)]);
+    if (rule.uses & ReadVz) read(vector[vector_register(i.vz, core)]);
+    if ((rule.uses & ReadVzOrY) && !(i.flags & 1)) read(vector[vector_register(i.vz, core)]);
     if (rule.uses & ReadVw) read(vector[vector_register(i.vw, core)]);
     if (rule.uses & ReadOne) read(vector[vector_register(std::max(i.vy, i.vz), core)]);
     if (rule.uses & ReadMasks) {
@@ -909,7 +587,7 @@ void CycleModel::begin(unsigned sharing, bool warm, Observer* next) {
   state_ = std::make_unique<State>(card_, sharing, *caches_, barriers_);
 }
 
-KernelReport CycleModel::end(const std::string& name, const Core&) {
+KernelReport CycleModel::end(const std::string& name) {
   KernelReport report = std::move(state_->report);
   report.name = name;
   report.calls = 1;

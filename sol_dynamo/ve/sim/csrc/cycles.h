@@ -6,15 +6,12 @@
 // threads or clock, so cores that share memory get fixed shares of it. It never changes a result.
 #pragma once
 
-#include <array>
-#include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "cycle_memory.h"
 #include "machine.h"
 
 namespace vesim {
@@ -55,65 +52,17 @@ struct KernelReport {
 
 void add_to(std::vector<KernelReport>&, const KernelReport&);  // to the row of the same name
 
-// A set-associative cache of lines that remembers when each line's data arrives.
-class LineCache {
- public:
-  struct Line {
-    uint64_t tag = ~uint64_t{0};
-    uint64_t used = 0;   // for the choice of the line that was not used for longest
-    double ready = 0;
-    bool dirty = false;
-  };
-  LineCache(uint64_t bytes, unsigned ways);
-  Line* find(uint64_t line);                    // nullptr: not there
-  Line* replace(uint64_t line, bool* written);  // `*written`: a changed line had to go
-  void forget(uint64_t line);
-  void settle();  // all data under way has arrived
-
- private:
-  const unsigned ways_;
-  const uint64_t sets_;
-  uint64_t clock_ = 0;
-  std::vector<Line> lines_;
-};
-
-// Barriers between the cores of a card, as the code that they execute shows them: an atomic instruction
-// on a line is an arrival, a scalar store to that line afterwards is the release, and a scalar load
-// of the stored value ends the wait. Calls of different contexts are taken to begin together. What
-// the cores then read as time is the last arrival's, whichever of them came last on the host.
-class Barriers {
- public:
-  bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
-  bool known(uint64_t line) const;
-  void arrive(uint64_t line, double time);
-  double release(uint64_t address, uint64_t value);         // the last arrival's time
-  double released(uint64_t address, uint64_t value) const;  // the same; 0: nobody stored the value
-
- private:
-  struct Release {
-    uint64_t address, value;
-    double time;
-  };
-  struct Line {
-    double arrival = 0;
-    bool over = false;               // released: the next arrival is of another barrier
-    std::vector<Release> releases;   // the last ones
-  };
-  mutable std::mutex mutex_;
-  std::atomic<size_t> count_{0};
-  std::unordered_map<uint64_t, Line> lines_;
-};
-
 class CycleModel final : public Observer {
  public:
   CycleModel(const CardModel& card, Barriers& barriers);  // of all cores of a process
   ~CycleModel() override;
 
-  // Around each call. `sharing`: cores among which the card's bandwidths and LLC are divided evenly.
-  // `warm`: caches hold what the call before left there, else nothing (slower, and independent of
-  // what ran before). `next`: another observer that also wants to see the instructions, or nullptr.
+  // Around each call. `sharing`: cores among which the card's bandwidths and LLC are divided
+  // evenly. `warm`: caches hold what the call before left there, else nothing (slower, and
+  // independent of what ran before). `next`: another observer that also wants to see the
+  // instructions, or nullptr.
   void begin(unsigned sharing, bool warm, Observer* next);
-  KernelReport end(const std::string& name, const Core&);
+  KernelReport end(const std::string& name);
 
   void issued(const Instruction&, const Core&) override;
   void host_function(const char* name, const Core&) override;

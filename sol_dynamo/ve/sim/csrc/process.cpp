@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 
 #include "veo.h"
 
@@ -293,47 +294,45 @@ void Context::initialize(uint64_t function) {
   if (outcome.status != VEO_COMMAND_OK) throw Refused{"an initializer failed: " + outcome.fault};
 }
 
-Outcome Context::run(const Call& call) {
-  Memory& memory = space_->memory;
-  const uint64_t stack_pointer = (core_->stack_high() - call.frame) & ~uint64_t{15};
-  for (size_t i = 0; i < std::min<size_t>(call.values.size(), 8); ++i) {
-    core_->s[i] = call.values[i];
+// Arguments into registers and onto the stack; values that are addresses there become ones.
+void Context::place(const Call& call, uint64_t stack_pointer) {
+  std::vector<uint64_t> values = call.values;
+  for (const unsigned index : call.addresses) values[index] += stack_pointer;
+  std::copy_n(values.begin(), std::min<size_t>(values.size(), 8), core_->s);
+  if (call.image.empty()) return;
+  std::vector<uint8_t> image = call.image;
+  if (values.size() > 8) {
+    std::memcpy(&image[kParameters + 8 * 8], &values[8], 8 * (values.size() - 8));
   }
-  for (const unsigned index : call.addresses) {
-    if (index < 8) core_->s[index] += stack_pointer;
+  if (!space_->memory.write(stack_pointer, image.data(), image.size())) {
+    throw Refused{"the stack at " + std::to_string(stack_pointer) + " is not mapped"};
   }
-  if (!call.image.empty()) {
-    std::vector<uint8_t> image = call.image;
-    for (size_t i = 8; i < call.values.size(); ++i) {
-      uint64_t value = call.values[i];
-      if (std::find(call.addresses.begin(), call.addresses.end(), i) != call.addresses.end()) {
-        value += stack_pointer;
-      }
-      std::copy_n(reinterpret_cast<const uint8_t*>(&value), 8, &image[176 + 8 * i]);
-    }
-    if (!memory.write(stack_pointer, image.data(), image.size())) {
-      throw Refused{"the stack at " + std::to_string(stack_pointer) + " is not mapped"};
-    }
-  }
+}
 
+Trap Context::run_timed(const Call& call, uint64_t stack_pointer, const std::string& name) {
+  const Space::Timing timing = space_->timing;
+  core_->observer = trace_.get();
+  if (timing == Space::Off) return core_->run(call.function, stack_pointer);
+  const unsigned sharing = space_->sharing ? space_->sharing : space_->contexts;
+  if (!model_) model_ = std::make_unique<CycleModel>(space_->card, space_->barriers);
+  model_->begin(sharing, timing == Space::Warm, trace_.get());
+  core_->observer = model_.get();
+  Trap trap = core_->run(call.function, stack_pointer);
+  const KernelReport one = model_->end(name);
+  Lock lock(mutex_);
+  add_to(reports_, one);
+  return trap;
+}
+
+Outcome Context::run(const Call& call) {
+  const Memory& memory = space_->memory;
+  const uint64_t stack_pointer = (core_->stack_high() - call.frame) & ~uint64_t{15};
+  place(call, stack_pointer);
   core_->s[9] = 0;  // the outermost frame
   std::string name = memory.describe(call.function);
   name = name.substr(0, name.find('+'));
-  const Space::Timing timing = space_->timing;
-  core_->observer = trace_.get();
-  if (timing != Space::Off) {
-    const unsigned sharing = space_->sharing ? space_->sharing : space_->contexts;
-    if (!model_) model_ = std::make_unique<CycleModel>(space_->card, space_->barriers);
-    model_->begin(sharing, timing == Space::Warm, trace_.get());
-    core_->observer = model_.get();
-  }
-  const Trap trap = core_->run(call.function, stack_pointer);
-  if (timing != Space::Off) {
-    const KernelReport one = model_->end(name, *core_);
-    Lock lock(mutex_);
-    add_to(reports_, one);
-  }
-  if (trap) {
+  if (name.empty()) name = "function at " + std::to_string(call.function);
+  if (const Trap trap = run_timed(call, stack_pointer, name)) {
     return {VEO_COMMAND_EXCEPTION, 0, "in a call of '" + name + "': " + trap.text};
   }
   for (const Call::Buffer& buffer : call.results) {

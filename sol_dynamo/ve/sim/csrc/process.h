@@ -72,9 +72,11 @@ struct Space {
   enum Timing { Off, Cold, Warm };   // whether calls are timed, with empty caches or not
   std::atomic<Timing> timing{Off};
   Barriers barriers;
-  std::atomic<unsigned> sharing{0};   // cores that share the card's bandwidth; 0: as many as contexts
+  std::atomic<unsigned> sharing{0};   // cores that share the card's bandwidth; 0: all contexts
   std::atomic<unsigned> contexts{1};  // that are open
 };
+
+constexpr uint64_t kParameters = 176;  // where a frame's parameter area begins, by the ABI
 
 // Arguments of a call, their values and IN buffers already taken.
 struct Call {
@@ -142,6 +144,8 @@ class Context {
   bool idle_before(uint64_t id) const;
   void join();
   Outcome run(const Call&);
+  void place(const Call&, uint64_t stack_pointer);
+  Trap run_timed(const Call&, uint64_t stack_pointer, const std::string& name);
 
   std::shared_ptr<Space> space_;
   const uint64_t stack_bytes_;

@@ -1,197 +1,22 @@
 // The C interface of veo.h on the simulator's processes and contexts.
 //
-// What a C interface needs and C++ does not: handles, statuses instead of exceptions, the environment
-// (which cards there are), and what happens after fork(). A handle is a number that is never given
-// out twice, so that one that outlived its process is an error and not somebody else's process.
+// Statuses and null pointers instead of exceptions; everything else is in process.h (what happens),
+// registry.h (handles, cards), veo_args.h (arguments) and veo_hmem.cpp.
 #include "veo.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <array>
-#include <limits>
-#include <sstream>
+#include <algorithm>
 
-#include "process.h"
+#include "cycle_rules.h"
+#include "registry.h"
+#include "veo_args.h"
 
 namespace vesim {
 namespace {
 
-constexpr uint64_t kParameters = 176;  // where the parameter area begins, from the stack pointer
-constexpr unsigned kRegisters = 8;     // of the first arguments
-constexpr uint64_t kStackReserve = uint64_t{1} << 20;  // for the callee, beside its arguments
-constexpr unsigned kMaxCards = 64;
-
-thread_local std::string last_error;
 thread_local std::string last_fault;
-
-// Runs the body of one of the interface's functions; `failed` is what it returns when refused.
-template <typename Result, typename Body>
-Result guarded(Result failed, Body body) {
-  try {
-    return body();
-  } catch (const Refused& refused) {
-    last_error = refused.text;
-    errno = EINVAL;
-  } catch (const std::bad_alloc&) {
-    last_error = "the host has not enough memory";
-    errno = ENOMEM;
-  } catch (const std::exception& error) {
-    last_error = error.what();
-    errno = EIO;
-  }
-  return failed;
-}
-
-// --- handles -------------------------------------------------------------------------------------
-
-std::atomic<uintptr_t> next_handle{0x1000};
-
-template <typename Handle, typename Object>
-class Table {
- public:
-  Handle* add(std::shared_ptr<Object> object) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    Handle*& handle = handles_[object.get()];
-    if (!handle) {
-      handle = reinterpret_cast<Handle*>(next_handle.fetch_add(16));
-      objects_[handle] = std::move(object);
-    }
-    return handle;
-  }
-  std::shared_ptr<Object> find(const Handle* handle, const char* what) const {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto entry = objects_.find(handle);
-    if (entry != objects_.end()) return entry->second;
-    throw unknown(handle, what);
-  }
-  std::shared_ptr<Object> take(const Handle* handle, const char* what) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto entry = objects_.find(handle);
-    if (entry == objects_.end()) throw unknown(handle, what);
-    std::shared_ptr<Object> object = std::move(entry->second);
-    objects_.erase(entry);
-    handles_.erase(object.get());
-    return object;
-  }
-  void remove(const Object* object) {
-    std::shared_ptr<Object> kept;  // its destructor runs without the lock
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto entry = handles_.find(object);
-    if (entry == handles_.end()) return;
-    kept = std::move(objects_[entry->second]);
-    objects_.erase(entry->second);
-    handles_.erase(entry);
-  }
-
- private:
-  Refused unknown(const Handle* handle, const char* what) const {
-    std::ostringstream text;
-    if (!handle) {
-      text << "the " << what << " is a null pointer";
-    } else if (reinterpret_cast<uintptr_t>(handle) < first_) {
-      text << "the " << what << " belongs to the process that fork() was called in; a child has to "
-           << "create its own";
-    } else {
-      text << "no " << what << " has handle " << handle << ": it is closed or destroyed";
-    }
-    return {text.str()};
-  }
-
-  const uintptr_t first_ = next_handle;  // older ones were made before a fork
-  mutable std::mutex mutex_;
-  std::map<const Handle*, std::shared_ptr<Object>> objects_;
-  std::map<const Object*, Handle*> handles_;
-};
-
-struct Registry {
-  Table<veo_proc_handle, Process> processes;
-  Table<veo_thr_ctxt, Context> contexts;
-  std::mutex mutex;
-  std::vector<veo_proc_handle*> identifiers;  // null: free
-};
-
-// Never destroyed: at exit, threads may still be at work. A forked child leaves the parent's to the
-// parent, its locks and threads being useless there.
-std::atomic<Registry*> the_registry{nullptr};
-
-Registry& registry() {
-  static const bool once = [] {
-    the_registry = new Registry;
-    return pthread_atfork(nullptr, nullptr, [] { the_registry = new Registry; }) == 0;
-  }();
-  (void)once;
-  return *the_registry;
-}
-
-std::shared_ptr<Process> process_of(const veo_proc_handle* handle) {
-  return registry().processes.find(handle, "process");
-}
-std::shared_ptr<Context> context_of(const veo_thr_ctxt* handle) {
-  return registry().contexts.find(handle, "context");
-}
-
-// --- cards ---------------------------------------------------------------------------------------
-
-int number(const std::string& text, const char* of) {
-  char* end = nullptr;
-  errno = 0;
-  const long value = strtol(text.c_str(), &end, 10);
-  if (text.empty() || *end || errno || value < 0 || value > std::numeric_limits<int>::max()) {
-    throw Refused{std::string(of) + "='" + text + "' is not a number"};
-  }
-  return static_cast<int>(value);
-}
-
-std::string environment(const char* name) {
-  const char* value = getenv(name);
-  return value ? value : "";
-}
-
-int cards() {
-  const std::string text = environment("SOL_VE_CARDS");
-  const int count = text.empty() ? 1 : number(text, "SOL_VE_CARDS");
-  if (count > static_cast<int>(kMaxCards)) {
-    throw Refused{"SOL_VE_CARDS=" + text + " is more than " + std::to_string(kMaxCards)};
-  }
-  return count;
-}
-
-const CardModel& model() {
-  const std::string name = environment("SOL_VE_MODEL");
-  if (const CardModel* found = card_model(name.empty() ? "VE20B" : name)) return *found;
-  throw Refused{"SOL_VE_MODEL='" + name + "' is none of " + card_model_names()};
-}
-
-// The card that a caller's number means: itself, or one of those that a job scheduler allotted.
-int node_of(int venode) {
-  if (venode < -1) throw Refused{"card " + std::to_string(venode) + " is negative"};
-  const std::string chosen = environment("VE_NODE_NUMBER");
-  std::vector<int> allotted;
-  std::istringstream list(environment("_VENODELIST"));
-  for (std::string item; list >> item;) allotted.push_back(number(item, "_VENODELIST"));
-  int node = venode;
-  if (venode == -1) {
-    node = !chosen.empty() ? number(chosen, "VE_NODE_NUMBER") : allotted.empty() ? 0 : allotted[0];
-    if (!allotted.empty() && std::find(allotted.begin(), allotted.end(), node) == allotted.end()) {
-      throw Refused{"card " + chosen + " of VE_NODE_NUMBER is not in _VENODELIST"};
-    }
-  } else if (!allotted.empty()) {
-    if (static_cast<size_t>(venode) >= allotted.size()) {
-      throw Refused{"card " + std::to_string(venode) + " of _VENODELIST, which has " +
-                    std::to_string(allotted.size())};
-    }
-    node = allotted[venode];
-  }
-  const int count = cards();
-  if (node >= count) {
-    throw Refused{"card " + std::to_string(node) + " of " + std::to_string(count) +
-                  " simulated ones: set SOL_VE_CARDS before the first call"};
-  }
-  return node;
-}
 
 // Runs in the main context, in its turn. The outcome's value, or Refused.
 uint64_t in_turn(const std::shared_ptr<Process>& process, Context::Work work) {
@@ -224,12 +49,6 @@ veo_proc_handle* create(int venode, const char* program) {
     *free = handle;
     return handle;
   });
-}
-
-std::string hex(uint64_t value) {
-  std::ostringstream text;
-  text << "0x" << std::hex << value;
-  return text.str();
 }
 
 // --- what requests do ----------------------------------------------------------------------------
@@ -269,67 +88,6 @@ uint64_t request(veo_thr_ctxt* ctx, Outcome (*what)(Space&, uint64_t), uint64_t 
 }  // namespace
 }  // namespace vesim
 
-// --- arguments -----------------------------------------------------------------------------------
-
-struct veo_args {
-  struct Argument {
-    bool set = false;
-    uint64_t value = 0;
-    char* buffer = nullptr;  // on the stack, where `bytes`
-    size_t bytes = 0;
-    bool on_stack = false, in = false, out = false;
-  };
-  std::vector<Argument> arguments;
-
-  int set(int index, const Argument& argument);
-  vesim::Call call(uint64_t function, uint64_t stack_bytes) const;
-};
-
-int veo_args::set(int index, const Argument& argument) {
-  return vesim::guarded(-1, [&] {
-    if (index < 0 || index >= VEO_MAX_NUM_ARGS) {
-      throw vesim::Refused{"argument " + std::to_string(index) + " of at most " +
-                           std::to_string(VEO_MAX_NUM_ARGS)};
-    }
-    if (arguments.size() <= static_cast<size_t>(index)) arguments.resize(index + 1);
-    arguments[index] = argument;
-    arguments[index].set = true;
-    return 0;
-  });
-}
-
-// The stack above the pointer: the register save area, a parameter area with a place for every
-// argument (used from the ninth on), then the buffers, each at a multiple of 8.
-vesim::Call veo_args::call(uint64_t function, uint64_t stack_bytes) const {
-  using namespace vesim;
-  Call call;
-  call.function = function;
-  uint64_t end = kParameters + 8 * arguments.size();
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const Argument& a = arguments[i];
-    if (!a.set) throw Refused{"argument " + std::to_string(i) + " was not set"};
-    call.values.push_back(a.on_stack ? end : a.value);
-    if (!a.on_stack) continue;
-    if (a.bytes > stack_bytes) throw Refused{"an argument of " + std::to_string(a.bytes) +
-                                             " bytes is larger than the stack"};
-    call.addresses.push_back(static_cast<unsigned>(i));
-    if (a.out) call.results.push_back({end, a.buffer, a.bytes});
-    end += (a.bytes + 7) / 8 * 8;
-  }
-  call.frame = (end + 15) / 16 * 16;
-  if (call.frame + kStackReserve > stack_bytes) {
-    throw Refused{"arguments of " + std::to_string(call.frame) + " bytes leave less than " +
-                  std::to_string(kStackReserve) + " of a stack of " + std::to_string(stack_bytes)};
-  }
-  if (arguments.size() <= kRegisters && call.addresses.empty()) return call;
-  call.image.resize(call.frame);
-  for (const unsigned i : call.addresses) {
-    const Argument& a = arguments[i];
-    if (a.in && a.bytes) memcpy(&call.image[call.values[i]], a.buffer, a.bytes);
-  }
-  return call;
-}
-
 struct veo_thr_ctxt_attr {
   size_t stack_bytes = vesim::Process::kStackBytes;
 };
@@ -337,22 +95,6 @@ struct veo_thr_ctxt_attr {
 using namespace vesim;
 
 namespace {
-
-// Integers are extended as their type says; a float is the upper half of its register.
-template <typename T>
-int set_argument(veo_args* args, int index, T value) {
-  veo_args::Argument argument;
-  if constexpr (std::is_same_v<T, double>) {
-    memcpy(&argument.value, &value, 8);
-  } else if constexpr (std::is_same_v<T, float>) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    argument.value = uint64_t{bits} << 32;
-  } else {
-    argument.value = static_cast<uint64_t>(static_cast<int64_t>(value));
-  }
-  return args ? args->set(index, argument) : -1;
-}
 
 uint64_t submit_call(const std::shared_ptr<Context>& context, uint64_t function,
                      const veo_args* args) {
@@ -397,27 +139,6 @@ vesim_kernel kernel_row(const KernelReport& k) {
   row.fma_busy = ratio(k.fma_busy, cycles * kFmaPipes);
   row.memory_busy = ratio(k.memory_busy, cycles);
   return row;
-}
-
-// --- addresses that name their process: bit 63 is set, bits 62-59 are the process's identifier ----
-
-constexpr uint64_t kHmemFlag = uint64_t{1} << 63;
-constexpr unsigned kHmemShift = 59;
-
-uint64_t bits_of(const void* address) { return reinterpret_cast<uint64_t>(address); }
-bool is_hmem(const void* address) { return bits_of(address) & kHmemFlag; }
-uint64_t plain(const void* address) {
-  return bits_of(address) & ((uint64_t{1} << kHmemShift) - 1);
-}
-
-veo_proc_handle* owner_of(const void* address) {
-  const size_t identifier = bits_of(address) >> kHmemShift & 15;
-  Registry& all = registry();
-  std::lock_guard<std::mutex> lock(all.mutex);
-  if (!is_hmem(address) || identifier >= all.identifiers.size() || !all.identifiers[identifier]) {
-    throw Refused{"address " + hex(bits_of(address)) + " names no process"};
-  }
-  return all.identifiers[identifier];
 }
 
 }  // namespace
@@ -645,39 +366,6 @@ int veo_get_thr_ctxt_stacksize(veo_thr_ctxt_attr* attributes, size_t* bytes) {
   });
 }
 
-// --- arguments -----------------------------------------------------------------------------------
-
-veo_args* veo_args_alloc(void) {
-  return guarded<veo_args*>(nullptr, [] { return new veo_args; });
-}
-void veo_args_clear(veo_args* args) {
-  if (args) args->arguments.clear();
-}
-void veo_args_free(veo_args* args) { delete args; }
-
-int veo_args_set_i64(veo_args* a, int index, int64_t value) { return set_argument(a, index, value); }
-int veo_args_set_u64(veo_args* a, int index, uint64_t value) { return set_argument(a, index, value); }
-int veo_args_set_i32(veo_args* a, int index, int32_t value) { return set_argument(a, index, value); }
-int veo_args_set_u32(veo_args* a, int index, uint32_t value) { return set_argument(a, index, value); }
-int veo_args_set_i16(veo_args* a, int index, int16_t value) { return set_argument(a, index, value); }
-int veo_args_set_u16(veo_args* a, int index, uint16_t value) { return set_argument(a, index, value); }
-int veo_args_set_i8(veo_args* a, int index, int8_t value) { return set_argument(a, index, value); }
-int veo_args_set_u8(veo_args* a, int index, uint8_t value) { return set_argument(a, index, value); }
-int veo_args_set_double(veo_args* a, int index, double value) { return set_argument(a, index, value); }
-int veo_args_set_float(veo_args* a, int index, float value) { return set_argument(a, index, value); }
-
-int veo_args_set_stack(veo_args* args, enum veo_args_intent intent, int index, char* buffer,
-                       size_t bytes) {
-  if (!args || (!buffer && bytes) || intent < VEO_INTENT_IN || intent > VEO_INTENT_OUT) return -1;
-  veo_args::Argument argument;
-  argument.on_stack = true;
-  argument.buffer = buffer;
-  argument.bytes = bytes;
-  argument.in = intent != VEO_INTENT_OUT;
-  argument.out = intent != VEO_INTENT_IN;
-  return args->set(index, argument);
-}
-
 // --- requests ------------------------------------------------------------------------------------
 
 int veo_call_sync(veo_proc_handle* proc, uint64_t function, veo_args* args, uint64_t* result) {
@@ -760,73 +448,6 @@ void veo_req_block_end(veo_thr_ctxt* ctx) {
   });
 }
 
-// --- addresses that name their process -----------------------------------------------------------
-
-int veo_alloc_hmem(veo_proc_handle* proc, void** address, const size_t bytes) {
-  return guarded(-1, [&] {
-    if (!address) throw Refused{"there is no place for the address"};
-    if (!proc) return (*address = malloc(bytes)) ? 0 : -1;
-    const int identifier = veo_proc_identifier(proc);
-    uint64_t plain_address = 0;
-    if (identifier < 0 || identifier >= VEO_MAX_HMEM_PROCS) return -1;
-    if (const int refused = veo_alloc_mem(proc, &plain_address, bytes)) return refused;
-    *address = veo_set_proc_identifier(reinterpret_cast<void*>(plain_address), identifier);
-    return 0;
-  });
-}
-
-int veo_free_hmem(void* address) {
-  return guarded(-1, [&] {
-    if (is_hmem(address)) return veo_free_mem(owner_of(address), plain(address));
-    free(address);
-    return 0;
-  });
-}
-
-int veo_hmemcpy(void* to, const void* from, size_t bytes) {
-  return guarded(-1, [&] {
-    if (is_hmem(to) && is_hmem(from)) {
-      if (owner_of(to) != owner_of(from)) throw Refused{"a copy from one process to another"};
-      std::vector<char> between(bytes);
-      const int refused = veo_read_mem(owner_of(from), between.data(), plain(from), bytes);
-      return refused ? refused : veo_write_mem(owner_of(to), plain(to), between.data(), bytes);
-    }
-    if (is_hmem(to)) return veo_write_mem(owner_of(to), plain(to), from, bytes);
-    if (is_hmem(from)) return veo_read_mem(owner_of(from), to, plain(from), bytes);
-    if (bytes) memcpy(to, from, bytes);
-    return 0;
-  });
-}
-
-int veo_args_set_hmem(veo_args* args, int index, void* address) {
-  return veo_args_set_u64(args, index, bits_of(address));
-}
-
-int veo_is_ve_addr(const void* address) { return is_hmem(address); }
-
-void* veo_get_hmem_addr(void* address) {
-  return is_hmem(address) ? reinterpret_cast<void*>(plain(address)) : address;
-}
-
-void* veo_set_proc_identifier(void* address, int identifier) {
-  if (identifier < 0 || identifier >= VEO_MAX_HMEM_PROCS) return nullptr;
-  return reinterpret_cast<void*>(bits_of(address) | kHmemFlag | uint64_t(identifier) << kHmemShift);
-}
-
-int veo_get_max_proc_identifier(void) { return VEO_MAX_HMEM_PROCS; }
-
-int veo_get_proc_identifier_from_hmem(const void* address) {
-  return is_hmem(address) ? static_cast<int>(bits_of(address) >> kHmemShift & 15) : -1;
-}
-
-veo_proc_handle* veo_get_proc_handle_from_hmem(const void* address) {
-  return guarded<veo_proc_handle*>(nullptr, [&] { return owner_of(address); });
-}
-
-int veo_get_venum_from_hmem(const void* address) {
-  return guarded(-1, [&] { return process_of(owner_of(address))->space->node; });
-}
-
 // --- of the simulator only -----------------------------------------------------------------------
 
 const char* vesim_last_fault(veo_thr_ctxt* ctx) {
@@ -851,7 +472,7 @@ int64_t vesim_memory_used(veo_proc_handle* proc) {
 
 int vesim_cycles_enable(veo_proc_handle* proc, int on) {
   return guarded(-1, [&] {
-    if (on < 0 || on > 2) throw Refused{"timing is switched by 0, 1 or 2, not " + std::to_string(on)};
+    if (on < 0 || on > 2) throw Refused{"timing is 0, 1 or 2, not " + std::to_string(on)};
     process_of(proc)->space->timing = static_cast<Space::Timing>(on);
     return 0;
   });
@@ -879,6 +500,8 @@ int vesim_report(veo_thr_ctxt* ctx, struct vesim_kernel* rows, int capacity) {
     return static_cast<int>(kernels.size());
   });
 }
+
+const char* vesim_cycle_rule(unsigned opcode) { return cycle_rule(opcode); }
 
 int vesim_report_clear(veo_thr_ctxt* ctx) {
   return guarded(-1, [&] {

@@ -1,9 +1,9 @@
-/* The C interface of AVEO, API version 16: how a program on the host (VH) drives vector engines (VE).
+/* The C interface of AVEO, API version 16: how a host program (VH) drives vector engines (VE).
  *
  * Written from the interface's documentation and NEC's ve_offload.h, with the same names, types and
  * values, so that programs compiled against either header run on either library: NEC's libveo.so.1
- * with a card, our libveo_sim.so without one. What follows after "vesim_" is ours alone. Nothing here
- * shows that a simulator stands behind it, but for those.
+ * with a card, our libveo_sim.so without one. What follows after "vesim_" is ours alone. Nothing
+ * here shows that a simulator stands behind it, but for those.
  */
 #ifndef SOL_DYNAMO_VEO_H
 #define SOL_DYNAMO_VEO_H
@@ -123,7 +123,7 @@ uint64_t veo_free_mem_async(struct veo_thr_ctxt *, uint64_t address);
 void veo_req_block_begin(struct veo_thr_ctxt *); /* until its end, other threads' requests wait */
 void veo_req_block_end(struct veo_thr_ctxt *);
 
-/* --- Addresses that say which process they belong to -------------------------------------------- */
+/* --- Addresses that say which process they belong to ------------------------------------------ */
 int veo_alloc_hmem(struct veo_proc_handle *, void **address, const size_t bytes);
 int veo_free_hmem(void *address);
 int veo_hmemcpy(void *to, const void *from, size_t bytes);
@@ -149,8 +149,9 @@ const char *vesim_model(void); /* "VE20B" */
 int64_t vesim_memory_used(struct veo_proc_handle *);
 
 /* --- Simulated time ------------------------------------------------------------------------------
- * What the calls of a function took on a model of the machine (cycles.cpp says what it assumes), since
- * it was switched on: too slow rather than too fast, the same in every run. Off, it costs nothing. */
+ * What the calls of a function took on a model of the machine, since it was switched on: too slow
+ * rather than too fast, the same in every run. What it assumes is in cycle_parameters.h. Off, it
+ * costs nothing. */
 struct vesim_kernel {
   char name[128]; /* the symbol that was called */
   uint64_t calls, cycles;
@@ -166,15 +167,17 @@ struct vesim_kernel {
   double fma_busy, memory_busy;               /* shares of the cycles */
 };
 
-/* For calls that begin afterwards. 0: off; 1: on, and each call finds its caches empty; 2: on, and it
+/* For calls that begin afterwards. 0: off; 1: on, each call finds its caches empty; 2: on, it
  * finds there what the call before in the same context left. */
 int vesim_cycles_enable(struct veo_proc_handle *, int on);
 /* How many cores share the card's memory and last-level cache; 0: as many as contexts are open. */
 int vesim_cycles_share(struct veo_proc_handle *, int cores);
-/* Rows of a context's report, one per function; the result is how many there are, `rows` gets at most
- * `capacity` of them and may be null. */
+/* Rows of a context's report, one per function. The result is how many there are; `rows` gets at
+ * most `capacity` of them and may be null. */
 int vesim_report(struct veo_thr_ctxt *, struct vesim_kernel *rows, int capacity);
 int vesim_report_clear(struct veo_thr_ctxt *);
+/* Registers that the model takes an opcode to use (cycle_rules.cpp), for tests; null: unknown. */
+const char *vesim_cycle_rule(unsigned opcode);
 
 #ifdef __cplusplus
 }
