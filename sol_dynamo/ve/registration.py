@@ -27,12 +27,12 @@ NAME = "ve"
 
 def register() -> bool:
     """Make torch know the device; whether it does. A second call changes nothing."""
-    from . import module
-
     reason = why_not()
     if reason:
         log.info("no device %r: %s", NAME, reason)
         return False
+    from . import module
+
     if compat.private_device_name() != NAME:
         rename_privateuse1_backend(NAME)
         if not compat.names_private_device(NAME):

@@ -223,8 +223,9 @@ int64_t attention_choice(
         t.scalar_type() == query.scalar_type() && t.size(-1) == query.size(-1) &&
         t.size(0) == query.size(0) && t.size(1) == query.size(1);
   };
-  const bool fused = at::globalContext().userEnabledOverrideableSDP() && dropout_p == 0 && !enable_gqa &&
-      !differentiable(mask) && query.is_floating_point() && fits(query) && fits(key) && fits(value);
+  const bool fused = at::globalContext().userEnabledOverrideableSDP() && dropout_p == 0 &&
+      !enable_gqa && !differentiable(mask) && query.is_floating_point() && fits(query) &&
+      fits(key) && fits(value);
   return static_cast<int64_t>(fused ? at::SDPBackend::overrideable : at::SDPBackend::math);
 }
 
@@ -238,7 +239,8 @@ attention(
     bool is_causal,
     bool,
     std::optional<double> scale) {
-  TORCH_CHECK(dropout_p == 0, "fused attention on the ve device has no dropout, asked for ", dropout_p);
+  TORCH_CHECK(
+      dropout_p == 0, "fused attention on the ve device has no dropout, not ", dropout_p);
   count_fallback({"aten::_scaled_dot_product_fused_attention_overrideable", ""});
   const auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
       host(query), host(key), host(value), 0, is_causal, host(mask), scale);

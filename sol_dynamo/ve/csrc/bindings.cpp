@@ -23,14 +23,15 @@ void initialize(const std::string& path, const std::vector<int>& nodes, uint64_t
 }
 
 py::object generator_of(DeviceIndex device) {
-  return py::reinterpret_steal<py::object>(THPGenerator_initDefaultGenerator(default_generator(device)));
+  return py::reinterpret_steal<py::object>(
+      THPGenerator_initDefaultGenerator(default_generator(device)));
 }
 
 std::pair<uint64_t, uint64_t> advance(py::handle generator, uint64_t count) {
   TORCH_CHECK(THPGenerator_Check(generator.ptr()), "a torch.Generator is needed");
   const auto& given = reinterpret_cast<THPGenerator*>(generator.ptr())->cdata;
   TORCH_CHECK(
-      given.device().type() == kVE, "a generator of a ve device is needed, not of ", given.device());
+      given.device().type() == kVE, "a generator of ve is needed, not of ", given.device());
   return given.get<Generator>()->advance(count);
 }
 
@@ -42,7 +43,8 @@ uint64_t load_library(DeviceIndex device, const std::string& path) {
 
 uint64_t find_symbol(DeviceIndex device, uint64_t library, const std::string& name) {
   const uint64_t address = driver().get_sym(process(device), library, name.c_str());
-  TORCH_CHECK(address, "there is no ", name, " in the library on ve:", int(device), driver().refusal());
+  TORCH_CHECK(
+      address, "there is no ", name, " in the library on ve:", int(device), driver().refusal());
   return address;
 }
 

@@ -21,7 +21,8 @@ struct State {
 } // namespace
 
 Generator::Generator(DeviceIndex device, uint64_t seed)
-    : c10::GeneratorImpl(c10::Device(kVE, device), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
+    : c10::GeneratorImpl(
+          c10::Device(kVE, device), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
       seed_(seed) {}
 
 void Generator::set_current_seed(uint64_t seed) {
