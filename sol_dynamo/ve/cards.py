@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 MOST = 16
 
 
-@dataclass(frozen=True)
-class Cards:
+class Cards(NamedTuple):
     nodes: tuple[int, ...]  # the driver's numbers; device i of torch is nodes[i]
     simulated: bool
 

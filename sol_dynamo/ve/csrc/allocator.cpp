@@ -214,12 +214,7 @@ Block* DeviceCache::cut(Block* block, size_t size) {
 }
 
 void DeviceCache::free(Block* block) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const auto kind = block->pool->kind;
-  block->allocated = false;
-  add(stats_.allocation, kind, -1);
-  add(stats_.allocated_bytes, kind, -static_cast<int64_t>(block->size));
-  add(stats_.requested_bytes, kind, -static_cast<int64_t>(block->requested));
+  // before the lock: a queue that is asked for a mark lets go of host memory, which may be Python's
   for (auto id : block->used_by)
     try {
       Queue& user = queue(device_, id);
@@ -228,6 +223,12 @@ void DeviceCache::free(Block* block) {
       // a broken stream will do no more: nothing to wait for, and a destructor must not throw
     }
   block->used_by.clear();
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto kind = block->pool->kind;
+  block->allocated = false;
+  add(stats_.allocation, kind, -1);
+  add(stats_.allocated_bytes, kind, -static_cast<int64_t>(block->size));
+  add(stats_.requested_bytes, kind, -static_cast<int64_t>(block->requested));
   if (block->awaited.empty())
     put_back(block);
   else
@@ -301,7 +302,7 @@ void DeviceCache::release_free() {
         continue;
       }
       // what the stream has been asked to do with it must be done first
-      queue(device_, block->stream).synchronize();
+      queue(device_, block->stream).drain();
       driver().free_mem(process(device_), block->segment);
       ++stats_.num_device_free;
       add(stats_.segment, pool->kind, -1);

@@ -213,12 +213,14 @@ bool Queue::idle() {
   return empty;
 }
 
-void Queue::synchronize() {
+void Queue::drain() {
   driver().context_sync(context_);
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    collect();
-  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  collect();
+}
+
+void Queue::synchronize() {
+  drain();
   raise();
 }
 

@@ -63,6 +63,7 @@ class Queue {
   void write_now(uint64_t to, const void* from, size_t bytes);
   void read_now(void* to, uint64_t from, size_t bytes);
 
+  void drain(); // waits; what went wrong is kept for the next call that raises
   bool idle(); // raises what went wrong
   void synchronize(); // raises what went wrong
   // Takes note of requests that are done: moves a queue on whose driver has no thread of its own.

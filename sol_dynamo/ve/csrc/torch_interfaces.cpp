@@ -35,9 +35,11 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   DeviceIndex deviceCount() const noexcept override {
     return device_count();
   }
+#if __has_include(<c10/core/DeviceCapability.h>) // not in every torch since 2.11
   c10::DeviceCapability getDeviceCapability(c10::Device) const override {
     return {}; // every dtype
   }
+#endif
 
   c10::Stream getStream(c10::Device device) const override {
     return current_stream(index_of(device));
