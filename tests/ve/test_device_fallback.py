@@ -182,6 +182,10 @@ def test_numbers_take_no_part_in_type_promotion():
 def test_tensors_on_the_cpu_are_refused_where_numbers_would_do():
     with pytest.raises(RuntimeError, match="same device"):
         torch.ones(3, device="ve") + torch.ones(3)
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.ones(3, device="ve").dot(torch.ones(3))
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.cat([torch.ones(3), torch.ones(3, device="ve")])
     same(torch.ones(3, device="ve") + torch.tensor(1.0), torch.full((3,), 2.0))
 
 

@@ -68,7 +68,7 @@ class Mirrors {
     const DeviceIndex device = tensor.device().index();
     TORCH_CHECK(
         device_ < 0 || device_ == device,
-        "expected all tensors on the same device, but found ve:",
+        "Expected all tensors to be on the same device, but found at least two devices, ve:",
         int(device_),
         " and ve:",
         int(device));
@@ -183,19 +183,30 @@ bool writes_unmarked(const c10::FunctionSchema& schema, const c10::Argument& arg
       schema.name().find("batch_norm") != std::string::npos;
 }
 
-// Operators of one element at a time take all tensors from one device, but for numbers.
-void check_devices(const c10::OperatorHandle& op, const Tensor& tensor, DeviceIndex device) {
-  const auto tags = op.getTags();
-  const bool pointwise = std::find(tags.begin(), tags.end(), at::Tag::pointwise) != tags.end();
+// Arguments that lie on the CPU for every device: indices, lengths. (Numbers may, anywhere.)
+const std::set<std::string> kTakesHostTensors = {
+    "aten::index",
+    "aten::index_put",
+    "aten::index_put_",
+    "aten::_index_put_impl_",
+    "aten::_unsafe_index",
+    "aten::_unsafe_index_put",
+    "aten::_pack_padded_sequence",
+    "aten::_ctc_loss",
+    "aten::_ctc_loss_backward",
+};
+
+void check_on_device(const c10::OperatorHandle& op, const Tensor& tensor, DeviceIndex device) {
+  const bool fine = device < 0 || !tensor.defined() || tensor.dim() == 0 ||
+      Mirrors::on_device(tensor) || kTakesHostTensors.count(op.operator_name().name);
   TORCH_CHECK(
-      !pointwise || device < 0 || !tensor.defined() || tensor.dim() == 0 ||
-          Mirrors::on_device(tensor),
-      "expected all tensors of ",
-      op.operator_name().name,
-      " on the same device, but found ve:",
+      fine,
+      "Expected all tensors to be on the same device, but found at least two devices, ve:",
       int(device),
       " and ",
-      tensor.device());
+      tensor.device(),
+      ", in the arguments of ",
+      op.operator_name().name);
 }
 
 // --- Random numbers -----------------------------------------------------------------------------
@@ -295,7 +306,7 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   for (size_t i = 0; i < given.size(); ++i) {
     IValue& value = (*stack)[begin + i];
     if (value.isTensor() || is_tensors(value)) {
-      each_tensor(value, [&](const Tensor& t) { check_devices(op, t, mirrors.device()); });
+      each_tensor(value, [&](const Tensor& t) { check_on_device(op, t, mirrors.device()); });
       value = mirrored(given[i], mirrors);
     } else if (value.isDevice() && value.toDevice().type() == kVE) {
       value = c10::Device(at::kCPU);
@@ -347,6 +358,12 @@ void set_fallback_warnings(bool on) {
 
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+}
+
+// ATen would compose these for a device without a kernel, with views that some strides forbid.
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("native_layer_norm", torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+  m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
 }
 
 } // namespace ve
