@@ -198,6 +198,17 @@ def test_errors_are_the_cpus():
         torch.ones(3, device="ve").index_select(0, torch.tensor([7], device="ve"))
 
 
+def test_zeros_without_memory():
+    """Autograd's: the gradient of a sign is one."""
+    x = torch.randn(3, 2).to("ve").requires_grad_()
+    (g,) = torch.autograd.grad(torch.sgn(x).sum(), x)
+    assert g.is_ve and torch.equal(g.cpu(), torch.zeros(3, 2))
+    same(g + 1, torch.ones(3, 2))
+    same(torch._efficientzerotensor((2, 3), device="ve").clone(), torch.zeros(2, 3))
+    same(torch.ones(2, device="ve").copy_(torch._efficientzerotensor(2)), torch.zeros(2))
+    same(torch.ones(2, device="ve") * torch._efficientzerotensor(2, device="ve"), torch.zeros(2))
+
+
 def test_sparse_is_refused_clearly():
     with pytest.raises(NotImplementedError, match="strided tensors only"):
         torch.eye(3, device="ve").to_sparse()

@@ -16,6 +16,14 @@ namespace {
 // Bytes that a copy from device to device holds on the host at a time.
 constexpr size_t kBounce = size_t{32} << 20;
 
+// The memory of a tensor on the host. Some have none (zeros that autograd has not made yet).
+const void* host_memory(const at::Tensor& tensor) {
+  const void* memory = tensor.const_data_ptr();
+  TORCH_CHECK(
+      memory, "a tensor without memory cannot be copied to the ve device: ", tensor.toString());
+  return memory;
+}
+
 uint64_t address(const at::Tensor& tensor) {
   return reinterpret_cast<uint64_t>(tensor.const_data_ptr());
 }
@@ -64,10 +72,11 @@ void host_to_device(const at::Tensor& dst, const at::Tensor& src, bool non_block
     staged.copy_(src);
   }
   // what was staged is ours, so that nobody can change it under way
-  if (non_blocking && (!as_it_is || is_pinned(staged.const_data_ptr())))
-    queue.write(address(dst), staged.const_data_ptr(), dst.nbytes(), keep_storage(staged));
+  const void* from = host_memory(staged);
+  if (non_blocking && (!as_it_is || is_pinned(from)))
+    queue.write(address(dst), from, dst.nbytes(), keep_storage(staged));
   else
-    queue.write_now(address(dst), staged.const_data_ptr(), dst.nbytes());
+    queue.write_now(address(dst), from, dst.nbytes());
 }
 
 void device_to_host(const at::Tensor& dst, const at::Tensor& src, bool non_blocking) {
@@ -131,7 +140,7 @@ at::Tensor read(const at::Tensor& tensor) {
 void write(const at::Tensor& tensor, const at::Tensor& values) {
   const size_t bytes = span(tensor) * tensor.itemsize();
   if (bytes)
-    current_queue(card_of(tensor)).write_now(address(tensor), values.const_data_ptr(), bytes);
+    current_queue(card_of(tensor)).write_now(address(tensor), host_memory(values), bytes);
 }
 
 at::Tensor to_device(const at::Tensor& values, DeviceIndex device) {

@@ -12,6 +12,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/List.h>
+#include <ATen/ops/_efficientzerotensor.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/util/Exception.h>
@@ -244,6 +245,9 @@ Tensor result_to_device(const Tensor& tensor, DeviceIndex device) {
       "the ve device has strided tensors only, and the result is ",
       tensor.layout(),
       ": compute it on the CPU");
+  if (tensor._is_zerotensor())
+    return at::_efficientzerotensor(
+        tensor.sizes(), tensor.options().device(c10::Device(kVE, device)));
   Tensor made = to_device(tensor, device);
   if (tensor.unsafeGetTensorImpl()->is_wrapped_number())
     made.unsafeGetTensorImpl()->set_wrapped_number(true);

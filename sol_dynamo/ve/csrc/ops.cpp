@@ -75,6 +75,31 @@ Tensor empty_strided(
       ints(size), ints(stride), &allocator(), kKeys, c10::dtype_or_default(dtype));
 }
 
+// Zeros without memory, which autograd uses until somebody writes to them.
+struct NoMemory final : c10::Allocator {
+  c10::DataPtr allocate(size_t) override {
+    return {nullptr, c10::Device(kVE, current_device())};
+  }
+  c10::DeleterFnPtr raw_deleter() const override {
+    return nullptr;
+  }
+  void copy_data(void*, const void*, size_t) const override {}
+};
+
+Tensor efficient_zeros(
+    SymIntArrayRef size,
+    std::optional<c10::ScalarType> dtype,
+    std::optional<c10::Layout> layout,
+    std::optional<c10::Device> device,
+    std::optional<bool> pin_memory) {
+  check_plain(layout, pin_memory);
+  static auto* none = new NoMemory;
+  const auto guard = on(device);
+  const auto keys = kKeys | c10::DispatchKeySet(c10::DispatchKey::ZeroTensor);
+  return at::detail::empty_generic(
+      ints(size), none, keys, c10::dtype_or_default(dtype), std::nullopt);
+}
+
 const Tensor& resize_(
     const Tensor& self, SymIntArrayRef size, std::optional<c10::MemoryFormat> format) {
   const auto guard = on(self.device());
@@ -221,6 +246,7 @@ Tensor reshape_alias(const Tensor& self, SymIntArrayRef size, SymIntArrayRef str
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("empty.memory_format", empty);
   m.impl("empty_strided", empty_strided);
+  m.impl("_efficientzerotensor", efficient_zeros);
   m.impl("resize_", resize_);
   m.impl("set_", set_nothing);
   m.impl("set_.source_Storage", set_storage);
