@@ -198,6 +198,18 @@ def test_errors_are_the_cpus():
         torch.ones(3, device="ve").index_select(0, torch.tensor([7], device="ve"))
 
 
+def test_empty_views_far_into_memory():
+    """They begin where there may be nothing."""
+    x = torch.empty(0, device="ve").as_strided((0, 3), (3, 1), 100)
+    assert (x + 1).shape == (0, 3) and x.sum().item() == 0
+    y = torch.arange(50.0).to("ve")
+    same(torch.cat([y[40:40], y[1:3]]), torch.tensor([1.0, 2.0]))
+    out = y[50:]
+    torch.mul(y[:3], 2, out=out)  # enlarges the memory that both lie in
+    same(out, torch.tensor([0.0, 2.0, 4.0]))
+    same(y, torch.arange(50.0))
+
+
 def test_zeros_without_memory():
     """Autograd's: the gradient of a sign is one."""
     x = torch.randn(3, 2).to("ve").requires_grad_()

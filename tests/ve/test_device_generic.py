@@ -125,7 +125,10 @@ class TestOpGradients(TestGradients):
 
     pytestmark = pytest.mark.slow
 
-    @ops([op for op in OPS[::10] if op.supports_autograd], allowed_dtypes=(torch.float64,))
+    @ops(
+        [op for op in OPS[::10] if op.supports_autograd and op.name not in RANDOM],
+        allowed_dtypes=(torch.float64,),
+    )
     def test_gradients(self, device, dtype, op):
         self._skip_helper(op, device, dtype)
         self._grad_test_helper(device, dtype, op, op.get_op())
@@ -140,6 +143,9 @@ class ModuleTests(TestCase):
         for given in inputs:
             if given.forward_input is None:
                 continue
+            if make.__name__.startswith("LazyConv"):
+                # torch takes parameters for initialized once they moved to PrivateUse1
+                self.skipTest("uninitialized parameters cannot move")
             args, kwargs = given.constructor_input.args, given.constructor_input.kwargs
             torch.manual_seed(3)
             net = make(*args, **kwargs).to(dtype).train(training)

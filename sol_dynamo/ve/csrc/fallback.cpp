@@ -74,6 +74,8 @@ class Mirrors {
         " and ve:",
         int(device));
     device_ = device;
+    if (tensor.numel() == 0)
+      return; // wherever it begins, it uses nothing
     Range& range = ranges_[tensor.storage().unsafeGetStorageImpl()];
     const int64_t begin = tensor.storage_offset() * tensor.itemsize();
     range.begin = std::min(range.begin, begin / kAlign * kAlign);
@@ -84,14 +86,16 @@ class Mirrors {
   Tensor of(const Tensor& tensor) {
     if (!on_device(tensor))
       return tensor;
-    auto* storage = tensor.storage().unsafeGetStorageImpl();
-    Range& range = ranges_.at(storage);
-    if (!range.bytes.defined())
-      fetch(range, *storage);
     Tensor copy = at::empty({0}, at::TensorOptions().dtype(tensor.scalar_type()).device(at::kCPU));
     auto* impl = copy.unsafeGetTensorImpl();
-    impl->set_storage_keep_dtype(range.bytes.storage());
-    impl->set_storage_offset(tensor.storage_offset() - range.begin / int64_t(tensor.itemsize()));
+    if (tensor.numel() != 0) {
+      auto* storage = tensor.storage().unsafeGetStorageImpl();
+      Range& range = ranges_.at(storage);
+      if (!range.bytes.defined())
+        fetch(range, *storage);
+      impl->set_storage_keep_dtype(range.bytes.storage());
+      impl->set_storage_offset(tensor.storage_offset() - range.begin / int64_t(tensor.itemsize()));
+    }
     impl->set_sizes_and_strides(tensor.sizes(), tensor.strides());
     copy._set_conj(tensor.is_conj());
     copy._set_neg(tensor.is_neg());
@@ -119,13 +123,12 @@ class Mirrors {
 
  private:
   void fetch(Range& range, c10::StorageImpl& storage) {
-    const int64_t bytes = std::max<int64_t>(range.end - range.begin, 0);
+    const int64_t bytes = range.end - range.begin;
     range.bytes = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(at::kCPU));
-    if (bytes)
-      current_queue(device_).read_now(
-          range.bytes.mutable_data_ptr(),
-          reinterpret_cast<uint64_t>(storage.data()) + range.begin,
-          bytes);
+    current_queue(device_).read_now(
+        range.bytes.mutable_data_ptr(),
+        reinterpret_cast<uint64_t>(storage.data()) + range.begin,
+        bytes);
   }
 
   DeviceIndex device_ = -1;
