@@ -56,6 +56,11 @@ constexpr unsigned kL1Ways = 4, kL2Ways = 8, kLlcWays = 16;
 constexpr unsigned kScalarMisses = 8;  // under way at a time
 // Published: 128-byte lines.
 constexpr uint64_t kLineBytes = 128;
+// The published bandwidth of the LLC is 16 lines per cycle, so it must have 16 banks. That lines go
+// to them in turn, and that one bank serves the same core every fourth cycle, is assumed: strides of
+// 2 KB are slow, as on the vector machines before.
+constexpr uint64_t kBanks = 16;
+constexpr double kBankBusy = 4;
 // A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has
 // a real predictor. An indirect one (a return) never is.
 constexpr double kTakenBranch = 3, kMispredicted = 20;
