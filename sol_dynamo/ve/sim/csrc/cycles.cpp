@@ -264,7 +264,6 @@ void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
   ScalarState& here = *this;
   if (spin.quiet && spin.ic == ic && spin.address == address) {
     here = spin.before;
-    leaves = 0;
     return;
   }
   spin.ic = ic;
