@@ -258,6 +258,19 @@ def test_gather_by_lines(process: Process, assemble: Assemble) -> None:
     assert measure(process, function, 10, address, 1024).bytes_loaded == 10 * 4 * 2048
 
 
+@pytest.mark.parametrize("stride", [1920, 2048, 2176, 4096, 6144])
+def test_banks(process: Process, assemble: Assemble, stride: int) -> None:
+    """Sixteen banks serve a line each in four cycles: strides of 2 KB always meet the same one."""
+    address = process.alloc(2 << 20)
+    function = assemble(loop(independent(2, "vld %v{0}, %s2, %s1")))
+    conflict = stride % (16 * LINE) == 0
+    line = 4 if conflict else LINE / PORT
+    first = 2 * (LINE / PORT - line)  # of each load: the port was elsewhere before
+    assert steady(process, function, address, stride) == pytest.approx(
+        2 * 256 * line + first, rel=1e-3
+    )
+
+
 def test_rows_of_16(process: Process, assemble: Assemble) -> None:
     """Two-dimensional access: rows that follow each other are a stream, others are lines apart."""
     address = process.alloc(64 << 10)

@@ -23,8 +23,8 @@ constexpr std::array<CardModel, 3> kCards{{
     {"VE30", Arch::VE3, 16, 1.6, 400, 3000, 2450, 64 * MiB},
 }};
 
-// Of memory's published bandwidth, what streams get. An assumption: refresh and turns between reading
-// and writing cost other machines with such memory about that much.
+// Of memory's published bandwidth, what streams get. An assumption: refresh and turns between
+// reading and writing cost other machines with such memory about that much.
 constexpr double kSustained = 0.8;
 
 // Published: 32 lanes of 64 bit in each pipe, so that 256 elements take 8 cycles.
@@ -56,6 +56,11 @@ constexpr unsigned kL1Ways = 4, kL2Ways = 8, kLlcWays = 16;
 constexpr unsigned kScalarMisses = 8;  // under way at a time
 // Published: 128-byte lines.
 constexpr uint64_t kLineBytes = 128;
+// The published bandwidth of the LLC is 15 lines per cycle. That there are 16 banks, that lines go to
+// them in turn, and that one bank serves the same core every fourth cycle, is assumed: strides of
+// 2 KB are slow, as on the vector machines before.
+constexpr uint64_t kBanks = 16;
+constexpr double kBankBusy = 4;
 // A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has
 // a real predictor. An indirect one (a return) never is.
 constexpr double kTakenBranch = 3, kMispredicted = 20;

@@ -264,7 +264,6 @@ void CycleModel::State::spin_at(uint64_t ic, uint64_t address) {
   ScalarState& here = *this;
   if (spin.quiet && spin.ic == ic && spin.address == address) {
     here = spin.before;
-    leaves = 0;
     return;
   }
   spin.ic = ic;
@@ -384,14 +383,15 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
   if (!stores) start = std::max({start, loads.oldest(), loads_from});
   window.push(start);
 
-  uint64_t lines = 0;
-  double data = start;  // when the last element is there
-  uint64_t line = ~uint64_t{0}, covered = 0;
+  double port_busy = 0;  // by the lines so far
+  double data = start;   // when the last element is there
+  uint64_t line = ~uint64_t{0}, covered = 0, bank = kBanks;
   // The line that is being collected is complete: access it.
   const auto access = [&] {
     if (line == ~uint64_t{0}) return;
-    ++lines;
-    const double from = start + lines * (kLineBytes / port);
+    port_busy += line % kBanks == bank ? kBankBusy : kLineBytes / port;
+    bank = line % kBanks;
+    const double from = start + port_busy;
     if (stores) {
       write_line(line, from, covered >= kLineBytes, keep);
     } else {
@@ -422,7 +422,7 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
   }
   access();
 
-  const double busy = std::max(std::ceil(vl / double{kLanes}), lines * (kLineBytes / port));
+  const double busy = std::max(std::ceil(vl / double{kLanes}), port_busy);
   if (stores) {
     store = start + busy;
     stores_done = std::max(stores_done, store + kLlcLatency);
@@ -431,7 +431,7 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
     end_at(stores_done);
   } else {
     load = start + busy;
-    const double done = std::max(data, load) + (lines ? 0 : kLlcLatency);
+    const double done = std::max(data, load) + (port_busy > 0 ? 0 : kLlcLatency);
     loads.push(done);
     if (rule.uses & WriteV) {  // else a prefetch
       vector[vector_register(i.vx, core)] = done;

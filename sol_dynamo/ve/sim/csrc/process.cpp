@@ -144,6 +144,7 @@ Outcome Context::perform(Work work) {
 }
 
 void Context::work() {
+  worker_id_ = std::this_thread::get_id();
   Lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return running_.empty() && (closed_ || !queue_.empty()); });

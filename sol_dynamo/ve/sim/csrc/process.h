@@ -122,7 +122,7 @@ class Context {
   void close();    // executes what was submitted, then ends
   void cancel();   // stops what runs, and what was not begun ends as an error
   bool closed() const;
-  bool is_this_thread() const { return std::this_thread::get_id() == worker_.get_id(); }
+  bool is_this_thread() const { return std::this_thread::get_id() == worker_id_; }
 
   std::string last_fault() const;
   std::vector<KernelReport> report() const;
@@ -165,6 +165,7 @@ class Context {
   std::string fault_;
   std::vector<KernelReport> reports_;
   std::mutex joining_;
+  std::atomic<std::thread::id> worker_id_{};
   std::thread worker_;
 };
 
