@@ -2,6 +2,8 @@
 
 torch calls `_lazy_init` when a tensor first goes to the device; it builds and loads the C++ part.
 What can be answered without that (how many cards, whether there are any, no memory in use yet) is.
+What torch itself does not call it for needs `init()` or a tensor there first: `torch.Generator`,
+`torch.Stream`, `torch.Event`, `pin_memory()`, and a compiled function that is the first to use it.
 Loaded by `import torch`: nothing but torch and this package's smallest modules is imported here.
 """
 

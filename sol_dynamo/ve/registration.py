@@ -49,7 +49,8 @@ def register() -> bool:
 
 
 def registered() -> bool:
-    return getattr(torch, NAME, None) is sys.modules.get(f"{__package__}.module")
+    found = getattr(torch, NAME, None)
+    return found is not None and found is sys.modules.get(f"{__package__}.module")
 
 
 def why_not() -> str:

@@ -6,6 +6,11 @@ import pytest
 import torch
 from device import check_python
 
+
+def setup_module():
+    torch.ve.init()  # torch.Generator does not ask for it
+
+
 DRAWS = [
     lambda g: torch.rand(50, device="ve", generator=g),
     lambda g: torch.randn(50, device="ve", generator=g),

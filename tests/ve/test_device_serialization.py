@@ -89,7 +89,7 @@ def test_loading_is_the_first_use(tmp_path):
 
 
 def test_a_device_that_is_not_there():
-    with pytest.raises(RuntimeError, match="ve:9"):
+    with pytest.raises(RuntimeError, match="device 9"):
         torch.load(saved(torch.ones(2)), map_location="ve:9")
 
 
