@@ -35,6 +35,8 @@ RANDOM = {"bernoulli", "cauchy", "exponential", "geometric", "log_normal", "mult
           "nn.functional.scaled_dot_product_attention"}  # fmt: skip
 MEMORY_AS_FOUND = ("empty", "new_empty")
 HOST_ONLY = ("jiterator",)  # CUDA's alone, in truth
+# samples draw negative bases, whose gradients by a real exponent are NaN on every device
+NOT_SMOOTH = {"__rpow__"}
 
 
 def usable(op) -> bool:
@@ -126,7 +128,7 @@ class TestOpGradients(TestGradients):
     pytestmark = pytest.mark.slow
 
     @ops(
-        [op for op in OPS[::10] if op.supports_autograd and op.name not in RANDOM],
+        [o for o in OPS[::10] if o.supports_autograd and o.name not in RANDOM | NOT_SMOOTH],
         allowed_dtypes=(torch.float64,),
     )
     def test_gradients(self, device, dtype, op):
