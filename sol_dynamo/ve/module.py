@@ -110,7 +110,9 @@ def _loaded() -> ModuleType:
             from .driver import open_driver
 
             module = extension.load()
-            module.initialize(open_driver().path, list(_cards().nodes), _MEMORY[1])
+            nodes = list(_cards().nodes)
+            module.initialize(open_driver().path, nodes)
+            module.set_total_memory(_MEMORY.get(module.arch(nodes[0]), _MEMORY[1]))
             _extension = module
             atexit.register(_finish)
             if _seed is not None:

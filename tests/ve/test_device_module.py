@@ -236,6 +236,16 @@ def test_properties():
     assert torch.ve.get_device_capability() in ((1, 0), (3, 0))
 
 
+def test_models_of_the_simulator():
+    code = """
+        import torch
+        p = torch.ve.get_device_properties()
+        print(p.name, p.major, p.multi_processor_count, torch.ve.mem_get_info()[1] >> 30)
+    """
+    assert "VE30 (simulated) 3 16 96" in check_python(code, SOL_VE_MODEL="VE30")
+    assert "VE10 (simulated) 1 8 48" in check_python(code, SOL_VE_MODEL="VE10")
+
+
 def test_methods_of_tensors_and_modules():
     x = torch.ones(2)
     assert x.ve().is_ve and not x.is_ve and x.ve(0).get_device() == 0

@@ -15,10 +15,9 @@ namespace {
 
 using Released = py::call_guard<py::gil_scoped_release>;
 
-void initialize(const std::string& path, const std::vector<int>& nodes, uint64_t memory) {
+void initialize(const std::string& path, const std::vector<int>& nodes) {
   load_driver(path);
   set_nodes(nodes);
-  set_total_memory(memory);
   register_with_torch();
 }
 
@@ -107,6 +106,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
 
   m.def("empty_cache", [] { allocator().emptyCache(); }, Released());
   m.def("set_memory_limit", set_memory_limit);
+  m.def("set_total_memory", set_total_memory);
   m.def("memory_info", memory_info);
 
   m.def("default_generator", generator_of);
