@@ -1,10 +1,16 @@
-"""What `import torch` runs: the log names of this package. Nothing heavy may be imported here."""
+"""What `import torch` runs: the log names of this package, and the name of the device "ve".
+
+Nothing heavy may be imported here.
+"""
 
 from __future__ import annotations
 
 
 def register() -> None:
-    """Make TORCH_LOGS=sol known (torch 2.11 to 2.13: TORCH_LOGS=+sol_dynamo)."""
+    """Make TORCH_LOGS=sol known (torch 2.11 to 2.13: TORCH_LOGS=+sol_dynamo), and torch.ve."""
     from .compat import register_log
 
     register_log("sol", "sol_dynamo")
+    from .ve import registration
+
+    registration.register()

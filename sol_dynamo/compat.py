@@ -6,6 +6,7 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -255,3 +256,84 @@ def plain_dispatch() -> Iterator[None]:
         no_python_dispatcher(),
     ):
         yield
+
+
+# -- the device "ve" ------------------------------------------------------------------------------
+
+FREE_DEVICE_NAME = "privateuseone"
+
+
+def private_device_name() -> str:
+    """What the one device that is not torch's own is called; `FREE_DEVICE_NAME` if it is free."""
+    return torch._C._get_privateuse1_backend_name()
+
+
+def names_private_device(name: str) -> bool:
+    """Whether a device's name means that device, and not one of torch's own of the same name."""
+    return torch._C._get_privateuse1_backend_name() == name and torch.device(
+        name, 0
+    ) == torch.device(FREE_DEVICE_NAME, 0)
+
+
+def register_device_module(name: str, module: Any) -> None:
+    """Make a module torch.<name>."""
+    torch._register_device_module(name, module)
+
+
+def print_from_host(name: str) -> None:
+    """Print a device's tensors from a copy on the host, as torch does for some devices: else each
+    print runs a dozen small operators there."""
+    from torch import _tensor_str
+
+    original = _tensor_str._tensor_str
+    if getattr(original, "of_device", None) == name:
+        return
+
+    def tensor_str(self: torch.Tensor, indent: int) -> str:
+        return original(self.cpu() if self.device.type == name else self, indent)
+
+    tensor_str.of_device = name  # type: ignore[attr-defined]
+    _tensor_str._tensor_str = tensor_str
+
+
+def dynamo_loaded() -> bool:
+    """Whether the program has imported Dynamo, which takes seconds."""
+    return "torch._dynamo" in sys.modules
+
+
+def register_device_interface(name: str, module: Any) -> None:
+    """Tell Dynamo of a device whose module has torch.cuda's names."""
+    from torch._dynamo.device_interface import DeviceInterface, register_interface_for_device
+
+    class Worker(DeviceInterface.Worker):
+        set_device = staticmethod(module.set_device)
+        current_device = staticmethod(module.current_device)
+        get_device_properties = staticmethod(module.get_device_properties)
+
+    def set_stream_by_id(stream_id: int, device_index: int, device_type: int) -> None:
+        module.set_stream(
+            module.Stream(stream_id=stream_id, device_index=device_index, device_type=device_type)
+        )
+
+    def raw_stream(device_index: int) -> int:
+        return module.current_stream(device_index).stream_id
+
+    functions = {
+        "Event": module.Event,
+        "Stream": module.Stream,
+        "Worker": Worker,
+        "_set_stream_by_id": staticmethod(set_stream_by_id),
+        "get_raw_stream": staticmethod(raw_stream),
+        "maybe_exchange_device": staticmethod(module._maybe_exchange_device),
+        "exchange_device": staticmethod(module._exchange_device),
+        "get_compute_capability": staticmethod(module.get_device_capability),
+    }
+    for same in (
+        *("device", "current_device", "set_device", "device_count", "is_available", "stream"),
+        *("current_stream", "set_stream", "synchronize", "is_bf16_supported", "memory_allocated"),
+    ):
+        functions[same] = staticmethod(getattr(module, same))
+    interface = type("VectorEngineInterface", (DeviceInterface,), functions)
+    register_interface_for_device(name, interface)
+    for i in range(module.device_count()):
+        register_interface_for_device(f"{name}:{i}", interface)
