@@ -56,9 +56,9 @@ constexpr unsigned kL1Ways = 4, kL2Ways = 8, kLlcWays = 16;
 constexpr unsigned kScalarMisses = 8;  // under way at a time
 // Published: 128-byte lines.
 constexpr uint64_t kLineBytes = 128;
-// The published bandwidth of the LLC is 15 lines per cycle. That there are 16 banks, that lines go to
-// them in turn, and that one bank serves the same core every fourth cycle, is assumed: strides of
-// 2 KB are slow, as on the vector machines before.
+// The published bandwidth of the LLC is 15 lines per cycle. That there are 16 banks, that lines go
+// to them in turn, and that one bank serves the same core every fourth cycle, is assumed: strides
+// of 2 KB are slow, as on the vector machines before.
 constexpr uint64_t kBanks = 16;
 constexpr double kBankBusy = 4;
 // A branch that goes where its hint says, or backward without a hint, is foreseen; the machine has
