@@ -25,8 +25,8 @@ def disassemble(word: int) -> str:
     )
     if "warning" in run.stderr or "error" in run.stderr:
         return ""
-    (line,) = (line.strip() for line in run.stdout.splitlines() if line.strip() != ".text")
-    return line.replace("\t", " ")
+    lines = [line.strip() for line in run.stdout.splitlines() if line.strip() != ".text"]
+    return lines[0].replace("\t", " ") if lines else ""
 
 
 def main() -> None:
