@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from encoding import Pools
 from model import U64, State, Step, Trapped, step
-
 from sol_dynamo.ve import sim
 
 WINDOW = 4 * 4096  # whole pages: just behind it nothing is mapped
@@ -34,9 +33,7 @@ POOLS = Pools(
     stride2=STRIDE2,
     address=ADDRESS,
 )
-WITH_VIX = Pools(
-    **{**POOLS.__dict__, "v_to": [*POOLS.v_to, 255], "v_from": [*POOLS.v_from, 255]}
-)
+WITH_VIX = Pools(**{**POOLS.__dict__, "v_to": [*POOLS.v_to, 255], "v_from": [*POOLS.v_from, 255]})
 
 SPECIAL64 = np.array(
     [0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x7FF8 << 48, 0xFFF8000000001234, 0x7FF0000000000001,
@@ -75,7 +72,7 @@ def random_values(rng: np.random.Generator, size: int) -> np.ndarray:
     return rng.integers(-300, 300, size).astype(np.uint64)
 
 
-def random_state(seed: int, window: int) -> State:
+def random_state(seed: int, window: int, size: int = WINDOW) -> State:
     rng = np.random.default_rng(seed)
     state = State()
     state.s = [int(x) for x in np.concatenate([random_values(rng, 16) for _ in range(4)])]
@@ -96,7 +93,7 @@ def random_state(seed: int, window: int) -> State:
     state.vm[1 + rng.integers(0, 15)] = bool(rng.integers(0, 2))
     state.vl = int(rng.choice([0, 1, 2, 255, 256, 256, int(rng.integers(0, 257))]))
     state.vix = int(rng.integers(0, 56))
-    state.memory[window] = bytearray(rng.bytes(WINDOW))
+    state.memory[window] = bytearray(rng.bytes(size))
     return state
 
 
@@ -111,10 +108,11 @@ class Outcome:
 class Bench:
     """A simulated machine whose core is set to states of the model and compared with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, pages: int = WINDOW // 4096) -> None:
         self.machine = sim.Machine()
         self.core = self.machine.core
-        self.window = self.machine.allocate(WINDOW)
+        self.size = 4096 * pages
+        self.window = self.machine.allocate(self.size)
 
     def put(self, state: State) -> None:
         core = self.core
@@ -148,6 +146,10 @@ class Bench:
         complaints = self.differences(state, result)
         self.take(state)
         return Outcome([f"{describe(word)}: {c}; {inputs(before, word)}" for c in complaints])
+
+    def branch(self, state: State, word: int) -> None:
+        """A branch moves the model alone: its operands are the same on both."""
+        step(state, word)
 
     def execute(self, words: list[int]) -> str | None:
         """The kind of the trap that it ended in, if any, by its name in vesim's Trap."""

@@ -90,15 +90,20 @@ FORMS: dict[str, tuple[str, str]] = {
     "mask1": ("95", "mx my"),
     "mask_count": ("a4 a5 a6", "sx my"),
 }
-FORM_OF = {int(op, 16): (form, fields) for form, (ops, fields) in FORMS.items()
-           for op in ops.split()}
+FORM_OF = {
+    int(op, 16): (form, fields) for form, (ops, fields) in FORMS.items() for op in ops.split()
+}
 # cvt.{s,d,q} between floats: opcode and bit 55 say which of the registers are pairs
 CONVERT_FLOAT = {
-    "cvt.s.d": "sx y", "cvt.d.s": "sx y", "cvt.s.q": "sx qy", "cvt.d.q": "sx qy",
-    "cvt.q.d": "qx y", "cvt.q.s": "qx y",
+    "cvt.s.d": "sx y",
+    "cvt.d.s": "sx y",
+    "cvt.s.q": "sx qy",
+    "cvt.d.q": "sx qy",
+    "cvt.q.d": "qx y",
+    "cvt.q.s": "qx y",
 }
 FENCES = {"fencei": "", "fencem": "fence2", "fencec": "fence3"}
-CONDITIONS = ("af gt lt ne eq ge le num nan gtnan ltnan nenan eqnan genan lenan at").split()
+CONDITIONS = ["af", "gt", "lt", "ne", "eq", "ge", "le", "num", "nan", "gtnan", "ltnan", "nenan", "eqnan", "genan", "lenan", "at"]
 INTEGER_CONDITIONS = (0, 1, 2, 3, 4, 5, 6, 15)
 ROUNDING = {0: "psw", 8: "rz", 9: "rp", 10: "rm", 11: "rn", 12: "ra"}
 MISC_REGISTERS = (0, 1, 2, 7, 8, 9, 10, 11, *range(16, 31))
@@ -203,6 +208,7 @@ def specs() -> dict[str, Spec]:
 
 # --- random words --------------------------------------------------------------------------------
 
+
 # What the fields of an addressing form may name, so that most accesses fall into mapped memory.
 @dataclass
 class Pools:
@@ -237,8 +243,10 @@ def packed(spec: Spec) -> bool:
     if spec.mnemonic == "vmrg.w":
         return True
     has_mask = "m" in spec.operands and not spec.form.startswith("vfm")
-    return has_mask and spec.mnemonic.startswith("pv") and not spec.mnemonic.endswith(
-        (".lo", ".up", ".lo.nex", ".up.nex")
+    return (
+        has_mask
+        and spec.mnemonic.startswith("pv")
+        and not spec.mnemonic.endswith((".lo", ".up", ".lo.nex", ".up.nex"))
     )
 
 
@@ -262,8 +270,9 @@ def random_word(spec: Spec, rng: random.Random, pools: Pools) -> int:
     for operand in spec.operands:
         match operand:
             case "sx":
-                put["sx"] = rng.choice(pools.s_to if spec.opcode >> 4 != 1 or spec.opcode == 0x1F
-                                       else pools.s_from)
+                put["sx"] = rng.choice(
+                    pools.s_to if spec.opcode >> 4 != 1 or spec.opcode == 0x1F else pools.s_from
+                )
             case "qx" | "qy" | "qz":
                 pool = pools.s_to if operand == "qx" else pools.s_from
                 number = rng.choice([r for r in pool if r % 2 == 0])
@@ -293,8 +302,11 @@ def random_word(spec: Spec, rng: random.Random, pools: Pools) -> int:
             case "yi2":
                 put["cy"], put["sy"] = 0, rng.randrange(2)
             case "y2" | "y3" | "y4" | "y8" | "y16" | "y64" | "y128":
-                y_operand(0, int(operand[1:]), pools.index if operand in ("y2", "y3", "y4", "y64")
-                          else pools.s_from)
+                y_operand(
+                    0,
+                    int(operand[1:]),
+                    pools.index if operand in ("y2", "y3", "y4", "y64") else pools.s_from,
+                )
             case "z":
                 z_register(pools.base if memory or spec.vector else pools.s_from)
                 if spec.form == "v_gather" or (not memory and rng.random() < 0.2):
@@ -316,9 +328,8 @@ def random_word(spec: Spec, rng: random.Random, pools: Pools) -> int:
                 number = rng.choice(numbers)
                 put["m"] = number & ~1 if packed(spec) else number
             case "vx":
-                store = spec.form == "v_store" or spec.opcode >> 4 == 0xB and memory
-                put["vx"] = rng.choice(pools.v_from if store or spec.opcode == 0x9E
-                                       else pools.v_to)
+                store = spec.form == "v_store" or (spec.opcode >> 4 == 0xB and memory)
+                put["vx"] = rng.choice(pools.v_from if store or spec.opcode == 0x9E else pools.v_to)
             case "vy" | "vz":
                 put[operand] = rng.choice(pools.v_from)
             case "mx":

@@ -101,7 +101,7 @@ class Format:
             (-n.mantissa if n.sign else n.mantissa) << (n.exponent - exponent) for n in (x, y)
         )
         if total == 0:
-            negative = x.sign and y.sign or (x.sign != y.sign and mode == "rm")
+            negative = (x.sign and y.sign) or (x.sign != y.sign and mode == "rm")
             return self.exact(self.sign if negative else 0)
         return self.exact(self.round(int(total < 0), abs(total), exponent, mode))
 
@@ -147,7 +147,7 @@ class Format:
 
     def sqrt(self, a: int, mode: str = "rn") -> Result:
         x = self.unpack(a)
-        if x.kind == "nan" or x.sign and (x.kind == "inf" or x.mantissa):
+        if x.kind == "nan" or (x.sign and (x.kind == "inf" or x.mantissa)):
             return self.not_a_number()
         if x.kind == "inf" or x.mantissa == 0:
             return self.exact(a)

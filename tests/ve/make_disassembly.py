@@ -45,7 +45,9 @@ def main() -> None:
     with gzip.GzipFile(DATA, "wb", mtime=0) as file:
         file.write("\n".join(lines).encode() + b"\n")
     refused = sum(len(line) == 16 for line in lines)
-    sys.stdout.write(f"{len(lines)} words, {refused} of them refused; {DATA.stat().st_size} bytes\n")
+    sys.stdout.write(
+        f"{len(lines)} words, {refused} of them refused; {DATA.stat().st_size} bytes\n"
+    )
 
 
 if __name__ == "__main__":

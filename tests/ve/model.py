@@ -120,9 +120,7 @@ def holds(condition: int, order: int | None) -> bool:
     return table[condition] if condition in table else table[condition - 8]
 
 
-def comparison_check(
-    order: int, width: int, extension: str = ""
-) -> Callable[[int], str | None]:
+def comparison_check(order: int, width: int, extension: str = "") -> Callable[[int], str | None]:
     """A comparison's result is positive, zero or negative; its size is not published. (NEC's test
     suite expects exactly y - z where that does not overflow; LLVM uses the sign alone.)"""
 
@@ -348,7 +346,9 @@ class _Scalar:
             return int(f"{z:064b}"[::-1], 2)
         size = 4 if self.y() & 1 else 8  # bswp 1: within words. LLVM uses it for i32
         data = z.to_bytes(8, "little")
-        return int.from_bytes(b"".join(data[i : i + size][::-1] for i in range(0, 8, size)), "little")
+        return int.from_bytes(
+            b"".join(data[i : i + size][::-1] for i in range(0, 8, size)), "little"
+        )
 
     def shift(self, op: int) -> int:
         x, z, count = self.state.s[self.f.sx], self.z(), self.y_unsigned()

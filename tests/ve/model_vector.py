@@ -463,6 +463,7 @@ class _Vector:
         else:
             self.float_lanes(lambda fmt, a, b: operation(fmt, a, b, mode), self.y(), self.z())
 
+    @np.errstate(all="ignore")
     def float_fast(self, fast: Callable[..., Array], *arrays: Array) -> None:
         """The host's IEEE arithmetic, which rounds to nearest; only its NaNs are not the machine's."""
         cx, cx2 = self.f.cx, self.f.cx2
@@ -651,9 +652,7 @@ class _Vector:
         self.put_first(self.register(self.f.vx), shape(best) & U64, U64 if values else 0)
 
     def extreme_words(self) -> None:
-        self.extreme(
-            lambda a: signed(a, 32), lambda a: a & U32 if self.f.cx2 else signed(a, 32)
-        )
+        self.extreme(lambda a: signed(a, 32), lambda a: a & U32 if self.f.cx2 else signed(a, 32))
 
     def extreme_long(self) -> None:
         self.extreme(signed, lambda a: a)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 from comparison import BASE, POOLS, WINDOW, WITH_VIX, Bench, random_state
-from encoding import SCALAR_ACCESS, MEMORY_FORMS, Spec, random_word, specs
+from encoding import MEMORY_FORMS, SCALAR_ACCESS, Spec, random_word, specs
 from model import State, Unmodelled, step
-from test_mnemonics import BRANCHES, UNMODELLED
-
 from sol_dynamo.ve import sim
+from test_mnemonics import BRANCHES, UNMODELLED
 
 SPECS = specs()
 PROGRAMS, PARTS = 1000, 10
@@ -114,4 +113,3 @@ def test_words_that_llvm_refuses_do_no_harm(bench: Bench) -> None:
         bench.execute([word])
     bench.put(state)
     assert bench.step(state, add).complaints == []
-
