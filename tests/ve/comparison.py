@@ -1,9 +1,9 @@
 """Runs the same instructions on the simulator and on the model and says where they differ.
 
-States are random, with special values (NaN with payloads, infinities, denormals, extremes, zeros) in
-registers; a few registers hold addresses into a window of mapped memory. After each step the model
-takes over the simulator's state, so that what the architecture leaves open (see model.py) is judged
-once, where it arises, and does not count again in what follows.
+States are random, with special values (NaN with payloads, infinities, denormals, extremes, zeros)
+in registers; a few registers hold addresses into a window of mapped memory. After each step the
+model takes over the simulator's state, so that what the architecture leaves open (see model.py) is
+judged once, where it arises, and does not count again in what follows.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Bench:
             data[:] = self.machine.read(base, len(data))
 
     def step(self, state: State, word: int) -> Outcome:
-        """Executes the word on both; `state` is what both start from and becomes the simulator's."""
+        """Executes the word on both, from `state`, which becomes the simulator's."""
         before = state.copy()
         try:
             result, expected = step(state, word), None

@@ -1,8 +1,8 @@
 """Exact binary floating point on Python integers: the arithmetic of the vector engine's model.
 
-A finite number is ``mantissa * 2**exponent``; every operation computes the exact result (or enough
-bits of it and a sticky bit) and rounds once. Slow and plain, so that it can be believed. It knows of
-IEEE 754 only: no registers, no instructions.
+A finite number is ``mantissa * 2**exponent``; every operation computes the exact result (or
+enough bits of it and a sticky bit) and rounds once. Slow and plain, so that it can be believed.
+It knows of IEEE 754 only: no registers, no instructions.
 
 Results are pairs ``(bits, care)``: only the bits set in ``care`` are defined. A NaN result is any
 quiet NaN, because which payload the machine gives is published in none of the sources used here.
@@ -17,7 +17,7 @@ Result = tuple[int, int]
 
 
 class Number(NamedTuple):
-    """``kind`` is "finite", "inf" or "nan"; a finite one's value is (-1)**sign * mantissa * 2**exp."""
+    """``kind`` is "finite", "inf" or "nan"; if finite: (-1)**sign * mantissa * 2**exponent."""
 
     kind: str
     sign: int

@@ -1,12 +1,12 @@
 """A reference model of the vector engine's user-mode instructions, independent of the simulator.
 
 It executes one word at a time on a ``State`` and says with each step which bits of the results the
-sources of record define (``Step.care``): a NaN's payload, the size of a comparison's result or the
-last bits of an approximate reciprocal are not published, so no test may ask for them; for those
-``Step.checks`` gives a condition instead. Facts come from LLVM's VE back end (encodings, and code
-that relies on an instruction), NEC's own test suite of intrinsics (run by NEC on the machine: shifts,
-masks, vmv, vshf, vcp, vex, vseq, 2D accesses, reductions), and glibc's port (PSW, atomics). What is
-assumed without a source is marked "assumed". It must not know the simulator.
+sources of record define (``Step.care_*``): a NaN's payload, the size of a comparison's result or
+the last bits of an approximate reciprocal are not published, so no test may ask for them; for
+those ``Step.checks`` gives a condition instead. Facts come from LLVM's VE back end (encodings, and
+code that relies on an instruction), NEC's own test suite of intrinsics (run by NEC on the machine:
+shifts, masks, vmv, vshf, vcp, vex, vseq, 2D accesses, reductions), and glibc's port (PSW, atomics).
+What is assumed without a source is marked "assumed". It must not know the simulator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Random straight-line programs on the simulator and the model, and its disassembler against LLVM's.
+"""Random straight-line programs on simulator and model; its disassembler against LLVM's.
 
 Programs are made of valid words of all modelled mnemonics; addresses come from registers that point
 into a window, sometimes over its edge, where both must trap. Each program runs one instruction at a
@@ -32,7 +32,7 @@ def bench() -> Bench:
 
 
 def program_word(rng: random.Random, state: State) -> int:
-    """A word whose result in this state is published (see model.py); memory accesses are frequent."""
+    """A word whose result in this state is published (see model.py); many access memory."""
     while True:
         spec: Spec = rng.choice(MEMORY if rng.random() < 0.15 else TABLE)
         word = random_word(spec, rng, WITH_VIX if rng.random() < 0.1 else POOLS)

@@ -1,7 +1,7 @@
 """Every mnemonic of the vector engine, executed on the simulator and on the model.
 
-Each test takes random words of one mnemonic and random states and compares the whole state: all S, V
-and VM registers, VL, VIX and memory. What is not modelled must end in a clean fault or leave the
+Each test takes random words of one mnemonic and random states and compares the whole state: all S,
+V and VM registers, VL, VIX and memory. What is not modelled must end in a clean fault or leave the
 machine usable. The table of mnemonics and their tests is a golden file.
 """
 
