@@ -103,7 +103,10 @@ CONVERT_FLOAT = {
     "cvt.q.s": "qx y",
 }
 FENCES = {"fencei": "", "fencem": "fence2", "fencec": "fence3"}
-CONDITIONS = "af gt lt ne eq ge le num nan gtnan ltnan nenan eqnan genan lenan at".split()
+CONDITIONS = [
+    *("af", "gt", "lt", "ne", "eq", "ge", "le", "num", "nan"),
+    *("gtnan", "ltnan", "nenan", "eqnan", "genan", "lenan", "at"),
+]
 INTEGER_CONDITIONS = (0, 1, 2, 3, 4, 5, 6, 15)
 ROUNDING = {0: "psw", 8: "rz", 9: "rp", 10: "rm", 11: "rn", 12: "ra"}
 MISC_REGISTERS = (0, 1, 2, 7, 8, 9, 10, 11, *range(16, 31))
