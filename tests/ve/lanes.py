@@ -147,6 +147,21 @@ class Lanes:
             cares[0] = care
             self.result.care_v[target] = cares
 
+    def put_extreme(self, target: int, value: int, care: int, best: list[int]) -> None:
+        """A maximum or minimum, and in element 1 the index of its first or last place: `.fst` and
+        `.lst` differ in nothing else. No source says more, so element 1 may also stay."""
+        before = int(self.state.v[target, 1])
+        self.put_first(target, value, care)
+        cares = self.result.care_v.setdefault(target, np.full(MAX_VL, U64, np.uint64))
+        cares[1] = 0
+        index = (best[-1] if self.f.cs else best[0]) if best else before
+
+        def check(actual: int) -> str | None:
+            return None if actual in (before, index) else f"expected {before:#x} or {index}"
+
+        if best:
+            self.result.checks.append(("v", target << 8 | 1, 0, check))
+
 
 # --- lanes ---------------------------------------------------------------------------------------
 

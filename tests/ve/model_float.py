@@ -260,15 +260,21 @@ def chain(first: Callable[..., Result], second: Callable[..., Result]) -> Callab
     return run
 
 
-def minus(fmt: Format, product: int, z: int, mode: str) -> Result:
-    return fmt.subtract(z, product, mode)
+def product_to(second: Callable[..., Result]) -> Callable[..., Result]:
+    """y plus or minus the previous element's product with z, y first as in vfmad and vfis."""
+
+    def run(fmt: Format, x: int, y: int, z: int, mode: str) -> Result:
+        inner, _ = fmt.multiply(x, z, mode)
+        return second(fmt, y, inner, mode)
+
+    return run
 
 
 ADD, SUB, MUL, DIV = Format.add, Format.subtract, Format.multiply, Format.divide
 # x is the element before (the first time: operand y of the word). Assumed from the names
 ITERATIONS: dict[int, Callable[..., Result]] = {
     0xCE: iterate_two(ADD), 0xDE: iterate_two(SUB, reverse=True), 0xCF: iterate_two(MUL),
-    0xEE: chain(ADD, MUL), 0xFE: chain(SUB, MUL), 0xEF: chain(MUL, ADD), 0xFF: chain(MUL, minus),
+    0xEE: chain(ADD, MUL), 0xFE: chain(SUB, MUL), 0xEF: product_to(ADD), 0xFF: product_to(SUB),
 }  # fmt: skip
 FLOAT_BINARY = {
     0xCC: (ADD, np.add), 0xDC: (SUB, np.subtract), 0xCD: (MUL, np.multiply), 0xDD: (DIV, np.divide),
@@ -282,7 +288,7 @@ def extreme_float(op: Lanes) -> None:
     numbers = [a for a in values if not fmt.is_nan(a)]
     care = fmt.all
     if not numbers:
-        bits, care = fmt.not_a_number() if values else (0, 0)
+        bits, care = fmt.infinity, fmt.infinity if values else 0  # some NaN, not said to be quiet
     else:
         bits = numbers[0]
         for a in numbers[1:]:
@@ -292,7 +298,12 @@ def extreme_float(op: Lanes) -> None:
             care = fmt.all
         if len(numbers) < len(values):
             care = 0  # a NaN among numbers: assumed missing, as in vfmax; no source
-    op.put_first(op.register(op.f.vx), bits << shift, care << shift | (U32 if shift else 0))
+    low = U32 if shift and values else 0
+    active = np.flatnonzero(op.within & op.mask(op.f.m))
+    places = [int(e) for e, a in zip(active, values, strict=True)
+              if not fmt.is_nan(a) and fmt.compare(a, bits) == 0]  # fmt: skip
+    op.put_extreme(op.register(op.f.vx), bits << shift, care << shift | low,
+                   places if care == fmt.all else [])  # fmt: skip
 
 
 def sum_float(op: Lanes) -> None:
@@ -300,7 +311,7 @@ def sum_float(op: Lanes) -> None:
     fmt, shift = (F32, 32) if op.f.cx else (F64, 0)
     values = [a >> shift for a in op.active_elements()]
     target = op.register(op.f.vx)
-    op.put_first(target, 0, U32 if shift else 0)
+    op.put_first(target, 0, U32 if shift and values else 0)
     if values:
         check = sum_check(fmt, values)
         op.result.checks.append(("v", target << 8, shift, check))

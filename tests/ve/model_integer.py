@@ -238,11 +238,13 @@ def reduce_bits(op: Lanes) -> None:
 
 
 def extreme(op: Lanes, key: Callable[[int], int], shape: Callable[[int], int]) -> None:
-    """Maxima and minima. First or last only matters for an index, which no source places."""
+    """Maxima and minima."""
     values = op.active_elements()
     pick = min if op.f.cs2 else max
     best = pick(values, key=key) if values else 0
-    op.put_first(op.register(op.f.vx), shape(best) & U64, U64 if values else 0)
+    active = np.flatnonzero(op.within & op.mask(op.f.m))
+    places = [int(e) for e, a in zip(active, values, strict=True) if key(a) == key(best)]
+    op.put_extreme(op.register(op.f.vx), shape(best) & U64, U64 if values else 0, places)
 
 
 def extreme_words(op: Lanes) -> None:

@@ -100,14 +100,18 @@ def get_element(op: Lanes) -> None:  # lvs
 
 
 def set_mask(op: Lanes) -> None:  # lvm: bit 63 of a part is its first element
-    part = op.scalar_unsigned() & 3
+    part = op.scalar_unsigned()
+    if part > 3:
+        raise Unmodelled
     bits = [op.scalar_z() >> (63 - i) & 1 for i in range(64)]
     if op.f.vx:
         op.state.vm[op.f.vx][64 * part : 64 * part + 64] = bits
 
 
 def get_mask(op: Lanes) -> None:  # svm
-    part = op.scalar_unsigned() & 3
+    part = op.scalar_unsigned()
+    if part > 3:
+        raise Unmodelled
     bits = op.mask(op.f.vz)[64 * part : 64 * part + 64]
     op.state.s[op.f.sx] = sum(1 << (63 - i) for i in range(64) if bits[i])
 
@@ -189,7 +193,9 @@ def count_mask(op: Lanes) -> None:
 
 
 def set_index(op: Lanes) -> None:  # lvix
-    op.state.vix = op.scalar_unsigned() & 63
+    if op.scalar_unsigned() > 63:
+        raise Unmodelled
+    op.state.vix = op.scalar_unsigned()
 
 
 DISPATCH: dict[int, Callable[[Lanes], None]] = {
