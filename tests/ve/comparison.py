@@ -52,18 +52,25 @@ SPECIAL32 = np.array(
 )  # fmt: skip
 
 
-def random_values(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Numbers of one kind: bits, floats of near size, special values, small or extreme integers."""
-    kind = rng.integers(0, 8)
+DOUBLES, FLOATS, INTEGERS = (1, 2, 5), (3, 4, 6), (0, 5, 7)  # kinds of random values
+
+
+def random_values(
+    rng: np.random.Generator, size: int, kinds: tuple[int, ...] = tuple(range(8))
+) -> np.ndarray:
+    """Numbers of one kind: bits, floats of near size, special values or small integers."""
+    kind = rng.choice(kinds)
     bits = rng.integers(0, 1 << 64, size, np.uint64)
     halves = bits.view(np.uint32)
     if kind == 0:
         return bits
     if kind in (1, 2):  # doubles near 1: their sums cancel, their products stay finite
-        exponent = rng.integers(1023 - 20, 1023 + 20, size).astype(np.uint64)
+        most = 20 if kind == 1 else 64  # and up to where integers of 64 bits end
+        exponent = rng.integers(1023 - 20, 1023 + most, size).astype(np.uint64)
         return bits & np.uint64(0x800FFFFFFFFFFFFF) | exponent << np.uint64(52)
     if kind in (3, 4):  # pairs of floats near 1
-        exponent = rng.integers(127 - 8, 127 + 8, 2 * size).astype(np.uint32)
+        most = 8 if kind == 3 else 32
+        exponent = rng.integers(127 - 8, 127 + most, 2 * size).astype(np.uint32)
         return (halves & np.uint32(0x807FFFFF) | exponent << np.uint32(23)).view(np.uint64)
     if kind == 5:
         return rng.choice(SPECIAL64, size)

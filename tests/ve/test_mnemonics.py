@@ -7,14 +7,26 @@ machine usable. The table of mnemonics and their tests is a golden file.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from comparison import BASE, POOLS, WITH_VIX, Bench, random_state
+from comparison import (
+    BASE,
+    DOUBLES,
+    FLOATS,
+    INTEGERS,
+    POOLS,
+    WITH_VIX,
+    Bench,
+    random_state,
+    random_values,
+)
 from encoding import Spec, fields, random_word, specs
-from model import State, Unmodelled, step
+from model import State, Trapped, Unmodelled, step
 
 SPECS = specs()
 BRANCHES = ("branch", "relative")
@@ -72,6 +84,24 @@ def without_zero_divisors(state: State, spec: Spec) -> None:
     state.s = [x if r in BASE else x | 1 for r, x in enumerate(state.s)]
 
 
+def fitting_scalars(state: State, spec: Spec, seed: int) -> None:
+    """Fills the registers of data with numbers of the type that the mnemonic works on."""
+    rng = np.random.default_rng(seed)
+    types = spec.mnemonic.split(".")[1:]
+    kinds = DOUBLES if "d" in types else FLOATS if "s" in types else INTEGERS
+    registers = [r for r in POOLS.s_from if r < 40]
+    for r, value in zip(registers, random_values(rng, len(registers), kinds), strict=True):
+        state.s[r] = int(value)
+
+
+def expected_value(state: State, word: int) -> None:
+    """Lets `cas` find in memory what it expects there."""
+    f = fields(word)
+    address = (state.s[f.sz] if f.cz else 0) + f.imm
+    with contextlib.suppress(Trapped):
+        state.store(address, 4 if f.cx else 8, state.s[f.sy] if f.cy else f.simm_y)
+
+
 def draw(spec: Spec, rng: random.Random) -> int:
     while True:
         word = random_word(spec, rng, WITH_VIX if rng.random() < 0.15 else POOLS)
@@ -91,8 +121,12 @@ def test_mnemonic(mnemonic: str, bench: Bench, states: list[State]) -> None:
         if compared == WORDS:
             break
         state = rng.choice(states).copy()
+        if rng.random() < 0.6:
+            fitting_scalars(state, spec, rng.getrandbits(32))
         without_zero_divisors(state, spec)
         word = draw(spec, rng)
+        if spec.mnemonic.startswith("cas.") and rng.random() < 0.5:
+            expected_value(state, word)
         try:
             step(state.copy(), word)
         except Unmodelled:
