@@ -1,0 +1,295 @@
+// See host.h. The functions' results are those of the host's libm and compiler: a machine with its
+// own libm may differ in the last bit, so kernels that must not depend on that bring their own.
+#include "host.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_map>
+#include <vector>
+
+#include "operations.h"
+#include "quad.h"
+#include "trap.h"
+
+namespace vesim {
+namespace {
+
+using i128 = __int128;
+using u128 = unsigned __int128;
+
+// --- arguments and results -----------------------------------------------------------------------
+// The ABI: integers of less than 64 bits are extended by the caller or not at all (so that only their
+// own bits are read), floats lie in upper halves, 128-bit numbers in two registers.
+
+template <class T> T argument(const Core& core, unsigned n) { return static_cast<T>(core.s[n]); }
+template <> float argument<float>(const Core& core, unsigned n) { return upper_float(core.s[n]); }
+template <> double argument<double>(const Core& core, unsigned n) {
+  return bits_as<double>(core.s[n]);
+}
+template <> quad argument<quad>(const Core& core, unsigned n) { return quad_in(core, n); }
+template <> u128 argument<u128>(const Core& core, unsigned n) {
+  return static_cast<u128>(core.s[n + 1]) << 64 | core.s[n];
+}
+template <> i128 argument<i128>(const Core& core, unsigned n) {
+  return static_cast<i128>(argument<u128>(core, n));
+}
+
+template <class T> void give(Core& core, T value) { core.s[0] = static_cast<uint64_t>(value); }
+void give(Core& core, float value) { core.s[0] = from_upper_float(value); }
+void give(Core& core, double value) { core.s[0] = bits_as<uint64_t>(value); }
+void give(Core& core, quad value) { set_quad(core, 0, value); }
+void give(Core& core, u128 value) {
+  core.s[0] = static_cast<uint64_t>(value);
+  core.s[1] = static_cast<uint64_t>(value >> 64);
+}
+void give(Core& core, i128 value) { give(core, static_cast<u128>(value)); }
+void give(Core& core, int32_t value) { core.s[0] = static_cast<uint64_t>(int64_t{value}); }
+
+template <class T> constexpr unsigned registers() { return sizeof(T) == 16 ? 2 : 1; }
+
+// Calls a host function with arguments of these types.
+template <class R, class A, R F(A)>
+void call1(Core& core) { give(core, F(argument<A>(core, 0))); }
+template <class R, class A, class B, R F(A, B)>
+void call2(Core& core) {
+  give(core, F(argument<A>(core, 0), argument<B>(core, registers<A>())));
+}
+template <class R, class A, R F(A, A, A)>
+void call3(Core& core) {
+  give(core, F(argument<A>(core, 0), argument<A>(core, 1), argument<A>(core, 2)));
+}
+
+// --- memory --------------------------------------------------------------------------------------
+
+void copy(Core& core) {  // memcpy and memmove: s0 stays, it is the result
+  const uint64_t bytes = core.s[2];
+  if (bytes == 0) return;
+  const uint8_t* from = access(core, core.s[1], bytes, Memory::kRead, 1);
+  std::memmove(access(core, core.s[0], bytes, Memory::kWrite, 1), from, bytes);
+}
+void fill(Core& core) {
+  const uint64_t bytes = core.s[2];
+  if (bytes == 0) return;
+  std::memset(access(core, core.s[0], bytes, Memory::kWrite, 1), static_cast<int>(core.s[1]),
+              bytes);
+}
+void clear(Core& core) {
+  const uint64_t bytes = core.s[1];
+  if (bytes != 0) std::memset(access(core, core.s[0], bytes, Memory::kWrite, 1), 0, bytes);
+}
+void differ(Core& core) {
+  const uint64_t bytes = core.s[2];
+  int32_t result = 0;
+  if (bytes != 0) {
+    const uint8_t* a = access(core, core.s[0], bytes, Memory::kRead, 1);
+    result = std::memcmp(a, access(core, core.s[1], bytes, Memory::kRead, 1), bytes);
+  }
+  give(core, result);
+}
+uint64_t string_length(Core& core, uint64_t address) {
+  uint64_t n = 0;
+  while (*access(core, address + n, 1, Memory::kRead, 1) != 0) ++n;
+  return n;
+}
+void length(Core& core) { core.s[0] = string_length(core, core.s[0]); }
+void make(Core& core) { core.s[0] = core.memory().allocate(core.s[0]); }
+void make_zeros(Core& core) {
+  uint64_t bytes = 0;
+  core.s[0] = __builtin_mul_overflow(core.s[0], core.s[1], &bytes) ? 0
+                                                                   : core.memory().allocate(bytes);
+}
+void release(Core& core) {
+  if (core.s[0] != 0 && !core.memory().release(core.s[0])) {
+    core.raise(Trap::HostFunction, core.s[0], "free of an address that malloc did not return");
+  }
+}
+void stop(Core& core) { core.raise(Trap::HostFunction, 0, "the program called abort"); }
+
+// __ve_grow_stack(bytes) and __ve_grow_stack_align(bytes, mask) of the compiler's run-time library
+// make room on the stack for alloca and arrays of variable length; only s62 and s63 may change.
+template <bool kAlign>
+void grow_stack(Core& core) {
+  uint64_t sp = core.s[11] - core.s[0];
+  if (kAlign) sp &= core.s[1];
+  if (sp < core.stack_low() || sp > core.s[11]) {
+    core.raise(Trap::StackOverflow, sp,
+               "an array of " + std::to_string(core.s[0]) + " bytes does not fit on the stack");
+  }
+  core.s[11] = sp;
+}
+// All thread-local memory lies behind s14; the pair that s0 points to holds its offset there.
+void thread_local_address(Core& core) {
+  uint64_t offset = 0;
+  std::memcpy(&offset, access(core, core.s[0] + 8, 8, Memory::kRead, 8), 8);
+  core.s[0] = core.thread_pointer() + kThreadStorageOffset + offset;
+}
+
+// --- the compiler's run-time library -------------------------------------------------------------
+
+template <class T> T quotient_of(T a, T b) { return b == 0 ? T{0} : a / b; }
+template <class T> T remainder_of(T a, T b) { return b == 0 ? T{0} : a % b; }
+template <class T, T F(T, T)>
+void divide_wide(Core& core) {
+  const T divisor = argument<T>(core, 2);
+  if (divisor == 0) core.raise(Trap::DivideByZero);
+  give(core, F(argument<T>(core, 0), divisor));
+}
+u128 multiply_wide(u128 a, u128 b) { return a * b; }
+u128 shift_wide_left(u128 a, int b) { return a << (b & 127); }
+u128 shift_wide_right(u128 a, int b) { return a >> (b & 127); }
+i128 shift_wide_arithmetic(i128 a, int b) { return a >> (b & 127); }
+quad quad_quotient(quad a, quad b) { return a / b; }
+quad quad_sum(quad a, quad b) { return a + b; }
+quad quad_difference(quad a, quad b) { return a - b; }
+quad quad_product(quad a, quad b) { return a * b; }
+
+// The float conversions that have no instruction. Out of range is undefined in C: here it saturates.
+template <class To, class From>
+To converted(From x) {
+  const To most = std::numeric_limits<To>::max() != To{0} ? std::numeric_limits<To>::max()
+                  : To(-1) < To(0) ? static_cast<To>(static_cast<u128>(-1) >> 1)
+                                   : static_cast<To>(-1);
+  const To least = To(-1) < To(0) ? static_cast<To>(-most - 1) : To(0);
+  if (x != x) return 0;
+  if (x >= static_cast<From>(most)) return most;
+  if (x <= static_cast<From>(least)) return least;
+  return static_cast<To>(x);
+}
+template <class To, class From>
+To exact(From x) { return static_cast<To>(x); }
+
+float half_to_float(uint32_t h) {
+  const uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
+  if (exponent == 31) return bits_as<float>(sign | 0x7f800000 | fraction << 13);
+  const float magnitude = exponent == 0
+                              ? std::ldexp(static_cast<float>(fraction), -24)
+                              : std::ldexp(static_cast<float>(fraction | 0x400),
+                                           static_cast<int>(exponent) - 25);
+  return bits_as<float>(bits_as<uint32_t>(magnitude) | sign);
+}
+// Rounds to nearest even, from double, so that both floats and doubles round once.
+uint32_t double_to_half(double x) {
+  const auto sign = static_cast<uint32_t>(bits_as<uint64_t>(x) >> 48 & 0x8000);
+  if (x != x) return sign | 0x7e00;
+  const double a = std::fabs(x);
+  if (a >= 65520) return sign | 0x7c00;
+  int exponent = 0;
+  std::frexp(a, &exponent);
+  const int shift = std::max(exponent, -13) - 11;  // of the last bit that half precision holds
+  const double units = rounded<kEven>(std::ldexp(a, -shift));
+  const double back = std::ldexp(units, shift);
+  if (back == 0) return sign;
+  std::frexp(back, &exponent);
+  if (exponent < -13) return sign | static_cast<uint32_t>(std::ldexp(back, 24));
+  const auto fraction = static_cast<uint32_t>(std::ldexp(back, 11 - exponent)) & 0x3ff;
+  return back >= 65536 ? sign | 0x7c00 : sign | static_cast<uint32_t>(exponent + 14) << 10 | fraction;
+}
+double integer_power(double x, int n) { return std::pow(x, n); }
+uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x)); }
+
+// --- the table -----------------------------------------------------------------------------------
+
+#define MATH1(name)                                                                   \
+  {#name, call1<double, double, ::name>}, {#name "f", call1<float, float, ::name##f>}
+#define MATH2(name)                                                                   \
+  {#name, call2<double, double, double, ::name>},                                     \
+  {#name "f", call2<float, float, float, ::name##f>}
+#define ROUND_TO(name, R)                                                             \
+  {#name, call1<R, double, ::name>}, {#name "f", call1<R, float, ::name##f>}
+#define FIX(suffix, F)                                                                \
+  {"__fix" suffix "si", call1<int32_t, F, converted<int32_t, F>>},                    \
+  {"__fix" suffix "di", call1<int64_t, F, converted<int64_t, F>>},                    \
+  {"__fix" suffix "ti", call1<i128, F, converted<i128, F>>},                          \
+  {"__fixuns" suffix "si", call1<uint32_t, F, converted<uint32_t, F>>},               \
+  {"__fixuns" suffix "di", call1<uint64_t, F, converted<uint64_t, F>>},               \
+  {"__fixuns" suffix "ti", call1<u128, F, converted<u128, F>>}
+#define FLY(suffix, F)                                                                \
+  {"__floatsi" suffix, call1<F, int32_t, exact<F, int32_t>>},                         \
+  {"__floatdi" suffix, call1<F, int64_t, exact<F, int64_t>>},                         \
+  {"__floatti" suffix, call1<F, i128, exact<F, i128>>},                               \
+  {"__floatunsi" suffix, call1<F, uint32_t, exact<F, uint32_t>>},                     \
+  {"__floatundi" suffix, call1<F, uint64_t, exact<F, uint64_t>>},                     \
+  {"__floatunti" suffix, call1<F, u128, exact<F, u128>>}
+
+const HostFunction kFunctions[] = {
+    {"return to the host", nullptr},  // where Core::run ends; never called
+    {"memcpy", copy}, {"memmove", copy}, {"memset", fill}, {"memcmp", differ}, {"bcmp", differ},
+    {"bzero", clear}, {"strlen", length},
+    {"malloc", make}, {"calloc", make_zeros}, {"free", release}, {"abort", stop},
+    {"__ve_grow_stack", grow_stack<false>}, {"__ve_grow_stack_align", grow_stack<true>},
+    {"__tls_get_addr", thread_local_address},
+
+    {"__multi3", call2<u128, u128, u128, multiply_wide>},
+    {"__divti3", divide_wide<i128, quotient_of<i128>>},
+    {"__modti3", divide_wide<i128, remainder_of<i128>>},
+    {"__udivti3", divide_wide<u128, quotient_of<u128>>},
+    {"__umodti3", divide_wide<u128, remainder_of<u128>>},
+    {"__ashlti3", call2<u128, u128, int, shift_wide_left>},
+    {"__lshrti3", call2<u128, u128, int, shift_wide_right>},
+    {"__ashrti3", call2<i128, i128, int, shift_wide_arithmetic>},
+    {"__addtf3", call2<quad, quad, quad, quad_sum>},
+    {"__subtf3", call2<quad, quad, quad, quad_difference>},
+    {"__multf3", call2<quad, quad, quad, quad_product>},
+    {"__divtf3", call2<quad, quad, quad, quad_quotient>},
+    FIX("sf", float), FIX("df", double), FIX("tf", quad),
+    FLY("sf", float), FLY("df", double), FLY("tf", quad),
+    {"__extendhfsf2", call1<float, uint32_t, half_to_float>},
+    {"__gnu_h2f_ieee", call1<float, uint32_t, half_to_float>},
+    {"__truncsfhf2", call1<uint32_t, float, float_to_half>},
+    {"__gnu_f2h_ieee", call1<uint32_t, float, float_to_half>},
+    {"__truncdfhf2", call1<uint32_t, double, double_to_half>},
+
+    MATH1(sqrt), MATH1(cbrt), MATH1(exp), MATH1(exp2), MATH1(expm1), MATH1(log), MATH1(log2),
+    MATH1(log10), MATH1(log1p), MATH1(sin), MATH1(cos), MATH1(tan), MATH1(asin), MATH1(acos),
+    MATH1(atan), MATH1(sinh), MATH1(cosh), MATH1(tanh), MATH1(asinh), MATH1(acosh), MATH1(atanh),
+    MATH1(erf), MATH1(erfc), MATH1(tgamma), MATH1(lgamma), MATH1(fabs), MATH1(floor), MATH1(ceil),
+    MATH1(trunc), MATH1(round), MATH1(rint), MATH1(nearbyint), MATH1(logb),
+    MATH2(pow), MATH2(fmod), MATH2(remainder), MATH2(atan2), MATH2(hypot), MATH2(fmin), MATH2(fmax),
+    MATH2(fdim), MATH2(copysign), MATH2(nextafter),
+    ROUND_TO(lrint, long), ROUND_TO(llrint, long long), ROUND_TO(lround, long),
+    ROUND_TO(llround, long long), ROUND_TO(ilogb, int),
+    {"fma", call3<double, double, ::fma>}, {"fmaf", call3<float, float, ::fmaf>},
+    {"ldexp", call2<double, double, int, ::ldexp>}, {"ldexpf", call2<float, float, int, ::ldexpf>},
+    {"scalbn", call2<double, double, int, ::scalbn>},
+    {"scalbnf", call2<float, float, int, ::scalbnf>},
+    {"__powidf2", call2<double, double, int, integer_power>},
+};
+constexpr uint64_t kCount = sizeof kFunctions / sizeof *kFunctions;
+static_assert(kCount * 8 <= Memory::kPageBytes, "the firmware is one page of words");
+
+}  // namespace
+
+uint64_t firmware_address(Memory& memory) {
+  std::lock_guard<std::mutex> hold(memory.process);
+  if (memory.firmware == 0) {
+    const uint64_t page = memory.allocate(Memory::kPageBytes);
+    if (page == 0) throw std::bad_alloc();
+    std::vector<uint64_t> words(Memory::kPageBytes / 8);
+    for (uint64_t n = 0; n < kCount; ++n) {
+      words[n] = n;
+      memory.name(page + 8 * n, 8, kFunctions[n].name);
+    }
+    memory.write(page, words.data(), Memory::kPageBytes);
+    memory.protect(page, Memory::kPageBytes, Memory::kRead | Memory::kExecute);
+    memory.firmware = page;
+  }
+  return memory.firmware;
+}
+
+uint64_t host_function(Memory& memory, const std::string& name) {
+  static const auto* const index = [] {
+    auto* map = new std::unordered_map<std::string, uint64_t>;
+    for (uint64_t n = 1; n < kCount; ++n) map->emplace(kFunctions[n].name, n);
+    return map;
+  }();
+  const auto found = index->find(name);
+  return found == index->end() ? 0 : firmware_address(memory) + 8 * found->second;
+}
+
+const HostFunction* host_function_at(uint64_t firmware, uint64_t address) {
+  const uint64_t n = (address - firmware) / 8;
+  return n == 0 || n >= kCount ? nullptr : &kFunctions[n];
+}
+
+}  // namespace vesim

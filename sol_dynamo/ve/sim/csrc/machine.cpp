@@ -1,0 +1,240 @@
+// The interpreter: instructions are decoded once per core and page, then called one after another.
+// A handler that cannot go on throws; nothing else in the simulator uses exceptions for control.
+#include "machine.h"
+
+#include <algorithm>
+#include <cfenv>
+#include <cstring>
+
+#include "decode.h"
+#include "host.h"
+#include "trap.h"
+
+namespace vesim {
+
+constexpr uint64_t kPageBytes = Memory::kPageBytes;
+constexpr uint64_t kWordsInPage = kPageBytes / 8;
+constexpr uint64_t kCheckEvery = 1 << 16;  // instructions between two looks at `interrupted`
+constexpr uint64_t kThreadBytes = uint64_t{64} << 10;
+constexpr uint64_t kSystemCallArea = 0x18;  // s14 + 24 holds the address of its parameters
+
+struct Core::CodePage {
+  uint64_t address;
+  Instruction words[kWordsInPage];
+};
+
+namespace {
+
+const Entry kHostCall{0, "host $D", nullptr};
+
+void call_host(Core& core, const Instruction& i) {
+  const HostFunction* f = host_function_at(core.memory().firmware, core.ic);
+  if (f == nullptr) core.raise(Trap::IllegalInstruction);
+  (void)i;
+  if (core.observer != nullptr) core.observer->host_function(f->name, core);
+  f->run(core);
+  core.next = core.s[10];
+}
+
+void illegal(Core& core, const Instruction&) { core.raise(Trap::IllegalInstruction); }
+
+// The host's floating-point environment while VE code runs: IEEE's defaults and the rounding that
+// the program mode asks for, whatever the caller has set (PyTorch may flush denormals).
+class FloatingEnvironment {
+ public:
+  FloatingEnvironment() {
+    std::fegetenv(&saved_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~FloatingEnvironment() { std::fesetenv(&saved_); }
+
+ private:
+  std::fenv_t saved_;
+};
+
+}  // namespace
+
+struct Interpreter {
+  // The first execution of a word: decode it in its place.
+  static void first_time(Core& core, const Instruction& place) {
+    Instruction& i = const_cast<Instruction&>(place);
+    prepare(core, i);
+    i.handler(core, i);
+  }
+
+  static void prepare(Core& core, Instruction& i) {
+    uint64_t word = 0;
+    core.memory_.read(&word, core.ic, 8);
+    const uint64_t firmware = core.memory_.firmware;
+    if (firmware != 0 && core.ic - firmware < kPageBytes) {
+      i = Instruction{};
+      i.word = word;
+      i.entry = &kHostCall;
+      i.handler = call_host;
+      return;
+    }
+    i = decode(word);
+    if (i.entry == nullptr) i.handler = illegal;
+  }
+
+  static Core::CodePage* page_of(Core& core, uint64_t ic) {
+    const uint64_t version = core.memory_.code_version();
+    if (version != core.code_version_) {
+      core.code_.clear();
+      core.code_version_ = version;
+    }
+    const uint64_t address = ic & ~(kPageBytes - 1);
+    std::unique_ptr<Core::CodePage>& page = core.code_[address];
+    if (page == nullptr) {
+      if (core.memory_.at(address, kPageBytes, Memory::kExecute) == nullptr) {
+        core.code_.erase(address);
+        core.raise(Trap::MemoryAccess, ic, "no code is there");
+      }
+      page = std::make_unique<Core::CodePage>();
+      page->address = address;
+      for (Instruction& i : page->words) i.handler = first_time;
+    }
+    return page.get();
+  }
+
+  template <bool kWatched>
+  static void loop(Core& core, uint64_t entry) {
+    const uint64_t end = core.stop_;
+    const uint64_t limit =
+        core.step_limit != 0 ? core.executed + core.step_limit : ~uint64_t{0};
+    uint64_t pc = entry, check = core.executed;
+    uint64_t base = ~uint64_t{0};
+    Core::CodePage* page = nullptr;
+    while (pc != end) {
+      core.ic = pc;
+      // another page, or not at a multiple of 8
+      if (((pc ^ base) & ~(kPageBytes - 8)) != 0) {
+        if (pc % 8 != 0) core.raise(Trap::Alignment, pc, "instructions lie at multiples of 8");
+        page = page_of(core, pc);
+        base = page->address;
+      }
+      if (core.executed >= check) {
+        if (__atomic_exchange_n(&core.interrupted_, false, __ATOMIC_RELAXED)) {
+          core.raise(Trap::Interrupted);
+        }
+        if (core.executed >= limit) core.raise(Trap::StepLimit);
+        check = std::min(core.executed + kCheckEvery, limit);
+      }
+      ++core.executed;
+      Instruction& i = page->words[(pc - base) / 8];
+      core.next = pc + 8;
+      if (kWatched) {
+        if (i.handler == first_time) prepare(core, i);
+        if (i.entry != nullptr) core.observer->issued(i, core);
+      }
+      i.handler(core, i);
+      pc = core.next;
+      if (core.code_version_ == 0) base = ~uint64_t{0};  // an instruction changed code
+    }
+  }
+};
+
+Core::Core(Memory& memory, Arch arch, uint64_t stack_bytes) : memory_(memory), arch_(arch) {
+  std::memset(v, 0, sizeof v);
+  std::memset(vm, 0, sizeof vm);
+  std::memset(vm[0], 0xff, sizeof vm[0]);
+  std::memset(s, 0, sizeof s);
+  stack_bytes_ = (stack_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+  firmware_address(memory_);
+  stack_ = memory_.allocate_stack(stack_bytes_);
+  thread_ = memory_.allocate(kThreadBytes);
+  if (stack_ == 0 || thread_ == 0) {
+    if (stack_ != 0) memory_.release(stack_);
+    throw std::bad_alloc();
+  }
+  // [system calls' parameters, 4 KiB][s14: where they are; thread-local memory]
+  const uint64_t area = thread_;
+  memory_.name(thread_, kPageBytes, "system-call area");
+  thread_ += kPageBytes;
+  memory_.write(thread_ + kSystemCallArea, &area, 8);
+}
+
+Core::~Core() {
+  memory_.forget_names(thread_ - kPageBytes, kPageBytes);
+  memory_.release(stack_);
+  memory_.release(thread_ - kPageBytes);
+}
+
+uint64_t Core::return_address() const { return memory_.firmware; }
+
+void Core::set_up_thread_storage() {
+  std::lock_guard<std::mutex> hold(memory_.process);
+  for (; thread_storage_ < memory_.thread_storage.size(); ++thread_storage_) {
+    const Memory::ThreadStorage& t = memory_.thread_storage[thread_storage_];
+    const uint64_t address = thread_ + kThreadStorageOffset + t.offset;
+    const std::vector<uint8_t> zeros(t.bytes);
+    memory_.write(address, zeros.data(), t.bytes);
+    memory_.write(address, t.image.data(), t.image.size());
+  }
+}
+
+void Core::rounding_changed() {
+  static const int host[4] = {FE_TOWARDZERO, FE_UPWARD, FE_DOWNWARD, FE_TONEAREST};
+  std::fesetround(host[psw >> kRoundShift & 3]);
+}
+
+Trap Core::execute(uint64_t entry, uint64_t stop) {
+  FloatingEnvironment environment;
+  if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
+  set_up_thread_storage();
+  stop_ = stop;
+  try {
+    if (observer != nullptr) {
+      Interpreter::loop<true>(*this, entry);
+    } else {
+      Interpreter::loop<false>(*this, entry);
+    }
+  } catch (const TrapSignal& signal) {
+    return signal.trap;
+  }
+  return {};
+}
+
+Trap Core::run(uint64_t entry, uint64_t stack_top) {
+  s[8] = stack_;
+  s[10] = return_address();
+  s[11] = stack_top;
+  s[12] = entry;
+  s[14] = thread_;
+  return execute(entry, return_address());
+}
+
+Trap Core::call(uint64_t function, const uint64_t* arguments, unsigned count, uint64_t* result) {
+  // The caller's part of a frame: 176 bytes for the callee, then a place for each argument.
+  constexpr unsigned kRegisters = 8, kSaveArea = 176;
+  const uint64_t frame = (kSaveArea + 8 * uint64_t{std::max(count, kRegisters)} + 15) / 16 * 16;
+  const uint64_t sp = stack_high() - frame;
+  for (unsigned n = 0; n < std::min(count, kRegisters); ++n) s[n] = arguments[n];
+  if (count > kRegisters) {
+    const unsigned rest = count - kRegisters;
+    if (sp < stack_ ||
+        !memory_.write(sp + kSaveArea + 8 * kRegisters, arguments + kRegisters, 8 * rest)) {
+      Trap t;
+      t.kind = Trap::StackOverflow;
+      t.text = "the stack is too small for " + std::to_string(count) + " arguments";
+      return t;
+    }
+  }
+  s[9] = 0;
+  const Trap trap = run(function, sp);
+  if (!trap && result != nullptr) *result = s[0];
+  return trap;
+}
+
+double Core::perturbation() {
+  if (perturb.seed == 0) return 0;
+  if (perturb.seed != random_seed_) random_ = random_seed_ = perturb.seed;
+  // splitmix64: each number depends on the seed and its position only
+  uint64_t z = random_ += 0x9e3779b97f4a7c15;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+  z = (z ^ z >> 27) * 0x94d049bb133111eb;
+  z ^= z >> 31;
+  return static_cast<double>(z >> 11) * 0x1p-52 - 1;
+}
+
+}  // namespace vesim
