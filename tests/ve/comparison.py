@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from encoding import Pools
 from model import U64, State, Step, Trapped, step
+
 from sol_dynamo.ve import sim
 
 WINDOW = 4 * 4096  # whole pages: just behind it nothing is mapped
@@ -173,12 +174,12 @@ class Bench:
         care = np.full(64, U64, np.uint64)
         for r, bits in result.care_s.items():
             care[r] = bits
-        for r in np.flatnonzero((s ^ want) & care):
+        for r in map(int, np.flatnonzero((s ^ want) & care)):
             found.append(f"s{r} = {int(s[r]):#018x}, expected {int(want[r]):#018x}")
         wrong = v ^ state.v
-        for r, bits in result.care_v.items():
-            wrong[r] &= bits
-        for r, e in zip(*np.nonzero(wrong), strict=True):
+        for r, elements in result.care_v.items():
+            wrong[r] &= elements
+        for r, e in zip(*map(np.ndarray.tolist, np.nonzero(wrong)), strict=True):
             found.append(f"v{r}[{e}] = {int(v[r, e]):#018x}, expected {int(state.v[r, e]):#018x}")
         for kind, place, shift, check in result.checks:
             actual = int(s[place]) if kind == "s" else int(v[place >> 8, place & 255])
@@ -186,7 +187,7 @@ class Bench:
                 name = f"s{place}" if kind == "s" else f"v{place >> 8}[{place & 255}]"
                 found.append(f"{name} = {actual:#018x}: {complaint}")
         masks = unpack_masks(np.array(core.vm[1:], np.uint64))
-        for r, e in zip(*np.nonzero(masks != state.vm[1:]), strict=True):
+        for r, e in zip(*map(np.ndarray.tolist, np.nonzero(masks != state.vm[1:])), strict=True):
             found.append(f"vm{r + 1}[{e}] = {int(masks[r, e])}, expected {int(not masks[r, e])}")
         for name in ("vl", "vix"):
             if getattr(core, name) != getattr(state, name):

@@ -198,5 +198,6 @@ def each(
 
 def quiet(numbers: Array, kind: type, fmt: Format) -> tuple[Array, Array]:
     """Bits of the results, and which of them are defined: of NaN only that it is a quiet one."""
-    bits, nan = numbers.view(kind), np.isnan(numbers)
+    bits: Array = numbers.view(kind)
+    nan = np.isnan(numbers)
     return np.where(nan, kind(fmt.nan), bits), np.where(nan, kind(fmt.nan), kind(fmt.all))

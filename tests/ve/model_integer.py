@@ -195,7 +195,8 @@ def shift_add(op: Lanes) -> None:  # vsfa
 
 
 def order_of(a: Array, b: Array, kind: type) -> Array:
-    p, q = a.view(kind), b.view(kind)
+    p: Array = a.view(kind)
+    q: Array = b.view(kind)
     return (p > q).astype(int) - (p < q).astype(int)
 
 
@@ -255,7 +256,7 @@ def extreme_long(op: Lanes) -> None:
     extreme(op, signed, lambda a: a)
 
 
-LOGICAL = {
+LOGICAL: dict[int, Callable[..., Array]] = {
     0xC4: np.bitwise_and, 0xC5: np.bitwise_or, 0xC6: np.bitwise_xor,
     0xC7: lambda a, b: ~(a ^ b),
 }  # fmt: skip

@@ -28,6 +28,8 @@ ziglang = pytest.importorskip("ziglang")
 
 SIGNATURES = Path(__file__).with_name("data") / "intrinsics.txt"
 PARTS = 8
+FLAGS = ("-target", "ve-freestanding", "-O1", "-ffreestanding", "-fno-builtin", "-fPIC", "-g0",
+         "-w")  # fmt: skip
 RETURN = 0x7FFF00000000  # an address that no code has
 OPERANDS, SCALARS, MASKS, RESULT, MASK_RESULT = 64, 8, 24, 64 + 6 * 256, 48  # in 8-byte words
 BLOCK = 8 * (OPERANDS + 7 * 256)  # of bytes; what follows it in the window is data for loads
@@ -126,25 +128,8 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     def build(part: int) -> Path:
         source, target = folder / f"part{part}.c", folder / f"part{part}.o"
         source.write_text("#include <velintrin.h>\n" + "".join(map(source_of, part_names(part))))
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            "-target",
-            "ve-freestanding",
-            "-O1",
-            "-ffreestanding",
-            "-fno-builtin",
-            "-fPIC",
-            "-g0",
-            "-w",
-            "-c",
-            source,
-            "-o",
-            target,
-        ]
-        run = subprocess.run(command, capture_output=True, text=True)  # fmt: skip
+        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-c", str(source)]
+        run = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[:2000]
         return target
 

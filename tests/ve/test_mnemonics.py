@@ -227,6 +227,30 @@ def test_rounding_modes(mode: int, bench: Bench, states: list[State]) -> None:
     assert not complaints, f"{len(complaints)}:\n" + "\n".join(complaints[:6])
 
 
+DIVISIONS = [m for m in SPECS if m.startswith(("div", "vdiv"))]
+
+
+@pytest.mark.parametrize("mnemonic", DIVISIONS)
+def test_division_by_zero(mnemonic: str, bench: Bench, states: list[State]) -> None:
+    """It traps where an active element's divisor is zero, and only there."""
+    spec, rng = SPECS[mnemonic], rng_of(mnemonic)
+    complaints, trapped, finished = [], 0, 0
+    for _ in range(WORDS):
+        state = rng.choice(states).copy()
+        for r in POOLS.v_from:  # few zeros, so that masks and VL decide
+            state.v[r, rng.randrange(256)] = 0
+            if r not in BASE and rng.random() < 0.3:
+                state.s[r] = 0
+        word = random_word(spec, rng, POOLS)
+        bench.put(state)
+        outcome = bench.step(state, word)
+        complaints += outcome.complaints[:1]
+        trapped += outcome.trap == "DivideByZero"
+        finished += outcome.trap is None
+    assert not complaints, "\n".join(complaints[:6])
+    assert trapped and finished
+
+
 OPEN = [m for m in SPECS if m.lstrip("p").startswith(("vrcp", "vrsqrt", "vfsum"))]
 
 
