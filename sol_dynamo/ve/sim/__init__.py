@@ -124,9 +124,7 @@ def rows() -> list[tuple[str, int, int]]:
     """
     native, found = _native(), []
     out, fixed, mask = ctypes.create_string_buffer(128), _u64(), _u64()
-    while native.vesim_row(
-        len(found), out, len(out), ctypes.byref(fixed), ctypes.byref(mask)
-    ):
+    while native.vesim_row(len(found), out, len(out), ctypes.byref(fixed), ctypes.byref(mask)):
         found.append((out.value.decode(), fixed.value, mask.value))
     return found
 

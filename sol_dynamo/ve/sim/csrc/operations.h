@@ -123,15 +123,26 @@ template <class F> inline F fsqrt(F y) { return std::sqrt(y); }
 // unordered. With denormals the difference of two unequal numbers is never 0.
 template <class F> inline F fcompare(F y, F z) { return y == z ? F{0} : y - z; }
 
-// A NaN loses against a number. open: of +0 and -0, which compare equal, y is taken.
-template <class F> inline F fmaximum(F y, F z) { return y != y ? z : z > y ? z : y; }
-template <class F> inline F fminimum(F y, F z) { return y != y ? z : z < y ? z : y; }
+// A NaN loses against a number; of two a quiet one comes out. open: of +0 and -0, which compare
+// equal, y is taken.
+template <class F> inline F fmaximum(F y, F z) {
+  return y != y ? (z != z ? y + z : z) : z > y ? z : y;
+}
+template <class F> inline F fminimum(F y, F z) {
+  return y != y ? (z != z ? y + z : z) : z < y ? z : y;
+}
 
 // One rounding: z * w is exact before y is added.
 template <class F> inline F fmad(F y, F z, F w) { return std::fma(z, w, y); }
 template <class F> inline F fmsb(F y, F z, F w) { return std::fma(z, w, -y); }
-template <class F> inline F fnmad(F y, F z, F w) { return -std::fma(z, w, y); }
-template <class F> inline F fnmsb(F y, F z, F w) { return -std::fma(z, w, -y); }
+// The sign is changed as a bit: gcc makes -fma(z, w, y) a single -(z * w) - y, which has another zero
+// and rounds to the other side in directed modes.
+template <class F> inline F negated(F x) {
+  using U = typename std::conditional<sizeof(F) == 8, uint64_t, uint32_t>::type;
+  return bits_as<F>(static_cast<U>(bits_as<U>(x) ^ U{1} << (sizeof(F) * 8 - 1)));
+}
+template <class F> inline F fnmad(F y, F z, F w) { return negated(std::fma(z, w, y)); }
+template <class F> inline F fnmsb(F y, F z, F w) { return negated(std::fma(z, w, -y)); }
 
 // Rounding modes as they stand in conversions. kMode: that of the host, which is the program's.
 enum Rounding : unsigned { kMode = 0, kZero = 8, kPlus = 9, kMinus = 10, kEven = 11, kAway = 12 };

@@ -43,7 +43,10 @@ void Core::raise(Trap::Kind kind, uint64_t address, const std::string& detail) {
   t.text = std::string(Trap::name(kind)) + " at " + hex(ic);
   const std::string place = memory_.describe(ic);
   if (!place.empty()) t.text += " in " + place;
-  if (memory_.at(ic, 8, Memory::kExecute) != nullptr && memory_.read(&t.word, ic, 8)) {
+  if (memory_.firmware != 0 && ic - memory_.firmware < Memory::kPageBytes) {
+    const std::string caller = memory_.describe(s[10] - 8);
+    t.text += ", called" + (caller.empty() ? " from " + hex(s[10] - 8) : " in " + caller);
+  } else if (memory_.at(ic, 8, Memory::kExecute) != nullptr && memory_.read(&t.word, ic, 8)) {
     const std::string code = disassemble(t.word);
     if (!code.empty()) {
       t.text += ": " + code;
