@@ -15,8 +15,9 @@ import pytest
 from comparison import BASE, POOLS, WINDOW, WITH_VIX, Bench, random_state
 from encoding import MEMORY_FORMS, SCALAR_ACCESS, Spec, random_word, specs
 from model import State, Unmodelled, step
-from sol_dynamo.ve import sim
 from test_mnemonics import modelled, works
+
+from sol_dynamo.ve import sim
 
 SPECS = specs()
 PROGRAMS, PARTS = 1000, 10
