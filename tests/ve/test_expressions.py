@@ -119,9 +119,9 @@ class Function:
                 value = rng.choice(FLOATS)
                 operator = rng.choice("+-*/" if value != "f128" else "+-*")
                 self.define(value, f"({value}){self.number()} {operator} ({value}){self.number()}")
-            case 9:  # an integer to a float
-                value = rng.choice(("f32", "f64"))
-                self.define(value, f"({value})({rng.choice(('i32', 'i64', 'u32', 'u64'))}){a}")
+            case 9:  # an integer to a float; LLVM rounds twice from 64 bits to float
+                value, bits = rng.choice((("f32", 32), ("f64", 32), ("f64", 64)))
+                self.define(value, f"({value})({rng.choice('iu')}{bits}){a}")
             case 10:  # a float to an integer, only where it is in range
                 x, integer = self.variable(("f32", "f64")), rng.choice(("i32", "i64", "u32", "u64"))
                 low = {"i32": "-2e9", "i64": "-9e18"}.get(integer, "-0.5")
