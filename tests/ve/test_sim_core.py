@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import ve_object
+
 from sol_dynamo.ve import sim
 
 PAGE = 4096
@@ -203,6 +204,7 @@ TRAPS = [
     ("st %s1, -8(%s3, %s2)", "MemoryAccess", "is not mapped", {2: (1 << 64) - 8, 3: 8}),
     ("vld %v0, 8, %s2", "MemoryAccess", "not mapped; VE memory is 0x600000000000-", {2: 64}),
     ("vldu %v0, %s3, %s2", "MemoryAccess", "not mapped", {2: "data", 3: 1 << 40}),
+    ("vld %v0, %s3, %s2", "MemoryAccess", "not mapped", {2: "data", 3: 1 << 57}),  # wraps around
     ("vst %v0, 8, %s2", "MemoryAccess", "not mapped", {2: "end"}),
     ("vst %v0, -8, %s2", "MemoryAccess", "not mapped", {2: "data"}),
     ("vld %v0, 8, %s2", "Alignment", "is not a multiple of 8", {2: "odd"}),
@@ -344,10 +346,9 @@ def test_stack_guard_below_a_frame(machine: sim.Machine) -> None:
 def test_arguments_by_the_abi(machine: sim.Machine) -> None:
     source = (
         "double f(float a,double b,long c,int d,float e,float g,float h,float i,float j,long k)"
+        "{return a+2*b+3*c+4*d+5*e+6*g+7*h+8*i+9*j+10*k;}"
     )
-    library = machine.load_bytes(
-        ve_object(source + "{return a+2*b+3*c+4*d+5*e+6*g+7*h+8*i+9*j+10*k;}", "-O2")
-    )
+    library = machine.load_bytes(ve_object(source, "-O2"))
     f32 = sim.f32
     s0 = library.call("f", f32(1), 2.0, 3, -4, f32(5), f32(6), f32(7), f32(8), f32(9), -10)
     value = struct.unpack("<d", s0.to_bytes(8, "little"))[0]
@@ -421,7 +422,7 @@ def test_library_functions(machine: sim.Machine) -> None:
     machine.write(buffer + 190, b"abcdefghij")
     assert library.call("blocks", buffer) == 60003
     with pytest.raises(
-        sim.Fault, match=r"in memset\+0x0, called in blocks\+0x.*: address .* not mapped"
+        sim.Fault, match=r"memset\+0x0, called in blocks\+0x.* address .* not mapped"
     ):
         library.call("blocks", buffer + PAGE - 50)
     assert library.call("heap", 1000) == 499500

@@ -8,8 +8,9 @@ import struct
 
 import pytest
 from compiled import ve_object
-from sol_dynamo.ve import sim
 from test_sim_core import words
+
+from sol_dynamo.ve import sim
 
 DATA = """
 extern int shared(int); static int scale(int x){return x*3;}
@@ -176,7 +177,8 @@ def test_damaged_files_never_crash(machine: sim.Machine) -> None:
 CODE, DATA_AT = 0x1000, 0x2000
 FUNCTIONS = {  # s16: the address behind `sic`
     "add": "addu.l %s0, %s0, %s1; b.l.t (, %s10)",
-    "slot": "sic %s16; sll %s0, %s0, 3; addu.l %s0, %s0, %s16; ld %s0, {data}(, %s0); b.l.t (, %s10)",
+    "slot": "sic %s16; sll %s0, %s0, 3; addu.l %s0, %s0, %s16; ld %s0, {data}(, %s0);"
+    " b.l.t (, %s10)",
     "start": "sic %s16; ld %s1, {value}(, %s16); addu.l %s1, 5, %s1; st %s1, {value}(, %s16);"
     " b.l.t (, %s10)",
 }

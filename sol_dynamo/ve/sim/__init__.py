@@ -122,7 +122,8 @@ def rows() -> list[tuple[str, int, int]]:
 
     The letters behind `$` in a syntax are explained in csrc/decode.h.
     """
-    native, found = _native(), []
+    native = _native()
+    found: list[tuple[str, int, int]] = []
     out, fixed, mask = ctypes.create_string_buffer(128), _u64(), _u64()
     while native.vesim_row(len(found), out, len(out), ctypes.byref(fixed), ctypes.byref(mask)):
         found.append((out.value.decode(), fixed.value, mask.value))
@@ -188,10 +189,9 @@ class Core:
 
 
 def _view(address: int, shape: tuple[int, ...], owner: object) -> np.ndarray:
-    count = int(np.prod(shape))
-    memory = (_u64 * count).from_address(address)
-    memory._owner = owner  # the registers must outlive their views
-    return np.frombuffer(memory, np.uint64).reshape(shape)
+    memory = (_u64 * int(np.prod(shape))).from_address(address)
+    memory._owner = owner  # type: ignore[attr-defined]  # registers must outlive their views
+    return np.ctypeslib.as_array(memory).reshape(shape)
 
 
 class Machine:

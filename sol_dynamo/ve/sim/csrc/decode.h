@@ -1,8 +1,8 @@
 // The table of instructions: encoding, syntax and meaning of each in one row.
 //
-// A row's syntax names its operands as `$` and a letter; the letter also says which bits of the word
-// the operand occupies. All other bits must be as in `fixed`: what is not described by a row is not
-// an instruction. Decoder and disassembler are both driven by these rows, which lie beside the
+// A row's syntax names its operands as `$` and a letter; the letter also says which bits of the
+// word the operand occupies. All other bits must be as in `fixed`: what no row describes is no
+// instruction. Decoder and disassembler are both driven by these rows, which lie beside the
 // functions that execute them (scalar.cpp, vector_*.cpp).
 #pragma once
 

@@ -70,10 +70,10 @@ enum : uint32_t { kLoad = 1, kDynamic = 2, kTlsSegment = 7 };
 
 // Names and numbers from LLVM's ELFRelocs/VE.def.
 enum Relocation : uint32_t {
-  kNone = 0, kRefLong, kRefQuad, kSrel32, kHi32, kLo32, kPcHi32, kPcLo32, kGot32, kGotHi32, kGotLo32,
-  kGotOff32, kGotOffHi32, kGotOffLo32, kPlt32, kPltHi32, kPltLo32, kRelative, kGlobDat, kJumpSlot,
-  kCopy, kDtpMod64 = 22, kDtpOff64, kTpOff64, kTlsGdHi32, kTlsGdLo32, kTpOffHi32 = 32, kTpOffLo32,
-  kTpOff32, kCallHi32, kCallLo32
+  kNone = 0, kRefLong, kRefQuad, kSrel32, kHi32, kLo32, kPcHi32, kPcLo32, kGot32, kGotHi32,
+  kGotLo32, kGotOff32, kGotOffHi32, kGotOffLo32, kPlt32, kPltHi32, kPltLo32, kRelative, kGlobDat,
+  kJumpSlot, kCopy, kDtpMod64 = 22, kDtpOff64, kTpOff64, kTlsGdHi32, kTlsGdLo32, kTpOffHi32 = 32,
+  kTpOffLo32, kTpOff32, kCallHi32, kCallLo32
 };
 
 uint64_t round_up(uint64_t n, uint64_t to) { return to <= 1 ? n : (n + to - 1) / to * to; }
@@ -428,7 +428,9 @@ class ElfLoader {
     const Symbol& symbol = symbols_[r.symbol()];
     const uint64_t value = symbol.value + static_cast<uint64_t>(r.addend);
     const bool linked = !segments_.empty();
-    if (!linked && r.offset > sections_[section].size) fail("a relocation lies outside of its section");
+    if (!linked && r.offset > sections_[section].size) {
+      fail("a relocation lies outside of its section");
+    }
     const uint64_t place = linked ? bias_ + r.offset : address_[section] + r.offset;
     const uint64_t distance = value - place;
     switch (r.type()) {
@@ -480,7 +482,8 @@ class ElfLoader {
       const Memory::ThreadStorage& last = memory_.thread_storage.back();
       thread_offset_ = round_up(last.offset + last.bytes, 64);
     }
-    if (thread_bytes_ > kThreadStorageBytes || thread_offset_ > kThreadStorageBytes - thread_bytes_) {
+    if (thread_bytes_ > kThreadStorageBytes ||
+        thread_offset_ > kThreadStorageBytes - thread_bytes_) {
       fail("its thread-local variables take %" PRIu64 " bytes, and all together may take %" PRIu64,
            thread_bytes_, kThreadStorageBytes);
     }

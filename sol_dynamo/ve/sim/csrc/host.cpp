@@ -19,8 +19,8 @@ using i128 = __int128;
 using u128 = unsigned __int128;
 
 // --- arguments and results -----------------------------------------------------------------------
-// The ABI: integers of less than 64 bits are extended by the caller or not at all (so that only their
-// own bits are read), floats lie in upper halves, 128-bit numbers in two registers.
+// The ABI: integers of less than 64 bits are extended by the caller or not at all (only their own
+// bits are read), floats lie in upper halves, 128-bit numbers in two registers.
 
 template <class T> T argument(const Core& core, unsigned n) { return static_cast<T>(core.s[n]); }
 template <> float argument<float>(const Core& core, unsigned n) { return upper_float(core.s[n]); }
@@ -144,7 +144,7 @@ quad quad_sum(quad a, quad b) { return a + b; }
 quad quad_difference(quad a, quad b) { return a - b; }
 quad quad_product(quad a, quad b) { return a * b; }
 
-// The float conversions that have no instruction. Out of range is undefined in C: here it saturates.
+// Conversions that have no instruction. Out of range is undefined in C: here it saturates.
 template <class To, class From>
 To converted(From x) {
   const To most = std::numeric_limits<To>::max() != To{0} ? std::numeric_limits<To>::max()
@@ -183,7 +183,8 @@ uint32_t double_to_half(double x) {
   std::frexp(back, &exponent);
   if (exponent < -13) return sign | static_cast<uint32_t>(std::ldexp(back, 24));
   const auto fraction = static_cast<uint32_t>(std::ldexp(back, 11 - exponent)) & 0x3ff;
-  return back >= 65536 ? sign | 0x7c00 : sign | static_cast<uint32_t>(exponent + 14) << 10 | fraction;
+  return back >= 65536 ? sign | 0x7c00
+                       : sign | static_cast<uint32_t>(exponent + 14) << 10 | fraction;
 }
 double integer_power(double x, int n) { return std::pow(x, n); }
 uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x)); }

@@ -183,6 +183,7 @@ Trap Core::execute(uint64_t entry, uint64_t stop) {
   if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   set_up_thread_storage();
   stop_ = stop;
+  __atomic_store_n(&interrupted_, false, __ATOMIC_RELAXED);
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);

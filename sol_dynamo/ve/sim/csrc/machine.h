@@ -1,8 +1,8 @@
 // A vector engine's core: registers and the interpreter of its instructions.
 //
 // The meeting point of the simulator's parts: the driver (veo.cpp) loads an Image and calls Core;
-// a cycle model or trace watches as an Observer. Results are those of the architecture; nothing here
-// knows of time, of PyTorch or of Python.
+// a cycle model or trace watches as an Observer. Results are those of the architecture; nothing
+// here knows of time, of PyTorch or of Python.
 #pragma once
 
 #include <cstdint>
@@ -140,7 +140,7 @@ class Core {
   uint64_t stack_high() const { return stack_ + stack_bytes_; }
   uint64_t thread_pointer() const { return thread_; }
 
-  // From another thread: the running code stops with a trap.
+  // From another thread: the running code stops with a trap. Without any it does nothing.
   void interrupt() { __atomic_store_n(&interrupted_, true, __ATOMIC_RELAXED); }
 
   Memory& memory() const { return memory_; }

@@ -1,5 +1,6 @@
-// See memory.h. Host memory is reserved without rights and given rights block by block, so that an
-// idle machine of 48 GiB costs nothing and a mistake in this file faults instead of corrupting.
+// See memory.h. Host memory is reserved without rights and gets them in large pieces as it is used,
+// so that an idle machine of 48 GiB costs nothing and many small blocks cost no host mappings. What
+// VE code may touch is said by our own page table alone.
 #include "memory.h"
 
 #include <sys/mman.h>
@@ -14,6 +15,8 @@ namespace vesim {
 namespace {
 
 constexpr uint64_t kPage = Memory::kPageBytes;
+constexpr uint64_t kPieceBytes = uint64_t{32} << 20;
+constexpr uint64_t kLeastBytes = uint64_t{1} << 30;
 constexpr uint64_t kStackGuardBytes = uint64_t{1} << 20;  // a frame rarely leaps over this much
 
 uint64_t round_up(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
@@ -24,26 +27,26 @@ uint8_t* reserve(uint64_t bytes, int rights) {
   return static_cast<uint8_t*>(p);
 }
 
-// Host pages may be larger than ours (16 or 64 KiB on some ARM machines): rights are then given to
-// whole host pages, and our page table alone says what VE code may touch.
-void host_protect(uint8_t* base, uint64_t total, uint64_t offset, uint64_t bytes, int rights) {
-  static const uint64_t host_page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  const uint64_t low = offset / host_page * host_page;
-  const uint64_t high = std::min(total, round_up(offset + bytes, host_page));
-  if (mprotect(base + low, high - low, rights) != 0) throw std::bad_alloc();
-}
-
 }  // namespace
 
 Memory::Memory(uint64_t bytes, uint64_t base) : base_(base) {
-  bytes_ = round_up(std::max<uint64_t>(bytes, uint64_t{64} << 20), uint64_t{1} << 20);
-  host_ = reserve(bytes_, PROT_NONE);
+  bytes_ = round_up(std::max<uint64_t>(bytes, uint64_t{64} << 20), kPieceBytes);
+  for (;;) {
+    try {
+      host_ = reserve(bytes_, PROT_NONE);
+      break;
+    } catch (const std::bad_alloc&) {  // a limit on address space: the usual size may be less
+      if (bytes != kDefaultBytes || bytes_ <= kLeastBytes) throw;
+      bytes_ /= 2;
+    }
+  }
   try {
     pages_ = reserve(bytes_ >> kPageBits, PROT_READ | PROT_WRITE);
   } catch (...) {
     munmap(host_, bytes_);
     throw;
   }
+  usable_.assign(bytes_ / kPieceBytes, false);
   free_[kPage] = bytes_ - 2 * kPage;  // the first and last page are never mapped
 }
 
@@ -61,6 +64,16 @@ void Memory::mark(uint64_t offset, uint64_t bytes, unsigned rights) {
   if (code) __atomic_fetch_add(&code_version_, 1, __ATOMIC_RELEASE);
 }
 
+// Lets the host use [offset, offset + bytes); false: it has no memory.
+bool Memory::use(uint64_t offset, uint64_t bytes) {
+  for (uint64_t p = offset / kPieceBytes; p <= (offset + bytes - 1) / kPieceBytes; ++p) {
+    if (usable_[p]) continue;
+    if (mprotect(host_ + p * kPieceBytes, kPieceBytes, PROT_READ | PROT_WRITE) != 0) return false;
+    usable_[p] = true;
+  }
+  return true;
+}
+
 // First fit. One page between blocks stays unmapped: running off the end of one is found.
 uint64_t Memory::take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned rights) {
   if (bytes > bytes_ || align > bytes_ || (align & (align - 1)) != 0) return 0;
@@ -71,11 +84,7 @@ uint64_t Memory::take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned r
     const uint64_t low = hole->first, end = hole->first + hole->second;
     const uint64_t start = round_up(base_ + low + guard, align) - base_;
     if (start + size + kPage > end) continue;
-    try {
-      host_protect(host_, bytes_, start, size, PROT_READ | PROT_WRITE);
-    } catch (const std::bad_alloc&) {
-      return 0;
-    }
+    if (!use(start, size)) return 0;
     const uint64_t first = start - guard, last = start + size + kPage;
     free_.erase(hole);
     if (first > low) free_[low] = first - low;
@@ -103,12 +112,12 @@ bool Memory::release(uint64_t address) {
   const uint64_t start = block->first, size = block->second.bytes, guard = block->second.guard;
   used_.erase(block);
   mark(start - guard, size + guard, 0);
-  // Gives the host's memory back; the next owner finds zeros. With large host pages, the edges of
-  // neighbours' pages must stay: only then they are cleared by hand.
+  // Gives the host's memory back, as far as its pages are ours alone; the next owner finds zeros.
   static const uint64_t host_page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
-  if (host_page <= kPage) {
-    mmap(host_ + start, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-         -1, 0);
+  const uint64_t first = round_up(start, host_page), last = (start + size) / host_page * host_page;
+  if (first < last && madvise(host_ + first, last - first, MADV_DONTNEED) == 0) {
+    std::memset(host_ + start, 0, first - start);
+    std::memset(host_ + last, 0, start + size - last);
   } else {
     std::memset(host_ + start, 0, size);
   }
@@ -149,7 +158,8 @@ bool Memory::write(uint64_t address, const void* host, uint64_t bytes) {
   uint8_t* to = at(address, bytes, kRead);
   if (to == nullptr) return false;
   std::memcpy(to, host, bytes);
-  const uint64_t low = (address - base_) >> kPageBits, high = (address - base_ + bytes - 1) >> kPageBits;
+  const uint64_t low = (address - base_) >> kPageBits;
+  const uint64_t high = (address - base_ + bytes - 1) >> kPageBits;
   for (uint64_t p = low; p <= high; ++p) {
     if ((rights_of_page(p) & kExecute) != 0) {
       __atomic_fetch_add(&code_version_, 1, __ATOMIC_RELEASE);

@@ -1,9 +1,9 @@
 // One VE process's address space.
 //
 // VE addresses start at 0x600000000000 and are *not* host pointers: host memory lies elsewhere, and
-// only this class translates. Every page has rights; an access to a page without them is found here,
-// so that wild pointers in VE code never become host faults. Between two allocations lies at least
-// one unmapped page. This file knows nothing of instructions.
+// only this class translates. Every page has rights; an access to a page without them is found
+// here, so that wild pointers in VE code never become host faults. Between two allocations lies at
+// least one unmapped page. This file knows nothing of instructions.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,8 @@ class Memory {
   // Rights and marks of a page. A page with kStackGuard has no rights: touching it is an overflow.
   enum Page : uint8_t { kRead = 1, kWrite = 2, kExecute = 4, kStackGuard = 8 };
 
-  // Reserves address space only; throws std::bad_alloc where the host refuses even that.
+  // Reserves address space only. Throws std::bad_alloc where the host refuses even that; of the
+  // default size it may be less then.
   explicit Memory(uint64_t bytes = kDefaultBytes, uint64_t base = kDefaultBase);
   ~Memory();
   Memory(const Memory&) = delete;
@@ -105,6 +106,7 @@ class Memory {
   unsigned rights_of_page(uint64_t page) const {
     return __atomic_load_n(&pages_[page], __ATOMIC_RELAXED);
   }
+  bool use(uint64_t offset, uint64_t bytes);
   uint64_t take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned rights);
   void mark(uint64_t offset, uint64_t bytes, unsigned rights);
 
@@ -113,6 +115,7 @@ class Memory {
   uint8_t* pages_ = nullptr;  // one byte of `Page` bits for each page
   uint64_t code_version_ = 1;
   mutable std::mutex mutex_;
+  std::vector<bool> usable_;            // pieces of host memory that have rights
   std::map<uint64_t, uint64_t> free_;   // offset -> bytes, coalesced
   std::map<uint64_t, Block> used_;      // offset -> block
   std::map<uint64_t, Name> names_;      // address -> name

@@ -135,8 +135,8 @@ template <class F> inline F fminimum(F y, F z) {
 // One rounding: z * w is exact before y is added.
 template <class F> inline F fmad(F y, F z, F w) { return std::fma(z, w, y); }
 template <class F> inline F fmsb(F y, F z, F w) { return std::fma(z, w, -y); }
-// The sign is changed as a bit: gcc makes -fma(z, w, y) a single -(z * w) - y, which has another zero
-// and rounds to the other side in directed modes.
+// The sign is changed as a bit: gcc makes -fma(z, w, y) a single -(z * w) - y, which has another
+// zero and rounds to the other side in directed modes.
 template <class F> inline F negated(F x) {
   using U = typename std::conditional<sizeof(F) == 8, uint64_t, uint32_t>::type;
   return bits_as<F>(static_cast<U>(bits_as<U>(x) ^ U{1} << (sizeof(F) * 8 - 1)));

@@ -15,7 +15,7 @@ using quad = __float128;
 #elif LDBL_MANT_DIG == 113
 using quad = long double;
 #else
-#error "the simulator needs a compiler with 128-bit floating point: gcc or clang on x86-64 or AArch64"
+#error "the simulator needs 128-bit floating point: gcc or clang on x86-64 or AArch64"
 #endif
 
 inline quad quad_from(uint64_t upper, uint64_t lower) {

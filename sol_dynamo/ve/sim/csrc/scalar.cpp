@@ -128,8 +128,8 @@ void load_address_high(Core& core, const Instruction& i) {
   core.s[i.sx] = (static_cast<uint64_t>(i.imm) << 32) + y(core, i) + z(core, i);
 }
 
-// T is the type in memory: its signedness says how it is extended. Scalar accesses need no alignment
-// (LLVM's code generator relies on that); vector and atomic ones do.
+// T is the type in memory: its signedness says how it is extended. Scalar accesses need no
+// alignment (LLVM's code generator relies on that); vector and atomic ones do.
 template <class T, unsigned kShift = 0>
 void load(Core& core, const Instruction& i) {
   T value;
@@ -260,7 +260,8 @@ void count_communication(Core& core, const Instruction& i) {
 void fence(Core&, const Instruction&) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 void fence_code(Core& core, const Instruction&) { core.forget_code(); }
 
-constexpr uint64_t kFlags = 0x3f, kMode = 0x3fff;  // of psw: exceptions' flags; with masks, rounding
+constexpr uint64_t kFlags = 0x3f;    // of psw: flags of exceptions,
+constexpr uint64_t kMode = 0x3fff;  // and with their masks and the rounding mode
 
 void save_flags(Core& core, const Instruction& i) { core.s[i.sx] = core.psw & kFlags; }
 void load_flags(Core& core, const Instruction& i) {
@@ -303,7 +304,7 @@ void load_index(Core& core, const Instruction& i) {
 // that code makes by itself is the request for more stack, in the prologue of functions.
 void monitor_call(Core& core, const Instruction& i) {
   constexpr uint64_t kGrowStack = 315;
-  if (i.flags != 0) core.raise(Trap::SystemCall, 0, "a debugger's breakpoint, __builtin_trap or abort");
+  if (i.flags != 0) core.raise(Trap::SystemCall, 0, "a debugger's breakpoint");
   uint64_t number = 0;
   core.memory().read(&number, core.thread_pointer() - Memory::kPageBytes, 8);
   if (number == kGrowStack && core.s[11] < core.stack_low()) {
@@ -331,7 +332,8 @@ constexpr u64 kCw = 0x80, kCw2 = 0x40;  // bits 7 and 6
 #define BINARY(op, cx, name, handler) {word_of(op, cx), name " $d, $Y, $Z", handler}
 #define SHIFT(op, cx, name, handler) {word_of(op, cx), name " $d, $Z, $U", handler}
 #define MAXMIN(op, cx, cw, name, handler) {word_of(op, cx, cw), name " $d, $Y, $Z", handler}
-#define CMOV(bits, name, T) {word_of(0x3b, 0, bits), "cmov." name ".$k $d, $Z, $Y", conditional_move<T>}
+#define CMOV(bits, name, T) \
+  {word_of(0x3b, 0, bits), "cmov." name ".$k $d, $Z, $Y", conditional_move<T>}
 // A branch without and with the two predictions; conditions "always" and "never" take no operands.
 #define PREDICTED(op, cx, predicted, t, name, T)                                              \
   {word_of(op, cx | predicted, u64{15} << 48), "b." name t " $B", jump},                     \

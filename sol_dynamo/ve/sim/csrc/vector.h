@@ -3,7 +3,8 @@
 //
 // A kernel computes elements 0 to n - 1, n a multiple of 8: more than VL, so that no remainder loop
 // is needed (a register has room for 256). What may not be changed (past VL, or masked out) is
-// sorted out afterwards. Element e is v[e]; lanes of 32 bits lie at 2 e (lower) and 2 e + 1 (upper).
+// sorted out afterwards. Element e is v[e]; lanes of 32 bits lie at 2 e (lower) and 2 e + 1
+// (upper).
 // Registers are read as the type that an instruction says: build with -fno-strict-aliasing.
 #pragma once
 
@@ -45,7 +46,9 @@ inline uint64_t scalar_y(const Core& core, const Instruction& i) {
   return i.cy ? core.s[i.sy] : i.y;
 }
 inline unsigned rounded_up(uint64_t vl) { return (static_cast<unsigned>(vl) + 7) & ~7u; }
-inline bool mask_bit(const uint64_t* vm, unsigned e) { return (vm[e / 64] >> (63 - e % 64) & 1) != 0; }
+inline bool mask_bit(const uint64_t* vm, unsigned e) {
+  return (vm[e / 64] >> (63 - e % 64) & 1) != 0;
+}
 
 // A mask as one word of ones or zeros for each element; zeros from `vl` on.
 inline void expand_mask(const uint64_t* vm, unsigned vl, uint64_t* out) {
@@ -123,7 +126,9 @@ struct Spread {
     const unsigned n = rounded_up(core.vl);
     for (unsigned e = 0; e < n; ++e) element[e] = s;
   }
-  const uint64_t* or_else(const uint64_t* v, Scalar which) const { return S == which ? element : v; }
+  const uint64_t* or_else(const uint64_t* v, Scalar which) const {
+    return S == which ? element : v;
+  }
 };
 
 // The same on lanes of 32 bits.

@@ -49,8 +49,9 @@ constexpr auto divide_floats = binary32<float, fdiv<float>, Part::kUpper, S>;
 
 // --- approximations ------------------------------------------------------------------------------
 // The bits of vrcp and vrsqrt are not published. Here they are the exact result rounded to 15
-// significant bits: within 2^-15 of it, and with perturbation anywhere within 2^-14. The bound comes
-// from clang's velintrin_approx.h, whose two refinements of vrsqrt must reach double precision.
+// significant bits: within 2^-15 of it, and with perturbation anywhere within 2^-14. The bound
+// comes from clang's velintrin_approx.h, whose two refinements of vrsqrt must reach double
+// precision.
 constexpr double kPerturbation = 0x1p-14 - 0x1p-15;
 
 template <class F>
@@ -185,7 +186,8 @@ void double_from_float(Core& core, const Instruction& i) {
   BINARY_D(op, 0 | other, name ".d", F), BINARY_S(op, 4 | other, "p" name ".lo", "m", F, kLower), \
   BINARY_S(op, 8 | other, "p" name ".up", "m", F, kUpper),                                    \
   BINARY_S(op, 12 | other, "p" name, "M", F, kBoth)
-#define UNARY_D(op, flags, name, F) {word_of(op, flags), name " $v, $w$m", unary64<double, F<double>, true>}
+#define UNARY_D(op, flags, name, F) \
+  {word_of(op, flags), name " $v, $w$m", unary64<double, F<double>, true>}
 #define UNARY_S(op, flags, name, F) \
   {word_of(op, flags), name " $v, $w$m", unary32<float, F<float>, Part::kUpper, true>}
 #define TERNARY_D(op, name, F)                                                                \
@@ -203,9 +205,12 @@ void double_from_float(Core& core, const Instruction& i) {
   TERNARY_D(op, name ".d", F), TERNARY_S(op, 4, "p" name ".lo", "m", F, kLower),              \
   TERNARY_S(op, 8, "p" name ".up", "m", F, kUpper), TERNARY_S(op, 12, "p" name, "M", F, kBoth)
 #define APPROXIMATE(op, other, name, nex, F)                                                  \
-  {word_of(op, 0 | other), name ".d" nex " $v, $w$m", approximate<double, F<double>, Part::kBoth>}, \
-  {word_of(op, 4 | other), "p" name ".lo" nex " $v, $w$m", approximate<float, F<float>, Part::kLower>}, \
-  {word_of(op, 8 | other), "p" name ".up" nex " $v, $w$m", approximate<float, F<float>, Part::kUpper>}, \
+  {word_of(op, 0 | other), name ".d" nex " $v, $w$m",                                         \
+   approximate<double, F<double>, Part::kBoth>},                                              \
+  {word_of(op, 4 | other), "p" name ".lo" nex " $v, $w$m",                                    \
+   approximate<float, F<float>, Part::kLower>},                                               \
+  {word_of(op, 8 | other), "p" name ".up" nex " $v, $w$m",                                    \
+   approximate<float, F<float>, Part::kUpper>},                                               \
   {word_of(op, 12 | other), "p" name nex " $v, $w$M", approximate<float, F<float>, Part::kBoth>}
 
 const Entry kRows[] = {

@@ -83,8 +83,8 @@ void merge(Core& core, const Instruction& i) {
   });
 }
 
-// Each half of vx is a half of vy or vz. sy: two bits for the upper half, two for the lower: whether
-// it comes from vz, and whether it is that one's lower half.
+// Each half of vx is a half of vy or vz. sy: two bits for the upper half, two for the lower:
+// whether it comes from vz, and whether it is that one's lower half.
 void shuffle(Core& core, const Instruction& i) {
   const u64 code = scalar_y(core, i);
   const u64 *y = vector(core, i.vy), *z = vector(core, i.vz);

@@ -61,6 +61,7 @@ template <class T, class Offsets>
 uint8_t* span(Core& core, u64 base, const Offsets& offset, unsigned vl, unsigned rights) {
   i64 low = 0, high = 0, odd = static_cast<i64>(base);
   if (std::is_same<Offsets, Strided>::value) {
+    if (static_cast<u64>(offset(1)) + kWideSpan > 2 * kWideSpan) return nullptr;  // may wrap around
     const i64 last = offset(vl - 1);
     low = std::min<i64>(0, last);
     high = std::max<i64>(0, last);
@@ -187,8 +188,9 @@ void gather(Core& core, const Instruction& i) {
       result[e] = x[e];
       continue;
     }
-    const uint8_t* from = p != nullptr ? p + address(e)
-                                       : access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
+    const uint8_t* from =
+        p != nullptr ? p + address(e)
+                     : access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
     result[e] = Element::in(*reinterpret_cast<const T*>(from));
   }
   std::memcpy(x, result, core.vl * sizeof *x);
