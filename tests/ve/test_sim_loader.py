@@ -28,7 +28,17 @@ def machine() -> sim.Machine:
     return sim.Machine()
 
 
-@pytest.mark.parametrize("flags", [("-O0",), ("-O2",), ("-O2", "-fPIC"), ("-O1", "-fcommon")])
+WAYS = [
+    ("-O0",),
+    ("-O2",),
+    ("-O2", "-fPIC"),
+    ("-O1", "-fcommon"),
+    ("-O1", "-g", "-fasynchronous-unwind-tables"),
+    ("-O2", "-fPIC", "-ffunction-sections", "-fdata-sections"),
+]
+
+
+@pytest.mark.parametrize("flags", WAYS, ids=" ".join)
 def test_data_and_pointers(flags: tuple[str, ...], machine: sim.Machine) -> None:
     code = ve_object(DATA, *flags)
     one, two = machine.load_bytes(code, "one.o"), machine.load_bytes(code, "two.o")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import threading
 import weakref
 from collections.abc import Sequence
 from functools import lru_cache
@@ -140,7 +141,7 @@ class Core:
     def __init__(self, machine: Machine):
         native, handle = _native(), machine._handle
         self._handle = handle
-        self._machine = weakref.ref(machine)
+        self._running = machine._running
         self.s = _view(native.vesim_s(handle), (64,), machine)
         self.v = _view(native.vesim_v(handle), (64, 256), machine)
         self.vm = _view(native.vesim_vm(handle), (16, 4), machine)
@@ -184,7 +185,8 @@ class Core:
         """
         code = (_u64 * len(words))(*words)
         trap = _Trap()
-        _native().vesim_execute(self._handle, code, len(words), ctypes.byref(trap))
+        with self._running:
+            _native().vesim_execute(self._handle, code, len(words), ctypes.byref(trap))
         trap.check()
 
 
@@ -219,6 +221,7 @@ class Machine:
         if trace is not None and not native.vesim_trace(self._handle, os.fsencode(trace)):
             raise OSError(f"cannot write the trace to {trace}")
         self._core: weakref.ref[Core] | None = None
+        self._running = threading.Lock()  # the core does one thing at a time
 
     @property
     def core(self) -> Core:
@@ -273,15 +276,16 @@ class Machine:
         """
         values = [_argument(a) for a in arguments]
         native, trap, result = _native(), _Trap(), _u64()
-        native.vesim_call(
-            self._handle,
-            function,
-            (_u64 * len(values))(*values),
-            len(values),
-            ctypes.byref(result),
-            ctypes.byref(trap),
-        )
-        native.vesim_flush(self._handle)
+        with self._running:
+            native.vesim_call(
+                self._handle,
+                function,
+                (_u64 * len(values))(*values),
+                len(values),
+                ctypes.byref(result),
+                ctypes.byref(trap),
+            )
+            native.vesim_flush(self._handle)
         trap.check()
         return result.value
 

@@ -16,6 +16,8 @@
 
 namespace vesim {
 
+// VE10 and VE20 are VE1, VE30 is VE3. Both execute the same instructions here: what VE3 has besides
+// is in no public source.
 enum class Arch { VE1, VE3 };
 
 struct Trap {

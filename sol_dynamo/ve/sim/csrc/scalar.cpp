@@ -10,8 +10,6 @@
 namespace vesim {
 namespace {
 
-constexpr uint64_t kAllOnes = ~uint64_t{0};
-
 // --- operands ------------------------------------------------------------------------------------
 
 uint64_t y(const Core& core, const Instruction& i) {

@@ -54,7 +54,9 @@ inline bool mask_bit(const uint64_t* vm, unsigned e) {
 inline void expand_mask(const uint64_t* vm, unsigned vl, uint64_t* out) {
   for (unsigned word = 0; word * 64 < vl; ++word) {
     const uint64_t bits = vm[word];
-    for (unsigned k = 0; k < 64; ++k) out[word * 64 + k] = uint64_t{0} - (bits >> (63 - k) & 1);
+    uint64_t* to = out + word * 64;
+    VESIM_INDEPENDENT
+    for (uint64_t k = 0; k < 64; ++k) to[k] = uint64_t{0} - (bits >> (63 - k) & 1);
   }
   for (unsigned e = vl; e < rounded_up(vl); ++e) out[e] = 0;
 }
@@ -83,9 +85,20 @@ inline void write_vector(Core& core, const Instruction& i, bool packed, Kernel k
     std::memcpy(x, result, vl * sizeof *x);
     return;
   }
-  alignas(64) uint64_t mask[kElements];
-  expand_mask(core, i.m, packed, vl, mask);
-  for (unsigned e = 0; e < n; ++e) x[e] = (result[e] & mask[e]) | (x[e] & ~mask[e]);
+  if (packed) {
+    alignas(64) uint64_t mask[kElements];
+    expand_mask(core, i.m, packed, vl, mask);
+    for (unsigned e = 0; e < n; ++e) x[e] = (result[e] & mask[e]) | (x[e] & ~mask[e]);
+    return;
+  }
+  for (unsigned first = 0; first < vl; first += 64) {
+    const uint64_t beyond = vl - first < 64 ? ~uint64_t{0} >> (vl - first) : 0;
+    const uint64_t take = core.vm[i.m][first / 64] & ~beyond;
+    uint64_t* to = x + first;
+    const uint64_t* from = result + first;
+    VESIM_INDEPENDENT
+    for (unsigned k = 0; k < 64; ++k) to[k] = (take >> (63 - k) & 1) != 0 ? from[k] : to[k];
+  }
 }
 
 // Sets the lanes that an instruction does not compute.

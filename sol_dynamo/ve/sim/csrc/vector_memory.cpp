@@ -141,71 +141,80 @@ void store(Core& core, const Instruction& i) {
 // The address of each element lies in vy; with the cs bit in a scalar register, the same for all.
 // sy and sz are ignored. open: they are taken for a hint about the range of addresses; compilers
 // pass 0.
+template <bool kScalar>
 struct Addresses {
   const u64* of;
-  u64 step;  // 0: one for all
-  u64 operator()(unsigned e) const { return of[e * step]; }
+  Addresses(Core& core, const Instruction& i)
+      : of(kScalar ? &core.s[i.sw] : vector(core, i.vy)) {}
+  u64 operator()(unsigned e) const { return of[kScalar ? 0 : e]; }
 };
 
-// A pointer p such that p + address is the host's place of each active element, or nullptr.
+// Where all active elements are, if that is one place: `at` is the host's of the address `low`.
 template <class T>
-uint8_t* reach(Core& core, const Instruction& i, const Addresses& address, unsigned rights) {
+struct Reach {
+  T* at = nullptr;
+  u64 low = 0;
+  T& operator[](u64 address) const { return at[(address - low) / sizeof(T)]; }
+};
+template <class T, bool kScalar>
+Reach<T> reach(Core& core, const Instruction& i, Addresses<kScalar> address, unsigned rights) {
   u64 low = ~u64{0}, high = 0, odd = 0;
+  const unsigned vl = static_cast<unsigned>(core.vl);
+  const auto include = [&](u64 a) {
+    low = std::min(low, a);
+    high = std::max(high, a);
+    odd |= a;
+  };
   if (i.m == 0) {
-    for (unsigned e = 0; e < core.vl; ++e) {
-      low = std::min(low, address(e));
-      high = std::max(high, address(e));
-      odd |= address(e);
-    }
+    for (unsigned e = 0; e < vl; ++e) include(address(e));
   } else {
-    for (unsigned e = 0; e < core.vl; ++e) {
-      if (!active(core, i, e)) continue;
-      low = std::min(low, address(e));
-      high = std::max(high, address(e));
-      odd |= address(e);
+    for (unsigned e = 0; e < vl; ++e) {
+      if (active(core, i, e)) include(address(e));
     }
   }
-  if (low > high || odd % sizeof(T) != 0 || high - low > kWideSpan) return nullptr;
-  uint8_t* p = core.memory().at(low, high - low + sizeof(T), rights);
-  return p == nullptr ? nullptr : p - low;
+  if (low > high || odd % sizeof(T) != 0 || high - low > kWideSpan) return {};
+  return {reinterpret_cast<T*>(core.memory().at(low, high - low + sizeof(T), rights)), low};
 }
 
 template <class Element, bool kScalar>
 void gather(Core& core, const Instruction& i) {
   using T = typename Element::T;
-  const Addresses address{kScalar ? &core.s[i.sw] : vector(core, i.vy), kScalar ? 0 : 1};
+  const Addresses<kScalar> address(core, i);
   u64* x = vector(core, i.vx);
-  const uint8_t* p = reach<T>(core, i, address, Memory::kRead);
-  if (p != nullptr && i.m == 0) {
-    for (unsigned e = 0; e < core.vl; ++e) {
-      x[e] = Element::in(*reinterpret_cast<const T*>(p + address(e)));
-    }
+  const unsigned vl = static_cast<unsigned>(core.vl);
+  const Reach<T> memory = reach<T, kScalar>(core, i, address, Memory::kRead);
+  if (memory.at != nullptr && i.m == 0) {
+    VESIM_INDEPENDENT
+    for (unsigned e = 0; e < vl; ++e) x[e] = Element::in(memory[address(e)]);
     return;
   }
   u64 result[kElements];
-  for (unsigned e = 0; e < core.vl; ++e) {
+  for (unsigned e = 0; e < vl; ++e) {
     if (!active(core, i, e)) {
       result[e] = x[e];
-      continue;
+    } else if (memory.at != nullptr) {
+      result[e] = Element::in(memory[address(e)]);
+    } else {
+      const uint8_t* p = access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
+      result[e] = Element::in(*reinterpret_cast<const T*>(p));
     }
-    const uint8_t* from =
-        p != nullptr ? p + address(e)
-                     : access(core, address(e), sizeof(T), Memory::kRead, sizeof(T));
-    result[e] = Element::in(*reinterpret_cast<const T*>(from));
   }
-  std::memcpy(x, result, core.vl * sizeof *x);
+  std::memcpy(x, result, vl * sizeof *x);
 }
 template <class Element, bool kScalar>
 void scatter(Core& core, const Instruction& i) {
   using T = typename Element::T;
-  const Addresses address{kScalar ? &core.s[i.sw] : vector(core, i.vy), kScalar ? 0 : 1};
+  const Addresses<kScalar> address(core, i);
   const u64* x = vector(core, i.vx);
-  uint8_t* p = reach<T>(core, i, address, Memory::kWrite);
-  for (unsigned e = 0; e < core.vl; ++e) {
+  const Reach<T> memory = reach<T, kScalar>(core, i, address, Memory::kWrite);
+  for (unsigned e = 0; e < core.vl; ++e) {  // in order: the last of equal addresses stays
     if (!active(core, i, e)) continue;
-    uint8_t* to = p != nullptr ? p + address(e)
-                               : access(core, address(e), sizeof(T), Memory::kWrite, sizeof(T));
-    *reinterpret_cast<T*>(to) = Element::out(x[e]);
+    if (memory.at != nullptr) {
+      memory[address(e)] = Element::out(x[e]);
+    } else {
+      uint8_t* p = access(core, address(e), sizeof(T), Memory::kWrite, sizeof(T));
+      *reinterpret_cast<T*>(p) = Element::out(x[e]);
+    }
   }
 }
 
