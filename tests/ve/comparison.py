@@ -8,7 +8,6 @@ judged once, where it arises, and does not count again in what follows.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -223,7 +222,3 @@ def pack_masks(masks: np.ndarray) -> np.ndarray:
 
 def unpack_masks(words: np.ndarray) -> np.ndarray:
     return np.unpackbits(words.astype(">u8").view(np.uint8), axis=1).astype(bool)
-
-
-def straight_line(rng: random.Random, low: int, high: int) -> int:
-    return rng.randrange(low, high + 1)
