@@ -99,6 +99,12 @@ def random_state(seed: int, window: int, size: int = WINDOW) -> State:
     state.vm[1:] = rng.integers(0, 2, (15, 256)).astype(bool)
     state.vm[1 + rng.integers(0, 15)] = bool(rng.integers(0, 2))
     state.vl = int(rng.choice([0, 1, 2, 255, 256, 256, int(rng.integers(0, 257))]))
+    # addresses that trap, in elements that half of the masks, or VL, leave out
+    wrong = window + 4 if rng.integers(0, 2) else 8
+    left_out = rng.integers(0, 256, 3)
+    state.vm[8:, left_out] = False
+    state.v[ADDRESS[1], left_out] = wrong
+    state.v[ADDRESS[1], state.vl :] = wrong
     state.vix = int(rng.integers(0, 56))
     state.memory[window] = bytearray(rng.bytes(size))
     return state
