@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from compiled import ve_object
 
-from sol_dynamo.runtime.toolchain import ToolchainError
+from sol_dynamo.runtime.toolchain import ToolchainError, find_compiler
 from sol_dynamo.ve.sim import build
 
 
@@ -23,6 +24,43 @@ def test_the_library_is_built_once() -> None:
     first = build.library()
     before = first.stat().st_ino
     assert build.library() == first and first.stat().st_ino == before
+
+
+C_PROGRAM = """
+#include <stdio.h>
+#include <string.h>
+#include "vesim.h"
+int main(int argc, char** argv) {
+  static char code[1 << 20], text[200];
+  FILE* f = fopen(argv[1], "rb");
+  uint64_t n = fread(code, 1, sizeof code, f), result = 0, arguments[2] = {40, 2};
+  vesim_trap trap;
+  vesim_machine* m = vesim_create(1, 0, 1 << 20);
+  vesim_image* i = vesim_load(m, code, n, argv[1], text, sizeof text);
+  if (i == 0) return printf("%s", text), 1;
+  if (vesim_call(m, vesim_symbol(i, "sum"), arguments, 2, &result, &trap)) return 2;
+  vesim_disassemble(0x79ull << 56, text, sizeof text);
+  printf("%d %s %d ", (int)result, text, argc);
+  vesim_call(m, vesim_symbol(i, "wild"), arguments, 2, &result, &trap);
+  printf("%d %s", trap.kind, strstr(trap.text, "wild"));
+  vesim_unload(i);
+  vesim_destroy(m);
+  return 0;
+}
+"""
+
+
+def test_a_c_program_uses_it(tmp_path: Path) -> None:
+    source, program, code = tmp_path / "main.c", tmp_path / "main", tmp_path / "code.o"
+    source.write_text(C_PROGRAM)
+    code.write_bytes(ve_object("long sum(long a,long b){return a+b;}int wild(int*p){return*p;}"))
+    library, compiler = build.library(), find_compiler()
+    subprocess.run(
+        [*compiler.command, f"-I{build.SOURCES}", source, library, "-o", program], check=True
+    )
+    done = subprocess.run([program, code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("42 nop 2 3 wild+0x") and "is not mapped" in done.stdout
 
 
 PROGRAM = """

@@ -28,6 +28,7 @@ SOURCES = Path(__file__).with_name("csrc")
 FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=default", "-pthread", "-fwrapv"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"),
+    "-fno-semantic-interposition",  # calls within the library are direct
 )
 WARNINGS = ("-Wall", "-Wextra")
 _ERROR_LINES = 20
@@ -117,7 +118,8 @@ def _build(command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
         with ThreadPoolExecutor(max(1, min(cores(), len(order)))) as pool:
             paths = list(pool.map(made, order))
         out = folder / "libveo_sim.so"
-        link = [*command, *flags, "-shared", "-o", str(out), *map(str, paths), "-lm"]
+        link = [*command, *flags, "-shared", "-Wl,-Bsymbolic", "-o", str(out)]
+        link += [*map(str, paths), "-lm"]
         done = _call(link)
         if done.returncode:
             raise ToolchainError(f"linking the simulator failed:\n{_first_lines(done.stderr)}")

@@ -1,7 +1,8 @@
-// The simulator as C functions, for Python's ctypes (sol_dynamo/ve/sim/__init__.py) and for C.
+// The simulator as C functions (vesim.h), for C and for Python's ctypes (../__init__.py).
 //
-// A machine is one process's memory with one core. Nothing here throws; errors are texts. Functions
-// that start with vesim_ are this library's own; those of NEC's driver are in veo.cpp.
+// Nothing here throws: errors become texts. Those of NEC's driver are in veo.cpp.
+#include "vesim.h"
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -24,8 +25,6 @@ void copy_text(const std::string& text, char* to, uint64_t size) {
 
 }  // namespace
 
-extern "C" {
-
 struct vesim_machine {
   Memory memory;
   Core core;
@@ -44,11 +43,8 @@ struct vesim_machine {
   }
 };
 
-struct vesim_trap {  // also in __init__.py
-  int32_t kind;
-  uint32_t reserved;
-  uint64_t ic, address, word;
-  char text[1024];
+struct vesim_image {
+  std::unique_ptr<Image> image;
 };
 
 static int32_t report(const Trap& trap, vesim_trap* out) {
@@ -59,6 +55,8 @@ static int32_t report(const Trap& trap, vesim_trap* out) {
   copy_text(trap.text, out->text, sizeof out->text);
   return trap.kind;
 }
+
+extern "C" {
 
 vesim_machine* vesim_create(int arch, uint64_t memory_bytes, uint64_t stack_bytes) {
   try {
@@ -82,24 +80,23 @@ int vesim_write(vesim_machine* m, uint64_t address, const void* host, uint64_t b
 }
 uint64_t vesim_used(vesim_machine* m) { return m->memory.used(); }
 
-Image* vesim_load(vesim_machine* m, const void* bytes, uint64_t size, const char* name, char* error,
-                  uint64_t error_size) {
+vesim_image* vesim_load(vesim_machine* m, const void* bytes, uint64_t size, const char* name,
+                        char* error, uint64_t error_size) {
   std::string why;
-  Image* image = Image::load(m->memory, bytes, size, name, why).release();
+  std::unique_ptr<Image> image = Image::load(m->memory, bytes, size, name, why);
   copy_text(why, error, error_size);
-  return image;
+  return image == nullptr ? nullptr : new vesim_image{std::move(image)};
 }
-void vesim_unload(Image* image) { delete image; }
-uint64_t vesim_symbol(Image* image, const char* name) { return image->symbol(name); }
-// All names, one a line; the length that is needed is returned.
-uint64_t vesim_symbols(Image* image, char* out, uint64_t size) {
+void vesim_unload(vesim_image* i) { delete i; }
+uint64_t vesim_symbol(vesim_image* i, const char* name) { return i->image->symbol(name); }
+uint64_t vesim_symbols(vesim_image* i, char* out, uint64_t size) {
   std::string all;
-  for (const std::string& name : image->symbols()) all += name + "\n";
+  for (const std::string& name : i->image->symbols()) all += name + "\n";
   copy_text(all, out, size);
   return all.size() + 1;
 }
-uint64_t vesim_initializers(Image* image, uint64_t* out, uint64_t count) {
-  const auto& list = image->initializers();
+uint64_t vesim_initializers(vesim_image* i, uint64_t* out, uint64_t count) {
+  const auto& list = i->image->initializers();
   std::copy_n(list.begin(), std::min<uint64_t>(count, list.size()), out);
   return list.size();
 }
@@ -108,7 +105,6 @@ int32_t vesim_call(vesim_machine* m, uint64_t function, const uint64_t* argument
                    uint64_t* result, vesim_trap* trap) {
   return report(m->core.call(function, arguments, count, result), trap);
 }
-// Executes words in a line, with registers as they are.
 int32_t vesim_execute(vesim_machine* m, const uint64_t* words, uint64_t count, vesim_trap* trap) {
   const uint64_t bytes = 8 * count;
   if (m->scratch == 0 || m->scratch_bytes < bytes) {
@@ -130,7 +126,6 @@ void vesim_interrupt(vesim_machine* m) { m->core.interrupt(); }
 uint64_t* vesim_s(vesim_machine* m) { return m->core.s; }
 uint64_t* vesim_v(vesim_machine* m) { return m->core.v[0]; }
 uint64_t* vesim_vm(vesim_machine* m) { return m->core.vm[0]; }
-// 0 vl, 1 vix, 2 psw, 3 executed instructions, 4 limit of instructions, 5 seed of perturbation
 uint64_t* vesim_state(vesim_machine* m, int which) {
   Core& c = m->core;
   uint64_t* const all[] = {&c.vl, &c.vix, &c.psw, &c.executed, &c.step_limit, &c.perturb.seed};
@@ -158,7 +153,6 @@ uint64_t vesim_disassemble(uint64_t word, char* out, uint64_t size) {
   copy_text(text, out, size);
   return text.size();
 }
-// The rows of the table of instructions: their syntax, and the bits that are fixed and their mask.
 uint32_t vesim_row(uint32_t n, char* syntax, uint64_t size, uint64_t* fixed, uint64_t* mask) {
   const Entry* e = entry_of_row(n);
   if (e == nullptr) return 0;
@@ -167,4 +161,4 @@ uint32_t vesim_row(uint32_t n, char* syntax, uint64_t size, uint64_t* fixed, uin
   *mask = e->mask;
   return 1;
 }
-}
+}  // extern "C"
