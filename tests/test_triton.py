@@ -117,7 +117,7 @@ def test_a_graph_is_told_what_moved():
     told = Told()
     users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [], [(1, 0, 0)]]
     first, second = {3008}, {3200}  # sets of weights
-    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, None)
+    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, {}, None)
 
     def launched(given: list[int], weights: set[int], stream: int) -> bool:
         return run(given, {}, weights, stream) is not None
