@@ -117,7 +117,7 @@ def test_a_graph_is_told_what_moved():
     told = Told()
     users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [], [(1, 0, 0)]]
     first, second = {3008}, {3200}  # sets of weights
-    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, None)
+    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, {}, None)
 
     def launched(given: list[int], weights: set[int], stream: int) -> bool:
         return run(given, {}, weights, stream) is not None
@@ -414,3 +414,20 @@ def test_a_product_that_is_left_to_aten_says_why():
     (step,) = lower(fx.GraphModule({}, g), products=products).kernels
     assert isinstance(step, Extern) and step.reason == "slow here"
     assert asked == [(Work("matmul", 1, 5, 5, 5, 1, "ieee", False),)]
+
+
+def test_a_known_program_needs_no_triton():
+    """To say how a kernel is launched, by machine code that is there, nothing imports Triton."""
+    code = """
+import sys
+from sol_dynamo.kernels.triton import binary, execute, target
+from sol_dynamo.kernels.triton.launch import Launch
+launch = Launch("k", 1, ("x",), 4, 3)
+assert launch.options(90)["launch_pdl"]
+assert isinstance(binary.function_of(launch, "", ["f32"], "cuda"), binary.Binary)
+made = target.TritonTarget("cuda")
+made.caps, made.describe(), made.available()
+assert "triton" not in sys.modules, [m for m in sys.modules if "triton" in m]
+"""
+    given = {**os.environ, "TRITON_INTERPRET": "0"}
+    subprocess.run([sys.executable, "-c", code], env=given, check=True)
