@@ -71,10 +71,26 @@ def doctor() -> int:
     if not usable:
         problems.append("no target is available: every graph would run on ATen")
 
+    line("device ve", _vector_engine())
     line("cache", f"{cache.directory()}, {len(cache.entries())} files, {_mebibytes(cache.size())}")
     for p in dict.fromkeys(problems):
         print(f"to do: {p}")
     return 0 if usable else 1
+
+
+def _vector_engine() -> str:
+    """Which cards there are, and who drives them. What is built at first use is not built here."""
+    from .ve import cards, extension, registration
+
+    if reason := registration.why_not():
+        return f"not there: {reason}"
+    try:
+        found = cards.find()
+        extension.compiler()
+    except (ValueError, RuntimeError) as e:
+        return f"not usable: {e}"
+    kind = "simulated" if found.simulated else "with NEC's driver"
+    return f"{len(found.nodes)} card{'s' * (len(found.nodes) != 1)}, {kind}"
 
 
 def explain(name: str, batch: int, size: int, backward: bool, table: bool) -> int:

@@ -5,6 +5,8 @@ Nothing heavy may be imported here.
 
 from __future__ import annotations
 
+import logging
+
 
 def register() -> None:
     """Make TORCH_LOGS=sol known (torch 2.11 to 2.13: TORCH_LOGS=+sol_dynamo), and torch.ve."""
@@ -13,4 +15,7 @@ def register() -> None:
     register_log("sol", "sol_dynamo")
     from .ve import registration
 
-    registration.register()
+    try:
+        registration.register()
+    except Exception:  # of a torch that nobody has tried: `import torch` must not fail
+        logging.getLogger("sol_dynamo").exception('no device "ve"; SOL_VE=0 leaves it out')

@@ -74,7 +74,7 @@ LAYERS = (
         "__main__",
         ("",),
         "the command line imports what a command asks for",
-        lazily=("runtime", "target", "config", "report", "backend"),
+        lazily=("runtime", "target", "config", "report", "backend", "ve"),
     ),
 )
 

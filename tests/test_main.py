@@ -37,7 +37,7 @@ def test_runs_as_a_module_without_torch() -> None:
 def test_doctor(folder: Path, capsys: Captured) -> None:
     code = cli.main(["doctor"])
     out = capsys.readouterr().out
-    for word in ("python", "torch", "triton", "compiler", "target cpu", str(folder)):
+    for word in ("python", "torch", "triton", "compiler", "target cpu", "device ve", str(folder)):
         assert word in out
     assert code == (0 if "target cpu    not available" not in out else 1)
 
