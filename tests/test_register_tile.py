@@ -35,6 +35,13 @@ def test_which_windows_overlap(step, dilation, taps, shared):
     )
 
 
+def test_taps_that_read_their_own_share_nothing():
+    o, t = Index.of("o"), Index.of("t")
+    x = Load("x", (o + t, t), "f32")
+    store = Store(("out",), (o,), (x,), reduce=Reduce("sum", "f32"))
+    assert windows(Loops((Axis("o", 12), Axis("t", 3, "reduce")), (store,))) == []
+
+
 @pytest.mark.parametrize("step, results", [(1, 2), (1, 4), (2, 3)])
 def test_results_have_their_own_terms(step, results):
     """Each result sums what it summed before, in that order, and loads are of all results."""

@@ -19,7 +19,7 @@ from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
 from sol_dynamo.ir import Kernel, Program
 from sol_dynamo.lowering import lower
-from sol_dynamo.schedule import schedule
+from sol_dynamo.schedule import schedule, taps
 from sol_dynamo.schedule.contraction import tile_size
 from sol_dynamo.schedule.depth_first import depth_first
 from sol_dynamo.schedule.fusion import fuse
@@ -202,6 +202,36 @@ def test_what_reads_a_result_is_made_beside_it(f, stores):
     assert [len(k.body[-1].stores) for k in kernels] == stores
     apart = steps(lambda p: fuse(p, CAPS))(f, x, w)  # where images go one by one
     assert all(len(k.body[-1].stores) == 1 for k in apart)
+
+
+@pytest.mark.parametrize(
+    "channels, outputs, kernel, padding, stride, split",
+    [
+        (64, 2, (3, 3), (1, 1), (1, 1), True),
+        (64, 2, (3, 5), (0, 2), (1, 1), True),
+        (64, 2, (1, 3), (0, 0), (2, 1), True),  # rows may be apart
+        (64, 2, (3, 3), (1, 1), (1, 2), False),  # points of a row are not
+        (64, 2, (3, 1), (1, 0), (1, 1), False),  # no taps along a row
+        (64, 32, (3, 3), (1, 1), (1, 1), False),  # the parts would be more than what is saved
+        (3, 2, (3, 3), (1, 1), (1, 1), False),
+    ],
+)
+def test_taps_along_a_row_are_summed_afterwards(
+    channels, outputs, kernel, padding, stride, split, monkeypatch
+):
+    monkeypatch.setattr(taps, "READ_AGAIN", 0)
+
+    def f(x, w, b):
+        return [torch.relu(functional.conv2d(x, w, b, stride, padding))]
+
+    x = randn(2, channels, 6, 7).contiguous(memory_format=torch.channels_last)
+    w, b = randn(outputs, channels, *kernel), randn(outputs)
+    program = lowered(f, x, w, b)
+    made = fuse(program, replace(CAPS, images_first=False))
+    assert len(same(made, f, (x, w, b))) == 1 + split
+    assert len(fuse(program, CAPS).kernels) == 1
+    monkeypatch.undo()
+    assert len(fuse(program, replace(CAPS, images_first=False)).kernels) == 1  # too little to gain
 
 
 def test_a_reader_of_all_slices_waits_for_the_last():

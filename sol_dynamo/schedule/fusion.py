@@ -16,6 +16,7 @@ from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
 from .reductions import merge_siblings, split_reductions
+from .taps import split_taps
 
 SWEEPS = 4  # two readers may have become one: a * sigmoid(a)
 
@@ -27,6 +28,8 @@ def fuse(program: Program, caps: Caps) -> Program:
             raise ValueError(f"kernel {k.name} has {len(k.body)} nests before fusion")
     program = without_unit_axes(program)
     program = resolve_views(program)
+    if not caps.images_first:
+        program = split_taps(program)
     for _ in range(SWEEPS):
         before = len(program.kernels)
         program = inline(program, caps.columns, caps.rows_once)

@@ -88,6 +88,8 @@ def windows(nest: Loops) -> list[RegisterTile]:
                         continue
                     if not (i.is_affine_in(a.symbol) and i.is_affine_in(r.symbol)):
                         continue
+                    if any(r.symbol in j.symbols for j in e.index if j is not i):
+                        continue  # what a tap reads is its own
                     step, rest = divmod(i.coefficient(a.symbol), i.coefficient(r.symbol))
                     if not rest and 0 < step < r.extent:
                         found.setdefault((a.symbol, r.symbol), RegisterTile(a, r, step))

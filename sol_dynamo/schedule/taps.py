@@ -1,0 +1,146 @@
+"""A convolution of few outputs sums its taps along a row afterwards.
+
+    out[h, w, o] = sum over i, j, c of x[h + i, w + j, c] * k[o, i, j, c]
+    ==>  part[h, u, j, o] = sum over i, c of x[h + i, u, c] * k[o, i, j, c];
+         out[h, w, o] = sum over j of part[h, w + j, j, o]
+
+Where products are computed from memory, each tap reads its operand again: the one of few outputs
+and many channels costs more than parts that are written and read once. It is for machines that run
+kernel by kernel; who walks images holds rows in cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+from ..affine import Index, Range
+from ..ir import (
+    DTYPES,
+    Axis,
+    Buffer,
+    Expr,
+    Kernel,
+    Load,
+    Loops,
+    Program,
+    Store,
+    contiguous,
+    loads,
+)
+from .nests import is_contraction, map_leaves, substitute
+
+READ_AGAIN = 64 << 20  # bytes that taps read, from which two kernels may be faster than one
+PART = 4  # reads of an operand that writing and reading a part's element is worth
+
+
+@dataclass(frozen=True)
+class Row:
+    """Taps along a row: `x` is read at `axis` + `tap` + `shift`, which is `extent` long."""
+
+    axis: Axis
+    tap: Axis
+    shift: int
+    extent: int
+
+
+def split_taps(program: Program) -> Program:
+    """The equation above, for each contraction that gains by it."""
+    buffers = dict(program.buffers)
+    kernels: list = []
+    for k in program.kernels:
+        if isinstance(k, Kernel) and (row := _row(program, k)):
+            kernels += _split(k, row, buffers)
+        else:
+            kernels.append(k)
+    return replace(program, buffers=buffers, kernels=tuple(kernels))
+
+
+def _row(program: Program, k: Kernel) -> Row | None:
+    nest = k.body[0]
+    if not is_contraction(nest) or nest.binds or nest.stores[0].mask:
+        return None
+    (store,) = nest.stores
+    assert store.reduce is not None
+    if store.reduce.acc_dtype != "f32" or len(store.buffers) != 1:
+        return None
+    found = [r for r in map(lambda e: _along(program, nest, e), loads(nest)) if r is not None]
+    if len(found) != 1 or any(type(a.extent) is not int for a in nest.axes):
+        return None
+    (row,) = found
+    touching = [e for e in loads(nest) if row.axis.symbol in _symbols(e)]
+    if len(touching) != 1:  # the operand, and nothing else, depends on the place in a row
+        return None
+    (operand,) = touching
+    outputs = [a for a in nest.axes if a.kind == "parallel" and a.symbol not in _symbols(operand)]
+    terms = prod(a.extent for a in nest.reduce_axes)
+    rows = prod(a.extent for a in nest.axes if a.kind == "parallel") // prod(
+        a.extent for a in outputs
+    )
+    again = terms - terms // row.tap.extent  # reads of the operand that are saved, for each point
+    columns = row.tap.extent * prod(a.extent for a in outputs)
+    size = DTYPES[operand.dtype][0]
+    gains = again > PART * columns and rows * terms * size >= READ_AGAIN
+    return row if gains else None
+
+
+def _along(program: Program, nest: Loops, e: Load) -> Row | None:
+    """The taps along the innermost row of an operand, if they move by one."""
+    b = program.buffers[e.buffer]
+    for i, n in zip(e.index, b.shape, strict=True):
+        if len(i.symbols) != 2 or not all(i.is_affine_in(s) for s in i.symbols):
+            continue
+        axes = [nest.axis(s) for s in sorted(i.symbols)]
+        parallel = [a for a in axes if a.kind == "parallel"]
+        taps = [a for a in axes if a.kind == "reduce"]
+        if len(parallel) != 1 or len(taps) != 1 or any(i.coefficient(a.symbol) != 1 for a in axes):
+            continue
+        inner = [s for s, m in zip(b.strides, b.shape, strict=True) if m > 1]
+        dense = sorted(s for s in inner if s > 1)  # channels are innermost, then the row
+        if dense and b.strides[list(e.index).index(i)] == dense[0] and type(n) is int:
+            return Row(parallel[0], taps[0], i.const, n)
+    return None
+
+
+def _symbols(e: Load) -> set[str]:
+    return {s for i in (*e.index, *e.mask) for s in i.symbols}
+
+
+def _unmasked(e: Expr, ranges: Mapping[str, Range]) -> Expr:
+    """A load without conditions that always hold."""
+    if not isinstance(e, Load):
+        return e
+    mask = tuple(m for m in e.mask if m.bounds(ranges)[0] < 0)
+    return Load(e.buffer, e.index, e.dtype, mask, e.other if mask else None)
+
+
+def _split(k: Kernel, row: Row, buffers: dict[str, Buffer]) -> list[Kernel]:
+    (nest,) = k.body
+    (store,) = nest.stores
+    assert store.reduce is not None
+    name = f"{store.buffers[0]}_parts"
+    place = Index.of(row.axis.symbol) + Index.of(row.tap.symbol) + row.shift
+    others = [a for a in nest.axes if a.kind == "parallel" and a.symbol != row.axis.symbol]
+    operand = next(e for e in loads(nest) if row.axis.symbol in _symbols(e))
+    rows = [a for a in others if a.symbol in _symbols(operand)]
+    outputs = [a for a in others if a not in rows]
+    along = Axis(row.axis.symbol, row.extent)
+    tap = replace(row.tap, kind="parallel")
+    dims = [*rows, along, tap, *outputs]
+    shape = tuple(a.extent for a in dims)
+    buffers[name] = Buffer(name, "f32", shape, contiguous(shape))
+    index = tuple(Index.of(a.symbol) for a in dims)
+    left = tuple(a for a in nest.reduce_axes if a is not row.tap)
+    there = Index.of(row.axis.symbol) - Index.of(row.tap.symbol) - row.shift
+    moved = map_leaves(substitute(nest, {row.axis.symbol: there}, (*dims, *left)), _unmasked)
+    parts = Store((name,), index, moved.stores[0].values, reduce=replace(store.reduce, init=None))
+    first = Loops((*dims, *left), (parts,))
+    inside = (place, row.extent - 1 - place)
+    at = tuple(place if a is along else Index.of(a.symbol) for a in dims)
+    ranges = {a.symbol: (0, a.extent - 1) for a in nest.axes}
+    mask = tuple(m for m in inside if m.bounds(ranges)[0] < 0)
+    part = Load(name, at, "f32", mask, 0.0 if mask else None)
+    axes = (*(a for a in nest.axes if a.kind == "parallel"), row.tap)
+    second = Loops(axes, (replace(store, values=(part,)),))
+    return [replace(k, name=name, body=(first,)), replace(k, body=(second,))]
