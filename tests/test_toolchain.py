@@ -85,13 +85,13 @@ def test_never_fast_math(compiler):
 def test_equal_files_are_compiled_once(monkeypatch):
     find_compiler()
     calls = []
-    real = toolchain._call
+    real = toolchain.call
 
     def counted(command):
         calls.append("-c" in command)
         return real(command)
 
-    monkeypatch.setattr(toolchain, "_call", counted)
+    monkeypatch.setattr(toolchain, "call", counted)
     first = compile_shared(SOURCES)
     assert sorted(calls) == [False, True, True]
     assert compile_shared(SOURCES) == first and len(calls) == 3
@@ -179,12 +179,12 @@ def test_lists_of_cpus(tmp_path, text, n):
 BUILD = """
 import ctypes, sys
 from sol_dynamo.runtime import toolchain
-real, compiled = toolchain._call, []
+real, compiled = toolchain.call, []
 def counted(command):
     compiled.append("-c" in command)
     return real(command)
 toolchain.find_compiler()
-toolchain._call = counted
+toolchain.call = counted
 sources = {f"{i}.c": f"int f{i}(int x) {{ return x + {i}; }}" for i in range(4)}
 lib = ctypes.CDLL(str(toolchain.compile_shared(sources)))
 assert [getattr(lib, f"f{i}")(1) for i in range(4)] == [1, 2, 3, 4]

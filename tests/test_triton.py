@@ -431,3 +431,17 @@ assert "triton" not in sys.modules, [m for m in sys.modules if "triton" in m]
 """
     given = {**os.environ, "TRITON_INTERPRET": "0"}
     subprocess.run([sys.executable, "-c", code], env=given, check=True)
+
+
+def test_what_takes_more_to_launch_is_left_to_triton():
+    from sol_dynamo.kernels.triton.binary import _written
+
+    plain = {"name": "k", "num_warps": 4, "shared": 128, "num_ctas": 1, "global_scratch_size": 0}
+    for more in (
+        {},
+        {"global_scratch_size": 8},
+        {"num_ctas": 2},
+        {"launch_cooperative_grid": True},
+    ):
+        kernel = SimpleNamespace(metadata=SimpleNamespace(**plain | more), asm={"cubin": b"code"})
+        assert _written(kernel) == (None if more else b'["k", 4, 128]\ncode')

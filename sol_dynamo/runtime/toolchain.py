@@ -104,7 +104,7 @@ def _known(command: tuple[str, ...], path: str) -> Compiler:
 
 
 def _ask(command: tuple[str, ...]) -> Compiler:
-    done = _call([*command, "--version"])
+    done = call([*command, "--version"])
     if done.returncode or not done.stdout.strip():
         raise ToolchainError(f"{shlex.join(command)} --version failed: {done.stderr.strip()[:200]}")
     text = done.stdout.lower()
@@ -113,7 +113,7 @@ def _ask(command: tuple[str, ...]) -> Compiler:
         kind = "zig"
     version = done.stdout.splitlines()[0].strip()
     if kind == "zig":
-        version += f", zig {_call([*command[:-1], 'version']).stdout.strip()}"
+        version += f", zig {call([*command[:-1], 'version']).stdout.strip()}"
     wide = "-mprefer-vector-width=512" if "avx512f" in cpu_features().split() else ""
     with tempfile.TemporaryDirectory(prefix="sol-probe-") as folder:
         source = Path(folder) / "probe.c"
@@ -123,13 +123,14 @@ def _ask(command: tuple[str, ...]) -> Compiler:
         for cpu in dict.fromkeys(c.strip() for c in candidates):
             compiler = Compiler(command, kind, version, cpu)
             out = str(source.with_suffix(".o"))
-            done = _call([*command, *compiler.flags, "-c", str(source), "-o", out])
+            done = call([*command, *compiler.flags, "-c", str(source), "-o", out])
             if done.returncode == 0:
                 return compiler
-    raise ToolchainError(f"{shlex.join(command)} compiles nothing:\n{_first_lines(done.stderr)}")
+    raise ToolchainError(f"{shlex.join(command)} compiles nothing:\n{first_lines(done.stderr)}")
 
 
-def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a compiler; one that cannot be run fails with status 127."""
     environment = dict(os.environ)
     # zig keeps a cache of its own, by default under HOME, which may not be writable
     environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache.directory() / "zig"))
@@ -141,7 +142,8 @@ def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 127, "", str(e))
 
 
-def _first_lines(text: str) -> str:
+def first_lines(text: str) -> str:
+    """As much of a compiler's errors as a person reads."""
     return "\n".join(text.splitlines()[:_ERROR_LINES])
 
 
@@ -233,9 +235,9 @@ def compile_shared(sources: dict[str, str], flags: Sequence[str] = ()) -> Path:
         parts = [str(paths[n]) for n in sources]
         # zig builds its runtime to these flags: without them it takes 15 s for sanitizers' once
         link = [*compiler.command, *compiler.flags, "-shared", "-o", str(out), *parts, "-lm"]
-        done = _call(link)
+        done = call(link)
         if done.returncode:
-            raise ToolchainError(f"linking failed:\n{_first_lines(done.stderr)}")
+            raise ToolchainError(f"linking failed:\n{first_lines(done.stderr)}")
         return cache.store(whole, ".so", out.read_bytes())
 
 
@@ -244,10 +246,10 @@ def _compile(command: list[str], name: str, text: str, object_key: str, folder: 
     source = folder / f"{object_key}.c"
     source.write_text(text)
     out = source.with_suffix(".o")
-    done = _call([*command, "-c", str(source), "-o", str(out)])
+    done = call([*command, "-c", str(source), "-o", str(out)])
     if done.returncode:
         kept = _keep(name, text)
-        said = _first_lines(done.stderr).replace(str(source), str(kept))
+        said = first_lines(done.stderr).replace(str(source), str(kept))
         raise ToolchainError(f"{command[0]} refused {name}, kept as {kept}:\n{said}")
     return cache.store(object_key, ".o", out.read_bytes())
 

@@ -13,7 +13,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -25,7 +24,7 @@ from types import ModuleType
 import torch
 
 from ..runtime import cache
-from ..runtime.toolchain import ToolchainError, cores
+from ..runtime.toolchain import ToolchainError, call, cores
 
 NAME = "_device"
 SOURCES = Path(__file__).parent / "csrc"
@@ -139,7 +138,7 @@ def _python_headers() -> Path:
 
 
 def _run(command: list[str], failure: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    done = call(command)
     if done.returncode:
         lines = done.stderr.splitlines()
         errors = [line for line in lines if "error" in line] or lines

@@ -1,5 +1,7 @@
 """The driver's C interface on the simulator: what AVEO's documentation and header promise, from
-Python through ctypes, and from a C program linked with the library."""
+Python through ctypes, and from a C program linked with the library.
+
+One file, since all of it is one interface on the same processes and kernels."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ class Binary:
         self._lock = threading.Lock()
 
     def compile(self) -> None:
-        """Find its code, or have it made, for the current GPU. Errors: those of Triton."""
+        """Find its code, or have it made, for the current GPU. One whose launch takes more than
+        this module knows is left to Triton. Errors: those of Triton's compiler."""
         capability = torch.cuda.get_device_capability()
         options = self._launch.options()
         self._dependent = options.get("launch_pdl", False)
@@ -77,7 +78,10 @@ class Binary:
         if path is None:
             number = 10 * capability[0] + capability[1]
             made = compile_launch(self._launch, self._text, self._dtypes, number)
-            path = cache.store(key, SUFFIX, _written(made))
+            data = _written(made)
+            if data is None:
+                return
+            path = cache.store(key, SUFFIX, data)
         head, _, self._code = path.read_bytes().partition(b"\n")
         self._entry, warps, self._shared = json.loads(head)
         self._threads = 32 * warps
@@ -142,13 +146,12 @@ def function_of(launch: Launch, text: str, dtypes: Sequence[str], device_type: s
     return getattr(load(launch.function, text), launch.function)
 
 
-def _written(kernel: Any) -> bytes:
-    """What is kept of a compiled kernel. Errors: `NotImplementedError` for one whose launch would
-    take more."""
+def _written(kernel: Any) -> bytes | None:
+    """What is kept of a compiled kernel; None for one whose launch takes more."""
     m = kernel.metadata
-    more = [n for n in ("global_scratch_size", "profile_scratch_size") if getattr(m, n, 0)]
-    if more or getattr(m, "num_ctas", 1) != 1 or getattr(m, "launch_cooperative_grid", False):
-        raise NotImplementedError(f"a launch with {', '.join(more) or 'clusters'}")
+    more = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid")
+    if any(getattr(m, n, 0) for n in more) or getattr(m, "num_ctas", 1) != 1:
+        return None
     return json.dumps([m.name, m.num_warps, m.shared]).encode() + b"\n" + kernel.asm["cubin"]
 
 

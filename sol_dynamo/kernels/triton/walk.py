@@ -4,7 +4,7 @@ Axes are first fused until a block has one to three dimensions: `m` (or `p`) of 
 apart in memory, `x` of what lies together, `k` of what is summed in the block. A contraction whose
 operands each have rows of their own becomes a product of blocks; windows (pooling, depthwise
 convolutions) and scans go point by point of the window; rows and long sums have a dimension for
-what they reduce. No constant here has been measured yet.
+what they reduce. Of the constants, those of windows have been measured; POINTS, ROW and CHUNK not.
 """
 
 from __future__ import annotations

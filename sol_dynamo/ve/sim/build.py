@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...runtime import cache
-from ...runtime.toolchain import ToolchainError, cores, cpu_features
+from ...runtime.toolchain import ToolchainError, call, cores, cpu_features, first_lines
 
 SOURCES = Path(__file__).with_name("csrc")
 
@@ -31,7 +30,6 @@ FLAGS = (
     "-fno-semantic-interposition",  # calls within the library are direct
 )
 WARNINGS = ("-Wall", "-Wextra")
-_ERROR_LINES = 20
 
 
 def compilers() -> list[tuple[str, ...]]:
@@ -58,11 +56,11 @@ def _flags_of(command: tuple[str, ...]) -> tuple[str, ...]:
         for cpu in dict.fromkeys(candidates):
             flags = (*FLAGS, *cpu, *zig)
             out = str(source.with_suffix(".o"))
-            done = _call([*command, *flags, "-c", str(source), "-o", out])
+            done = call([*command, *flags, "-c", str(source), "-o", out])
             if done.returncode == 0:
                 return flags
             said = done.stderr
-    raise ToolchainError(f"{shlex.join(command)} compiles no C++17:\n{_first_lines(said)}")
+    raise ToolchainError(f"{shlex.join(command)} compiles no C++17:\n{first_lines(said)}")
 
 
 def library() -> Path:
@@ -107,9 +105,9 @@ def _build(command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
             source = folder / name
             source.write_text(sources[name])
             out = source.with_suffix(".o")
-            done = _call([*command, *flags, *WARNINGS, "-c", str(source), "-o", str(out)])
+            done = call([*command, *flags, *WARNINGS, "-c", str(source), "-o", str(out)])
             if done.returncode:
-                said = _first_lines(done.stderr).replace(str(folder), str(SOURCES))
+                said = first_lines(done.stderr).replace(str(folder), str(SOURCES))
                 raise ToolchainError(f"{shlex.join(command)} refused {name}:\n{said}")
             return cache.store(objects[name], ".o", out.read_bytes())
 
@@ -120,28 +118,12 @@ def _build(command: tuple[str, ...], flags: tuple[str, ...]) -> Path:
         out = folder / "libveo_sim.so"
         link = [*command, *flags, "-shared", "-Wl,-Bsymbolic", "-o", str(out)]
         link += [*map(str, paths), "-lm"]
-        done = _call(link)
+        done = call(link)
         if done.returncode:
-            raise ToolchainError(f"linking the simulator failed:\n{_first_lines(done.stderr)}")
+            raise ToolchainError(f"linking the simulator failed:\n{first_lines(done.stderr)}")
         return cache.store(whole, ".so", out.read_bytes())
 
 
 @lru_cache(maxsize=8)
 def _version(command: tuple[str, ...]) -> str:
-    return _call([*command, "--version"]).stdout
-
-
-def _call(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ)
-    # zig keeps a cache of its own, by default under HOME, which may not be writable
-    environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache.directory() / "zig"))
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, errors="replace", env=environment, check=False
-        )
-    except OSError as e:
-        return subprocess.CompletedProcess(command, 127, "", str(e))
-
-
-def _first_lines(text: str) -> str:
-    return "\n".join(text.splitlines()[:_ERROR_LINES])
+    return call([*command, "--version"]).stdout
