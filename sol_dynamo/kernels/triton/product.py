@@ -44,6 +44,8 @@ TERMS = (32, 64, 128)
 # rows up to which the plain pipes multiply them one by one, and for these: how many a program takes
 # at most, of how many columns and terms, with how many warps (RESULTS, 2026-11-26 23:20)
 FEW_ROWS = ((4, 4, 2, 512, 4), (8, 4, 4, 512, 2), (16, 4, 4, 256, 2), (64, 8, 16, 128, 8))
+MANY = 4096  # columns up to which they do; of more, blocks are faster (RESULTS, 2026-11-27 02:45),
+SO_FEW = 16  # but where so few rows wait for long columns
 PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
 STAGES = (2, 3, 4)
@@ -133,6 +135,8 @@ def few_rows(plan: Plan, nest: Loops, root: Loops, few: Axis, many: Axis) -> lis
         if k.symbol in address.symbols and address.coefficient(k.symbol) != 1:
             return []
     _, most, columns, terms, warps = next(x for x in FEW_ROWS if few.extent <= x[0])
+    if many.extent > MANY and (few.extent > SO_FEW or k.extent < terms):
+        return []
     results = _divisor(few.extent, most)
     if results == 1:
         results = _divisor(few.extent, FEW_ROWS[-1][1])
