@@ -242,6 +242,52 @@ def unbacked_fake_mode() -> Any:
     return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
 
 
+def static_fake_mode() -> Any:
+    """A fake-tensor mode in which sizes are numbers, and those that are data an error."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def functional_graph(
+    f: Callable,
+    inputs: Sequence[torch.Tensor],
+    mode: Any,
+    table: dict[Any, Callable],
+    whole: Iterable[Any],
+) -> torch.fx.GraphModule:
+    """The graph of a function of fake tensors, decomposed by a table, but for ops that stay whole.
+    It writes to nothing, but for `copy_` to inputs at its end."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    g = torch.func.functionalize(f, remove="mutations_and_views")
+    with mode, undecomposed(whole):
+        return make_fx(g, decomposition_table=table)(*inputs)
+
+
+_ENUMERATED: dict[str, tuple[Any, ...]] = {
+    "ScalarType": (
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16),
+        *(torch.float32, torch.float64, torch.complex32, torch.complex64, torch.complex128),
+        *(torch.bool, torch.qint8, torch.quint8, torch.qint32, torch.bfloat16),
+    ),
+    "Layout": (torch.strided,),
+    "MemoryFormat": (
+        *(torch.contiguous_format, torch.preserve_format, torch.channels_last),
+        torch.channels_last_3d,
+    ),
+}
+
+
+def enumerated(kind: str, value: Any) -> Any:
+    """An argument of an op as Python's object, where the dispatcher holds the number of a dtype,
+    layout or memory format."""
+    known = _ENUMERATED.get(kind.removeprefix("Optional[").removesuffix("]"))
+    if known is None or not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return known[value] if value < len(known) else None
+
+
 @contextmanager
 def plain_dispatch() -> Iterator[None]:
     """Without the dispatch modes and Python's kernels, autocast and gradients that a caller may

@@ -7,7 +7,7 @@ imported when it is first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -49,9 +49,15 @@ class Caps:
 class Executable(Protocol):
     """A program that was built and loaded: one native call (or one graph replay)."""
 
-    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    def __call__(
+        self, inputs: list[Any], weights: list[Any], into: Mapping[int, Any] | None = None
+    ) -> list[Any]:
         """Run on tensors in the order of `Program.inputs`: first those of scope "input", then
-        `weights`: what `prepare` returned. Gives the outputs in the order of `Program.outputs`."""
+        `weights`: what `prepare` returned. Gives the outputs in the order of `Program.outputs`.
+
+        `into`: tensors for outputs with memory of their own, by position, which lie as the program
+        says. A target may store there; what it gives is then the same object.
+        """
 
     def notes(self) -> list[str]:
         """What `explain` says of how it runs, beyond its kernels."""

@@ -2,6 +2,7 @@
 #include "allocator.h"
 #include "fallback.h"
 #include "generator.h"
+#include "programs.h"
 #include "torch_interfaces.h"
 
 #include <pybind11/pybind11.h>
@@ -115,6 +116,11 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("load_library", load_library, Released());
   m.def("find_symbol", find_symbol, Released());
   m.def("launch", launch, Released());
+
+  m.def("set_compiler", [](py::object compile, std::unordered_map<std::string, std::vector<size_t>> lifted) {
+    set_compiler(compile.is_none() ? nullptr : compile.ptr(), std::move(lifted));
+  });
+  m.def("program_counts", program_counts);
 
   m.def("fallbacks", fallbacks);
   m.def("reset_fallbacks", reset_fallbacks);
