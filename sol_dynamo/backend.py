@@ -374,7 +374,7 @@ def _program(
     warning (under SOL_STRICT=1 it is an error), and whether there are such."""
     caps = target.caps
     tf32 = compat.tf32_products() if caps.tf32 else frozenset()
-    products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified)
+    products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified, caps.alone)
     changed = False
     while True:
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)

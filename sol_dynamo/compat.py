@@ -158,6 +158,13 @@ def tree_leaves(tree: Any) -> list[Any]:
     return tree_leaves(tree)
 
 
+def tree_map(tree: Any, f: Callable[[torch.Tensor], Any]) -> Any:
+    """Nested containers with f applied to their tensors."""
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(torch.Tensor, f, tree)
+
+
 def needs_strides(target: Any) -> bool:
     """Whether an op's meaning depends on how its arguments lie in memory: custom ops, higher-order
     ops, as_strided, and what says so itself."""
@@ -191,6 +198,14 @@ def core_decompositions() -> dict[Any, Callable]:
     from torch._decomp import core_aten_decompositions
 
     return dict(core_aten_decompositions())
+
+
+def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:
+    """All of torch's Python decompositions, those of core ops too, but for some ops."""
+    from torch._decomp import decomposition_table
+
+    kept = set(but)
+    return {op: f for op, f in decomposition_table.items() if op not in kept}
 
 
 _undecomposed = threading.RLock()

@@ -18,6 +18,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch import fx
 
 from . import backend, compat, programs
 from .config import Config, config
-from .decompositions import decompositions
+from .decompositions import KEPT, NORMS, decompositions
 from .forms import FORMS, SCALED, WRITTEN, lerp
 from .ir import Extern, Kernel, Load, Loops, Program, read, walk
 from .lowering import RULES
@@ -36,6 +37,10 @@ log = logging.getLogger("sol_dynamo")
 NUMBERS = 1024  # numbers of calls that stay on the device, the latest
 _table: dict[Any, Callable] | None = None
 _lock = threading.RLock()
+
+
+# whose rules add a product as it is: with factors they are several ops
+PRODUCTS = (torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default)
 
 
 class Unfit(Exception):
@@ -55,11 +60,12 @@ class Input:
 @dataclass(frozen=True)
 class Write:
     """What one of the call's tensors becomes: an output of the program, which may store it right
-    there if `direct`."""
+    there if `direct`; a tensor of another size takes on shape and strides before."""
 
     tensor: int
     output: int
     direct: bool
+    resized: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +135,14 @@ class Call:
         ]
         self.tensors: list[torch.Tensor] = []
         self.written: list[int] = []  # positions of tensors
+        self.resized: list[int] = []  # of those, the arguments `out`
         for i, a in enumerate(self.arguments):
             found = [t for t in _flat(a) if isinstance(t, torch.Tensor)]
             info = self.parameters[i].alias_info
             if (info is not None and info.is_write) or i in WRITTEN.get(self.name_of_op, ()):
                 self.written += range(len(self.tensors), len(self.tensors) + len(found))
+                if self.parameters[i].is_out:
+                    self.resized.append(len(self.tensors))
             self.tensors += found
         places = [t.device for t in self.tensors if t.device.type != "cpu"]
         places += [a for a in self.arguments if isinstance(a, torch.device)]
@@ -206,8 +215,9 @@ def _overlaps(t: torch.Tensor) -> bool:
 
 
 def _compiled(call: Call, c: Config) -> Plan:
-    gm, inputs, counts = _traced(call)
-    outputs, writes = _outputs(gm, inputs)
+    gm, inputs, counts, writes = _traced(call)
+    outputs, written = _outputs(gm, inputs)
+    writes = [*writes, *written]
     values = [n.meta.get("val") if isinstance(n, fx.Node) else None for n in outputs]
     strides: list[tuple[int, ...] | None] = [
         tuple(v.stride()) if isinstance(v, torch.Tensor) else None for v in values
@@ -215,9 +225,13 @@ def _compiled(call: Call, c: Config) -> Plan:
     results = len(outputs) - len(writes)
     for j, k in enumerate(writes):
         value, target = values[results + j], call.tensors[k]
-        if value is None or value.shape != target.shape or value.dtype != target.dtype:
-            raise Unfit("a result that is to be of another size")
-        strides[results + j] = tuple(target.stride())
+        if value is None or value.dtype != target.dtype:
+            raise Unfit("a write of another dtype")
+        if value.shape != target.shape:
+            if k not in call.resized:
+                raise Unfit("a write of another size")
+        elif target.numel():
+            strides[results + j] = tuple(target.stride())
     if not any(isinstance(n, fx.Node) for n in outputs):
         raise Unfit("nothing to compute")
     kept, changed = backend.compiled(gm, call.target, c, strides)
@@ -231,21 +245,37 @@ def _compiled(call: Call, c: Config) -> Plan:
         inputs,
         tuple(i if isinstance(n, fx.Node) else None for i, n in enumerate(outputs[:results])),
         tuple(
-            Write(k, results + j, _direct(call, kept.program, inputs, k, results + j))
+            Write(
+                k,
+                results + j,
+                _direct(call, kept.program, inputs, k, results + j),
+                _size(values[results + j], call.tensors[k]),
+            )
             for j, k in enumerate(writes)
         ),
         counts,
     )
 
 
-def _traced(call: Call) -> tuple[fx.GraphModule, tuple[Input, ...], tuple[int, ...]]:
-    """The functional graph of a call, what its inputs are, and how its results are grouped.
+def _size(value: Any, target: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shape and strides that a tensor is to have."""
+    return None if value.shape == target.shape else (tuple(value.shape), tuple(value.stride()))
+
+
+def _traced(
+    call: Call,
+) -> tuple[fx.GraphModule, tuple[Input, ...], tuple[int, ...], list[int]]:
+    """The functional graph of a call, what its inputs are, how its results are grouped, and which
+    tensors the graph's last results are for.
 
     Errors: `Unfit` where torch can't trace it, with its own reason.
     """
     global _table
     if _table is None:
-        _table = decompositions()
+        every = compat.every_decomposition(KEPT)
+        _table = {op: f for op, f in every.items() if op not in RULES} | decompositions()
+        _table |= {op: _unless_plain(every[op]) for op in PRODUCTS if op in every}
+        _table |= {op: every[op] for op in NORMS if op in every and op not in RULES}
     scaled = bool(call.numbers_at)
     dtypes = [t.dtype for t in call.tensors]
     inputs: list[Input] = []
@@ -260,6 +290,7 @@ def _traced(call: Call) -> tuple[fx.GraphModule, tuple[Input, ...], tuple[int, .
             fakes.append(torch.empty((), dtype=dtypes[0], device=call.device))
             inputs.append(Input(number=k, dtype=dtypes[0]))
     counts: list[int] = []
+    stored: list[int] = []  # the tensors that the last results are for
 
     def run(*given: torch.Tensor) -> list[Any]:
         counts.clear()
@@ -273,7 +304,10 @@ def _traced(call: Call) -> tuple[fx.GraphModule, tuple[Input, ...], tuple[int, .
                 arguments.append([next(left) if isinstance(x, torch.Tensor) else x for x in a])
             else:
                 arguments.append(next(left) if isinstance(a, torch.Tensor) else a)
-        made = _applied(call, arguments, scaled)
+        made, values = _applied(call, arguments, scaled)
+        stored[:] = call.written if values else []
+        if values:
+            return values
         every = made if isinstance(made, (tuple, list)) else (made,)
         returns = call.op._schema.returns
         if len(returns) == 1 and isinstance(made, list):
@@ -293,31 +327,75 @@ def _traced(call: Call) -> tuple[fx.GraphModule, tuple[Input, ...], tuple[int, .
         gm = compat.functional_graph(run, fakes, mode, _table, RULES)
     except Exception as e:  # whatever a fake kernel or a decomposition raises
         raise Unfit(f"{type(e).__name__}: {e}") from e
-    return gm, tuple(inputs), tuple(counts)
+    return gm, tuple(inputs), tuple(counts), stored
 
 
-def _applied(call: Call, arguments: list[Any], scaled: bool) -> Any:
+def _unless_plain(decomposition: Callable) -> Callable:
+    def f(*args: Any, beta: float = 1, alpha: float = 1) -> Any:
+        plain = beta == 1 and alpha == 1
+        return NotImplemented if plain else decomposition(*args, beta=beta, alpha=alpha)
+
+    return f
+
+
+def _applied(call: Call, arguments: list[Any], scaled: bool) -> tuple[Any, list[torch.Tensor]]:
+    """What a call gives, and what it stores in the tensors that it says it writes to, where that is
+    known without tracing how."""
     form = FORMS.get(call.name_of_op)
     if form is not None:
-        return form(*arguments)
-    if not scaled:
-        own = [a for p, a in zip(call.parameters, arguments, strict=True) if not p.kwarg_only]
-        named = {
-            p.name: a for p, a in zip(call.parameters, arguments, strict=True) if p.kwarg_only
-        }
-        return call.op(*own, **named)
-    packet = call.name_of_op.split(".")[1]
-    functional = packet.rstrip("_") if packet.endswith("_") else packet
-    if functional == "lerp":
+        return form(*arguments), []
+    pairs = list(zip(call.parameters, arguments, strict=True))
+    given = [a for p, a in pairs if not p.is_out]
+    outs = [a for p, a in pairs if p.alias_info is not None and p.alias_info.is_write]
+    outs_given = any(p.is_out for p in call.parameters)
+    name = call.name_of_op.split(".")[1].removesuffix("_")
+    if scaled and name == "lerp":
         weight = next(call.arguments[i] for i in call.numbers_at)
-        made = lerp(weight)(*arguments[:3])
+        made = lerp(weight)(*given)
+    elif scaled:
+        made = SCALED[name](*given)
     else:
-        given = [a for p, a in zip(call.parameters, arguments, strict=True) if not p.is_out]
-        made = SCALED[functional](*given)
-    for p, a in zip(call.parameters, arguments, strict=True):
-        if p.alias_info is not None and p.alias_info.is_write:
-            return a.copy_(made)
-    return made
+        numbers = frozenset(
+            p.name for p, a in pairs if str(p.real_type) == "Tensor" and isinstance(a, (int, float))
+        )
+        op = functional(call.op, numbers) if outs_given or numbers else call.op
+        known = {p.name: a for p, a in pairs if not p.is_out}
+        for p in op._schema.arguments:
+            if p.name in OPTIONS and p.name not in known:  # of what makes a tensor of nothing
+                known[p.name] = getattr(outs[0], p.name) if p.name in ("dtype", "device") else None
+        own = [known[p.name] for p in op._schema.arguments if not p.kwarg_only]
+        made = op(*own, **{p.name: known[p.name] for p in op._schema.arguments if p.kwarg_only})
+        if op is call.op:
+            return made, []
+    values = list(made) if isinstance(made, (tuple, list)) else [made]
+    for i, (out, value) in enumerate(zip(outs, values, strict=True)):
+        if not isinstance(out, torch.Tensor) or not torch.can_cast(value.dtype, out.dtype):
+            raise Unfit(f"a result of {value.dtype} to be put elsewhere")
+        values[i] = value.to(out.dtype)
+    return None, values
+
+
+OPTIONS = ("dtype", "layout", "device", "pin_memory")
+
+
+@lru_cache(maxsize=None)
+def functional(op: Any, numbers: frozenset[str]) -> Any:
+    """The op that gives what `op` stores in its arguments `out`; one that takes numbers where
+    numbers stand for tensors, if there is one."""
+    packet = op.overloadpacket
+    for taken in dict.fromkeys((numbers, frozenset[str]())):
+        wanted = {
+            a.name: "number" if a.name in taken else str(a.real_type)
+            for a in op._schema.arguments
+            if not a.is_out
+        }
+        for overload in packet.overloads():
+            f = getattr(packet, overload)
+            kinds = {a.name: str(a.real_type) for a in f._schema.arguments}
+            kinds = {n: k for n, k in kinds.items() if n in wanted or n not in OPTIONS}
+            if not f._schema.is_mutable and kinds == wanted:
+                return f
+    raise Unfit("no functional op for it")
 
 
 def _outputs(gm: fx.GraphModule, inputs: Sequence[Input]) -> tuple[list[Any], list[int]]:
@@ -419,6 +497,7 @@ class OneOp:
         ]
         self._results, self._writes = plan.results, plan.writes
         self._direct = [(w.output, w.tensor) for w in plan.writes if w.direct]
+        self._resized = [(w.tensor, *w.resized) for w in plan.writes if w.resized]
 
     def __call__(self, tensors: list[torch.Tensor], numbers: list[float]) -> list[Any]:
         device = self._device
@@ -429,6 +508,8 @@ class OneOp:
             else:
                 t = tensors[k]
                 given.append(t if t.device == device else t.to(device))
+        for k, shape, strides in self._resized:
+            _resize(tensors[k], shape, strides)
         into = {output: tensors[k] for output, k in self._direct}
         made = self._executable(given, self._prepared, into)
         for w in self._writes:
@@ -436,6 +517,21 @@ class OneOp:
             if made[w.output] is not place:
                 place.copy_(made[w.output])
         return [None if r is None else made[r] for r in self._results]
+
+
+def _resize(t: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    """As eager does with an argument `out`; it warns of one that is not empty."""
+    if t.numel():
+        warnings.warn(
+            f"An output with one or more elements was resized since it had shape {list(t.shape)},"
+            f" which does not match the required output shape {list(shape)}. This behavior is"
+            " deprecated, and in a future PyTorch release outputs will not be resized unless they"
+            " have zero elements.",
+            stacklevel=2,
+        )
+    t.resize_(shape)
+    if t.stride() != strides:
+        t.as_strided_(shape, strides)
 
 
 _numbers: OrderedDict[tuple, torch.Tensor] = OrderedDict()

@@ -120,7 +120,107 @@ def _native_batch_norm(
     return made[:3]
 
 
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Any, is_causal: bool, scale: Any
+) -> Any:
+    """Attention, and the logarithms of what its weights were divided by."""
+    weights, top = _scores(query, key, mask, is_causal, scale)
+    most = weights.amax(-1, keepdim=True)
+    most = torch.where(most == -torch.inf, torch.zeros_like(most), most)  # nothing to attend to
+    weights = torch.exp(weights - most)
+    total = weights.sum(-1, keepdim=True)
+    out = (weights @ value.to(top)) / torch.where(total == 0, torch.ones_like(total), total)
+    out = out.to(query.dtype).transpose(1, 2).contiguous().transpose(1, 2)
+    return out, (most + torch.log(total)).squeeze(-1)
+
+
+def _attention_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor,
+    mask: Any, is_causal: bool, scale: Any,
+) -> Any:  # fmt: skip
+    weights, top = _scores(query, key, mask, is_causal, scale)
+    total = logsumexp.unsqueeze(-1)
+    weights = torch.exp(weights - torch.where(total == -torch.inf, torch.zeros_like(total), total))
+    grad = grad.to(top)
+    of_weights = grad @ value.to(top).transpose(-1, -2)
+    of_scores = weights * (of_weights - (grad * out.to(top)).sum(-1, keepdim=True))
+    of_scores = of_scores * _scale(query, scale)
+    made = (
+        of_scores @ key.to(top),
+        of_scores.transpose(-1, -2) @ query.to(top),
+        weights.transpose(-1, -2) @ grad,
+    )
+    return tuple(g.to(query.dtype) for g in made)
+
+
+def _scale(query: Tensor, scale: Any) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale
+
+
+def _scores(query: Tensor, key: Tensor, mask: Any, is_causal: bool, scale: Any) -> Any:
+    """Scaled and masked products of queries and keys, in float32 at least."""
+    top = torch.float64 if query.dtype == torch.float64 else torch.float32
+    scores = (query.to(top) @ key.to(top).transpose(-1, -2)) * _scale(query, scale)
+    if is_causal:
+        rows, columns = scores.shape[-2:]
+        i = torch.arange(rows, device=query.device).unsqueeze(-1)
+        seen = torch.arange(columns, device=query.device) <= i
+        scores = torch.where(seen, scores, -torch.inf)
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            scores = torch.where(mask, scores, -torch.inf)
+        else:
+            scores = scores + mask.to(top)
+    return scores, top
+
+
+def _sum_of(*parts: Any) -> Any:
+    made = None
+    for part in parts:
+        if part is not None:
+            made = part if made is None else made + part
+    return made
+
+
+def _lstm_cell(x: Tensor, h: Tensor, cx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
+    """Gates in the order input, forget, cell, output."""
+    gates = _sum_of(x, x_bias) + _sum_of(h, h_bias)
+    i, f, c, o = gates.chunk(4, 1)
+    i, f, c, o = i.sigmoid(), f.sigmoid(), c.tanh(), o.sigmoid()
+    cy = f * cx + i * c
+    return o * cy.tanh(), cy, torch.cat([i, f, c, o], 1)
+
+
+def _gru_cell(x: Tensor, h: Tensor, hx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
+    """Gates in the order reset, update, new."""
+    xs, hs = _sum_of(x, x_bias).chunk(3, 1), _sum_of(h, h_bias).chunk(3, 1)
+    reset, update = (xs[0] + hs[0]).sigmoid(), (xs[1] + hs[1]).sigmoid()
+    new = (xs[2] + reset * hs[2]).tanh()
+    return new + update * (hx - new), torch.cat([reset, update, new, hx, hs[2]], 1)
+
+
+def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
+    """Integers in [first, end); without an end, as far as the dtype has them."""
+    if end is None:
+        dtype = self.dtype
+        if not dtype.is_floating_point:
+            end = 2 if dtype == torch.bool else torch.iinfo(dtype).max + (first >= 0)
+        else:
+            end = 2 ** {2**-52: 53, 2**-23: 24, 2**-10: 11, 2**-7: 8}[torch.finfo(dtype).eps] + 1
+    if end - first >= 2**63:
+        raise NotImplementedError(f"random integers in {first} .. {end}")
+    drawn = aten.randint.low(first, end, self.shape, dtype=torch.int64, device=self.device)
+    return self.copy_(drawn)
+
+
 FORMS: dict[str, Callable] = {
+    "aten.random_.default": lambda self, generator=None: _random_between(self, 0, None),
+    "aten.random_.to": lambda self, end, generator=None: _random_between(self, 0, end),
+    "aten.random_.from": _random_between,
+    "aten._thnn_fused_lstm_cell.default": _lstm_cell,
+    "aten._thnn_fused_gru_cell.default": _gru_cell,
+    "sol_ve.fused_attention.default": _attention,
+    "sol_ve.fused_attention_backward.default": _attention_backward,
     "sol_ve.copy_.default": _copy,
     "aten.convolution_overrideable.default": _convolution,
     "aten.convolution_backward_overrideable.default": _convolution_backward,

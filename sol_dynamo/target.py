@@ -42,6 +42,7 @@ class Caps:
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
     elsewhere: Callable[[Work], str] | None = None  # why ATen is to do it, or ""
+    alone: bool = False  # ATen has no kernels for the device: whatever has a rule is compiled
     rectified: bool = False  # ATen has convolutions with a ReLU inside (cuDNN's)
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
 

@@ -6,6 +6,7 @@
 #include "programs.h"
 
 #include "fallback.h"
+#include "generator.h"
 
 #include <ATen/core/List.h>
 #include <c10/core/DefaultDtype.h>
@@ -14,6 +15,7 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <mutex>
@@ -89,6 +91,8 @@ class Call {
       }
       see(value);
     }
+    if (op.schema().is_mutable())
+      put_memory();
     fits = fits && (device >= 0 || asked_);
     if (device < 0)
       device = current_device();
@@ -98,6 +102,7 @@ class Call {
   std::string key;
   bool fits = true;
   DeviceIndex device = -1;
+  std::optional<at::Generator> generator; // its numbers are seeds, and no part of a program
   std::vector<Tensor> tensors;
   std::vector<double> numbers;
   std::vector<size_t> numbers_at;
@@ -106,6 +111,18 @@ class Call {
   template <typename T>
   void put(T value) {
     key.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+
+  // Which tensors share memory with one before: a result may be stored where nothing is read.
+  void put_memory() {
+    for (size_t i = 0; i < tensors.size(); ++i)
+      for (size_t j = 0; j < i; ++j)
+        if (tensors[i].storage().is_alias_of(tensors[j].storage())) {
+          put(i);
+          put(j);
+          put(tensors[i].storage_offset() * int64_t(tensors[i].itemsize()) -
+              tensors[j].storage_offset() * int64_t(tensors[j].itemsize()));
+        }
   }
 
   // Numbers stand for tensors of the dtype that all others have, float or double.
@@ -225,8 +242,11 @@ class Call {
       put(given.type());
       put(given.index());
       asked_ = asked_ || given.type() == kVE;
+    } else if (value.isGenerator() && value.toGenerator().device().type() == kVE) {
+      put('g');
+      generator = value.toGenerator();
     } else {
-      fits = false; // generators, streams, objects
+      fits = false; // streams, objects
     }
   }
 
@@ -254,7 +274,8 @@ Program compile(const c10::OperatorHandle& op, const torch::jit::Stack& stack, c
         value.toTensor().unsafeGetTensorImpl()->is_wrapped_number() &&
         value.toTensor().device().is_cpu();
     arguments.append(
-        torch::jit::toPyObject(wrapped ? IValue(value.toTensor().item()) : value));
+        value.isGenerator() ? py::object(py::none())
+                            : torch::jit::toPyObject(wrapped ? IValue(value.toTensor().item()) : value));
   }
   py::list at;
   for (size_t i : call.numbers_at)
@@ -341,6 +362,7 @@ bool run_program(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   if (known && !program.function)
     return false;
   const c10::DeviceGuard guard(c10::Device(kVE, call.device));
+  const DrawFrom draw(call.generator);
   std::vector<Tensor> made;
   {
     py::gil_scoped_acquire gil;
