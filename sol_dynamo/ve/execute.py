@@ -9,6 +9,7 @@ memory of the card: programs with such indices read it when their call is done.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,23 +139,34 @@ class VeExecutable:
 
     # -- calls ---------------------------------------------------------------------------------
 
-    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    def __call__(
+        self, inputs: list[Any], weights: list[Any], into: Mapping[int, Any] | None = None
+    ) -> list[Any]:
         given = (*inputs, *weights)
         device = next(
             (t.device for t in given if isinstance(t, torch.Tensor) and t.device.type == "ve"), None
         ) or torch.device("ve", torch.ve.current_device())
         with torch.ve.device(device):
-            return self._run(device, inputs, weights)
+            return self._run(device, inputs, weights, into or {})
 
-    def _run(self, device: torch.device, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    def _run(
+        self,
+        device: torch.device,
+        inputs: list[Any],
+        weights: list[Any],
+        into: Mapping[int, torch.Tensor],
+    ) -> list[Any]:
+        places = {self._results[k]: t for k, t in into.items()}
         pointers = [0] * len(self._slots)
         for slot, i in self._weight_slots:
             pointers[slot] = weights[i].data_ptr()
         for slot, i in self._input_slots:
             pointers[slot] = inputs[i].data_ptr()
         outputs = []
-        for slot, shape, strides, dtype in self._made:
-            y = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        for k, (slot, shape, strides, dtype) in enumerate(self._made):
+            y = places.get(k)
+            if y is None:
+                y = torch.empty_strided(shape, strides, dtype=dtype, device=device)
             pointers[slot] = y.data_ptr()
             outputs.append(y)
         with self._lock:

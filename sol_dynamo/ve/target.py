@@ -42,6 +42,7 @@ class VeTarget:
             part_bytes=1 << 20,
             images_first=False,
             half_products=True,
+            alone=True,
             channels_last=False,
         )
 
