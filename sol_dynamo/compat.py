@@ -6,6 +6,7 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -276,8 +277,14 @@ def functional_graph(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     g = torch.func.functionalize(f, remove="mutations_and_views")
-    with mode, undecomposed(whole):
-        return make_fx(g, decomposition_table=table)(*inputs)
+    # ops without a fake kernel: it says so in red, beside raising
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    said, log.disabled = log.disabled, True
+    try:
+        with mode, undecomposed(whole):
+            return make_fx(g, decomposition_table=table)(*inputs)
+    finally:
+        log.disabled = said
 
 
 _ENUMERATED: dict[str, tuple[Any, ...]] = {

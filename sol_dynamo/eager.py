@@ -37,6 +37,7 @@ log = logging.getLogger("sol_dynamo")
 NUMBERS = 1024  # numbers of calls that stay on the device, the latest
 _table: dict[Any, Callable] | None = None
 _lock = threading.RLock()
+_inside = threading.local()
 
 
 # whose rules add a product as it is: with factors they are several ops
@@ -84,11 +85,37 @@ def compile_op(
 ) -> tuple[Callable, tuple[int, ...]] | None:
     """The program of a call, as a function of its tensors and numbers, and how its results are
     grouped; None where the CPU is to run it. `arguments` are in the schema's order; at `numbers_at`
-    stand numbers of which only the kind matters."""
+    stand numbers of which only the kind matters.
+
+    It is made in a thread of its own: the caller's may be in the middle of a trace or of another
+    mode, which would take our fake tensors for its own.
+    """
+    made: list[Any] = [None]
+
+    def work() -> None:
+        try:
+            made[0] = _made(operator(name, overload), arguments, numbers_at)
+        except BaseException as e:
+            made[0] = e
+
+    if getattr(_inside, "compiling", False):
+        work()
+    else:
+        thread = threading.Thread(target=work, name="sol_dynamo eager")
+        thread.start()
+        thread.join()
+    if isinstance(made[0], BaseException):
+        raise made[0]
+    return made[0]
+
+
+def _made(
+    op: Any, arguments: list[Any], numbers_at: list[int]
+) -> tuple[Callable, tuple[int, ...]] | None:
+    _inside.compiling = True
     c = config()
-    op = operator(name, overload)
     try:
-        with _lock, compat.plain_dispatch():
+        with _lock, torch.no_grad():
             call = Call(op, arguments, numbers_at)
             key = None if c.check or c.dump or c.fuel >= 0 else call.name(c)
             plan = programs.find(key, Plan) if key else None
@@ -364,7 +391,8 @@ def _applied(call: Call, arguments: list[Any], scaled: bool) -> tuple[Any, list[
             if p.name in OPTIONS and p.name not in known:  # of what makes a tensor of nothing
                 known[p.name] = getattr(outs[0], p.name) if p.name in ("dtype", "device") else None
         own = [known[p.name] for p in op._schema.arguments if not p.kwarg_only]
-        made = op(*own, **{p.name: known[p.name] for p in op._schema.arguments if p.kwarg_only})
+        f = FORMS.get(str(op), op)
+        made = f(*own, **{p.name: known[p.name] for p in op._schema.arguments if p.kwarg_only})
         if op is call.op:
             return made, []
     values = list(made) if isinstance(made, (tuple, list)) else [made]
@@ -487,7 +515,7 @@ class OneOp:
 
     def __init__(self, plan: Plan, target: Target, device: torch.device):
         self._executable = target.build(plan.kept.sources, plan.kept.program)
-        self._prepared = self._executable.prepare([])
+        self._prepared = self._executable.prepare(_constants(plan.kept))
         self._device = device
         self._inputs = [
             (i.tensor, i.number, i.dtype)
@@ -517,6 +545,19 @@ class OneOp:
             if made[w.output] is not place:
                 place.copy_(made[w.output])
         return [None if r is None else made[r] for r in self._results]
+
+
+def _constants(kept: programs.Kept) -> list[torch.Tensor]:
+    """What the program reads that depends on no argument, computed once."""
+    chosen = [j for kind, j in kept.given if kind == "weight"]
+    made = kept.weights() if chosen else ()
+    found = []
+    for j, v in zip(chosen, kept.traced, strict=True):
+        t = made[j]
+        if t.stride() != v.strides:
+            t = t.new_empty_strided(v.shape, v.strides).copy_(t)
+        found.append(t)
+    return found
 
 
 def _resize(t: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:

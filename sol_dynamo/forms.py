@@ -199,6 +199,56 @@ def _gru_cell(x: Tensor, h: Tensor, hx: Tensor, x_bias: Any = None, h_bias: Any 
     return new + update * (hx - new), torch.cat([reset, update, new, hx, hs[2]], 1)
 
 
+def _nll_loss_backward(
+    grad: Tensor, self: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int,
+    total_weight: Tensor,
+) -> Tensor:  # fmt: skip
+    """-grad * weight where a class is the target, else 0."""
+    dim = 0 if self.dim() < 2 else 1
+    if reduction == 1:
+        grad = grad / total_weight
+    target = target.unsqueeze(dim)
+    counted = target != ignore_index
+    shape = [1] * self.dim()
+    shape[dim] = self.shape[dim]
+    classes = torch.arange(self.shape[dim], device=self.device).reshape(shape)
+    if grad.dim() < self.dim() and grad.dim() > 0:
+        grad = grad.unsqueeze(dim)
+    if weight is not None:
+        grad = grad * weight.reshape(shape)
+    return torch.where((classes == target) & counted, -grad, torch.zeros_like(self))
+
+
+def _batch_norm_with_update(
+    x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float
+) -> Any:
+    made = aten._native_batch_norm_legit_functional.default(
+        x, weight, bias, mean, var, True, momentum, eps
+    )
+    mean.copy_(made[3])
+    var.copy_(made[4])
+    return (*made[:3], x.new_empty(0, dtype=torch.uint8))
+
+
+def _addbmm(self: Tensor, a: Tensor, b: Tensor, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    made = aten.bmm.default(a, b).sum(0)
+    made = made if alpha == 1 else made * alpha
+    if beta == 0:
+        return made
+    return (self if beta == 1 else self * beta) + made
+
+
+def _drawn(p: Tensor) -> Tensor:
+    """True with a probability for each element."""
+    wide = p.dtype if p.dtype == torch.float64 else torch.float32
+    return aten.rand.default(list(p.shape), dtype=wide, device=p.device) < p
+
+
+def _normal(mean: Tensor, std: Tensor, generator: Any = None) -> Tensor:
+    shape = torch.broadcast_shapes(mean.shape, std.shape)
+    return mean + std * aten.randn.default(list(shape), dtype=mean.dtype, device=mean.device)
+
+
 def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
     """Integers in [first, end); without an end, as far as the dtype has them."""
     if end is None:
@@ -214,6 +264,12 @@ def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -
 
 
 FORMS: dict[str, Callable] = {
+    "aten.nll_loss_backward.default": _nll_loss_backward,
+    "aten.nll_loss2d_backward.default": _nll_loss_backward,
+    "aten._batch_norm_with_update.default": _batch_norm_with_update,
+    "aten.addbmm.default": _addbmm,
+    "aten.bernoulli_.Tensor": lambda self, p, generator=None: self.copy_(_drawn(p)),
+    "aten.normal.Tensor_Tensor": _normal,
     "aten.random_.default": lambda self, generator=None: _random_between(self, 0, None),
     "aten.random_.to": lambda self, end, generator=None: _random_between(self, 0, end),
     "aten.random_.from": _random_between,
