@@ -9,6 +9,7 @@ is compiled, is written as scalar C, in which anything can be said.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -28,6 +29,10 @@ from .functions import definitions
 from .scalar import without_vectors
 from .vector import VECTORS, VectorWalk
 
+log = logging.getLogger("sol_dynamo")
+
+VL = 256
+
 FILE_TEXT = 6_000  # bytes of kernels in a C file: half a second of compiling
 STEPS = "steps.json"
 RUNTIME = Path(__file__).with_name("steps.c")
@@ -45,7 +50,7 @@ class Step:
 
 def emit_program(program: Program) -> dict[str, str]:
     """C files by name, and the table of steps as `steps.json`."""
-    check_supported(program)
+    check_supported(program, range(1, VL + 1))
     writer = Writer(program)
     sources: dict[str, str] = {}
     steps: list[Step] = []
@@ -99,8 +104,8 @@ class Writer:
             if attempt == 0:
                 try:
                     return self._emitted(kernel, name, VectorWalk)
-                except EmitError:
-                    pass
+                except EmitError as e:
+                    log.info("%s is written without vectors: %s", name, e)
             return self._emitted(without_vectors(kernel), name, None)
 
     def _emitted(self, kernel: Kernel, name: str, walk: Any) -> Code:

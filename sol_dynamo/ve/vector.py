@@ -613,14 +613,14 @@ class VectorAccumulators(Accumulators):
             half = lanes // 2
             if lanes % 2:
                 left.append([_element(expr, x, lanes - 1) for x in values])
+            if half == 1:
+                low, high = ([_element(expr, x, n) for x in values] for n in (0, 1))
+                values = reduce.merged(expr, monoid, low, high)
+                break
             low = [x._replace(lanes=half) for x in values]
             moved = [f"_vel_vmv_vsvl({half}, {x.text}, {half})" for x in values]
             high = [expr.name(Value(t, x.dtype, half)) for t, x in zip(moved, values, strict=True)]
-            if half == 1:
-                low, high = ([_element(expr, x, 0) for x in part] for part in (low, high))
-                values = reduce.merged(expr, monoid, low, high)
-            else:
-                values = self._merged(monoid, low, high, half)
+            values = self._merged(monoid, low, high, half)
             lanes = half
         return [values, *left]
 
