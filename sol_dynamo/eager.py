@@ -186,17 +186,19 @@ class Call:
         for k in self.written:
             if _overlaps(self.tensors[k]):
                 raise Unfit("a result whose elements share memory")
-        storages = [_memory(t) for t in self.tensors]
-        self.alike = [  # for each tensor, those in the same memory, and whether they are the same
-            [
-                (k, _place(self.tensors[k]) == _place(t))
-                for k, s in enumerate(storages)
-                if s == storages[j] and k != j and t.numel()
-            ]
-            if j in self.written
-            else []
-            for j, t in enumerate(self.tensors)
-        ]
+        # for each tensor that is written to, those that are the same one
+        self.alike = {j: self._same_as(j) for j in self.written}
+
+    def _same_as(self, j: int) -> list[int]:
+        t = self.tensors[j]
+        found = []
+        for k, other in enumerate(self.tensors):
+            if k == j or _memory(other) != _memory(t) or not _meet(other, t):
+                continue
+            if _place(other) != _place(t):
+                raise Unfit("tensors that share some memory")  # which most ops refuse
+            found.append(k)
+        return found
 
     def name(self, c: Config) -> str:
         """What the program of such calls is kept under."""
@@ -225,6 +227,20 @@ def _memory(t: torch.Tensor) -> int:
 
 def _place(t: torch.Tensor) -> tuple:
     return t.storage_offset() * t.itemsize, tuple(t.shape), tuple(t.stride())
+
+
+def _meet(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the spans of two tensors in the same memory have bytes in common."""
+    (first, last), (start, end) = _span(a), _span(b)
+    return first < end and start < last
+
+
+def _span(t: torch.Tensor) -> tuple[int, int]:
+    first = t.storage_offset() * t.itemsize
+    if not t.numel():
+        return first, first
+    last = sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) + 1
+    return first, first + last * t.itemsize
 
 
 def _overlaps(t: torch.Tensor) -> bool:
@@ -462,10 +478,10 @@ def _direct(call: Call, program: Program, inputs: Sequence[Input], k: int, outpu
         return False
     if program.buffers[name].base is not None or program.outputs.count(name) > 1:
         return False
-    own = [(k, True), *call.alike[k]]
-    if any(j != k and j in call.written for j, _ in own):
+    own = [k, *call.alike[k]]
+    if any(j != k and j in call.written for j in own):
         return False
-    for j, same in own:
+    for j in own:
         buffers = [
             program.inputs[i] for i, x in enumerate(inputs) if x.tensor == j
         ]
@@ -475,7 +491,7 @@ def _direct(call: Call, program: Program, inputs: Sequence[Input], k: int, outpu
                 for step in program.kernels
                 if any(program.base(r).name == b for r in read(step) if r)
             ]
-            if readers and not (same and len(readers) == 1 and _pointwise(program, readers[0], b, name)):
+            if len(readers) > 1 or not all(_pointwise(program, r, b, name) for r in readers):
                 return False
     return True
 
