@@ -27,7 +27,7 @@ from ..kernels.c.values import EmitError
 from ..kernels.c.vecmath import PRELUDE
 from .functions import definitions
 from .scalar import without_vectors
-from .vector import VECTORS, VectorWalk
+from .vector import VECTORS, ScalarWalk, VectorWalk
 
 log = logging.getLogger("sol_dynamo")
 
@@ -106,7 +106,7 @@ class Writer:
                     return self._emitted(kernel, name, VectorWalk)
                 except EmitError as e:
                     log.info("%s is written without vectors: %s", name, e)
-            return self._emitted(without_vectors(kernel), name, None)
+            return self._emitted(without_vectors(kernel), name, ScalarWalk)
 
     def _emitted(self, kernel: Kernel, name: str, walk: Any) -> Code:
         return emit_kernel(kernel, self.program, name, self._memory, self._sites, walk)
