@@ -96,6 +96,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_device", [](DeviceIndex device) { set_device(device); });
   m.def("exchange_device", exchange_device);
   m.def("has_process", has_process);
+  m.def("process_handle", [](DeviceIndex device) { // AVEO's
+    return reinterpret_cast<uint64_t>(process(device));
+  });
   m.def("start_process", [](DeviceIndex device) { queue(device, 0); }, Released());
 
   m.def("synchronize", synchronize_device, Released());
