@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.networks import allowed, exact, images, network, relative_rms
 from sol_dynamo.ve import cycles
+from sol_dynamo.ve import module as ve
 from sol_dynamo.ve.driver import open_driver
 
 SLOWEST = 8  # kernels shown, those that take longest
@@ -27,19 +28,19 @@ def run(name: str, size: int) -> bool:
     """Whether the result is within the accuracy contract."""
     model, x = network(name), images(1, size)
     reference, eager = exact(model, x), model(x)
-    print(f"{name} on {torch.ve.get_device_name()}, batch 1, {size}x{size}")
+    print(f"{name} on {ve.get_device_name()}, batch 1, {size}x{size}")
     there = torch.compile(model.to("ve"), backend="sol", dynamic=False)
     on_card = x.to("ve")
-    torch.ve.reset_fallbacks()
+    ve.reset_fallbacks()
     for call in ("first call, compiled", "second call"):
         start = time.perf_counter()
         y = there(on_card).cpu()
         print(f"  {call}: {time.perf_counter() - start:.1f} s of this machine's time")
     ours, theirs = relative_rms(y, reference), relative_rms(eager, reference)
     sound = ours <= allowed(theirs)
-    print(f"  relative RMS error against float64: {ours:.1e}, eager on the CPU {theirs:.1e}", end="")
-    print(", within the contract" if sound else ", OUTSIDE THE CONTRACT")
-    print(f"  ops that ran on the host: {dict(torch.ve.fallbacks()) or 'none'}")
+    verdict = "within the contract" if sound else "OUTSIDE THE CONTRACT"
+    print(f"  relative RMS error against float64: {ours:.1e}, eager's {theirs:.1e}: {verdict}")
+    print(f"  ops that ran on the host: {dict(ve.fallbacks()) or 'none'}")
     if open_driver().simulated:
         show_cycles(lambda: there(on_card))
     return sound

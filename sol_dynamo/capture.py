@@ -100,8 +100,8 @@ class SolModule(nn.Module):
         """A call on the device that `device.set` chose."""
         if self._model.training:
             raise RuntimeError(
-                f"a model that sol_dynamo.device.set({there.type!r}, {there.index}) sends to another"
-                " device runs in eval mode only: call .eval(), or train model.to(device) there"
+                f"a model that sol_dynamo.device.set({there.type!r}, {there.index}) sends elsewhere"
+                " runs in eval mode only: call .eval(), or train model.to(device) there"
             )
         with torch.no_grad():
             known = self.__dict__["_offloaded"]

@@ -213,7 +213,7 @@ class Lowering:
             op = torch.ops.aten.randint.low
             options = (("dtype", torch.int64), ("device", device))
             call = Extern("seed", op, (0, 2**63 - 1, [0]), options, (self._seed,))
-            self.first.append(replace(call, reason="the seeds of random numbers"))
+            self.first.append(replace(call, reason="the seed of random numbers"))
         drawn = self.buffers[self._seed].shape[0] + 1
         self.buffers[self._seed] = b = replace(self.buffers[self._seed], shape=(drawn,))
         (at,) = (i for i, e in enumerate(self.first) if e.outs == (self._seed,))

@@ -1,4 +1,4 @@
-"""`sol_dynamo.device.set`: models from `optimize` run on the device, their inputs and outputs stay."""
+"""`sol_dynamo.device.set`: models from `optimize` run there, their inputs and outputs do not move."""
 
 from __future__ import annotations
 
