@@ -24,6 +24,7 @@ from torch import fx
 from .. import backend, programs
 from ..config import Config, config
 from ..ir import Extern, Kernel, Load, Loops, Program, read, walk
+from . import pieces
 from .calls import Call, Unfit, operator
 from .run import OneOp, Plan, Write
 from .trace import Input, outputs_of, traced
@@ -35,10 +36,10 @@ _inside = threading.local()
 
 def compile_op(
     name: str, overload: str, arguments: list[Any], numbers_at: list[int]
-) -> tuple[Callable, tuple[int, ...]] | None:
+) -> tuple[Callable, tuple[int, ...]] | bool | None:
     """The program of a call, as a function of its tensors and numbers, and how its results are
-    grouped; None where the CPU is to run it. `arguments` are in the schema's order; at `numbers_at`
-    stand numbers of which only the kind matters.
+    grouped; None where the CPU is to run it, False where it is to do so this time. `arguments` are
+    in the schema's order; at `numbers_at` stand numbers of which only the kind matters.
 
     It is made in a thread of its own: the caller's may be in the middle of a trace or of another
     mode, which would take our fake tensors for its own.
@@ -64,19 +65,16 @@ def compile_op(
 
 def _made(
     op: Any, arguments: list[Any], numbers_at: list[int]
-) -> tuple[Callable, tuple[int, ...]] | None:
+) -> tuple[Callable, tuple[int, ...]] | bool | None:
     _inside.compiling = True
     c = config()
     try:
         with _lock, torch.no_grad():
             call = Call(op, arguments, numbers_at)
-            key = None if c.check or c.dump or c.fuel >= 0 else call.name(c)
-            plan = programs.find(key, Plan) if key else None
-            if plan is None:
-                plan = _compiled(call, c)
-                if key:
-                    programs.keep(key, plan)
-            return OneOp(plan, call.target, call.device), plan.counts
+            if not pieces.wanted(call, call.name(c)):
+                return _of_any_size(call)
+            program = OneOp(_plan(call, c), call.target, call.device)
+            return program, program.counts
     except Unfit as e:
         log.debug("%s runs on the CPU: %s", op, e)
     except Exception as e:
@@ -88,6 +86,29 @@ def _made(
             stacklevel=2,
         )
     return None
+
+
+def _of_any_size(call: Call) -> tuple[Callable, tuple[int, ...]] | bool:
+    """For a call whose sizes may not come again."""
+
+    def make(piece: Call) -> OneOp:
+        return OneOp(_plan(piece, config()), piece.target, piece.device)
+
+    try:
+        return pieces.InPieces(call, make), ()
+    except Unfit as e:
+        log.debug("%s runs on the CPU, the first time with these sizes: %s", call.op, e)
+        return False
+
+
+def _plan(call: Call, c: Config) -> Plan:
+    key = None if c.check or c.dump or c.fuel >= 0 else call.name(c)
+    plan = programs.find(key, Plan) if key else None
+    if plan is None:
+        plan = _compiled(call, c)
+        if key:
+            programs.keep(key, plan)
+    return plan
 
 
 def _compiled(call: Call, c: Config) -> Plan:

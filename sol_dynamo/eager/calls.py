@@ -39,6 +39,7 @@ class Call:
             for p, a in zip(self.parameters, arguments, strict=True)
         ]
         self.tensors: list[torch.Tensor] = []
+        self.lists = any(isinstance(a, (list, tuple)) for a in self.arguments)
         self.written: list[int] = []  # positions of tensors
         self.resized: list[int] = []  # of those, the arguments `out`
         for i, a in enumerate(self.arguments):
@@ -77,6 +78,14 @@ class Call:
                 raise Unfit("tensors that share some memory")  # which most ops refuse
             found.append(k)
         return found
+
+    def same_places(self) -> tuple:
+        """What matters of numbers and of memory, besides sizes."""
+        numbers = [
+            abs(a) < 0.5 if i in self.numbers_at else _shown(a)
+            for i, a in enumerate(self.arguments)
+        ]
+        return str(numbers), tuple((k, tuple(v)) for k, v in self.alike.items()), self.device
 
     def name(self, c: Config) -> str:
         """What the program of such calls is kept under."""

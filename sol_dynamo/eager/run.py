@@ -46,6 +46,7 @@ class OneOp:
         self._executable = target.build(plan.kept.sources, plan.kept.program)
         self._prepared = self._executable.prepare(_constants(plan.kept))
         self._device = device
+        self.counts = plan.counts
         self._inputs = [
             (i.tensor, i.number, i.dtype)
             for kind, j in plan.kept.given

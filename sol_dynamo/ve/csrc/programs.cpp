@@ -34,6 +34,7 @@ using c10::IValue;
 
 // A program: a function of Python, and how many tensors each result is; or none.
 struct Program {
+  bool final = true; // false: ask again next time
   PyObject* function = nullptr;
   std::vector<int64_t> results; // -1: a tensor by itself
 };
@@ -291,7 +292,9 @@ Program compile(const c10::OperatorHandle& op, const torch::jit::Stack& stack, c
   if (!made)
     raise_from_python();
   Program program;
-  if (!made.is_none()) {
+  if (made.ptr() == Py_False) {
+    program.final = false;
+  } else if (!made.is_none()) {
     const auto pair = py::reinterpret_borrow<py::tuple>(made);
     program.function = py::object(pair[0]).release().ptr(); // for good
     for (const auto& n : py::reinterpret_borrow<py::tuple>(pair[1]))
@@ -369,7 +372,8 @@ bool run_program(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     if (!known) {
       program = compile(op, *stack, call);
       std::lock_guard<std::mutex> lock(all.mutex);
-      all.programs.emplace(call.key, program);
+      if (program.final)
+        all.programs.emplace(call.key, program);
     }
     if (!program.function)
       return false;
