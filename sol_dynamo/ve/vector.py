@@ -32,6 +32,7 @@ _MASKS = {"and": "andm", "or": "orm", "xor": "xorm"}
 _BITS = {"and": "vand", "or": "vor", "xor": "vxor"}
 _LOADS = {"f32": "vldu", "i32": "vldlsx", "u32": "vldlzx"}
 _GATHERS = {"f32": "vgtu", "i32": "vgtlsx", "u32": "vgtlzx"}
+_HERE = ("f32", "f64", "i64")
 _STORES = {4: "l", 8: ""}  # of integers, by bytes
 
 
@@ -43,6 +44,7 @@ class VectorExpressions(Expressions):
     """Expressions over vector registers."""
 
     names: Scope
+    in_place = False  # whether vectors of one value are made where they are used: fewer registers
 
     def __init__(self, names: Scope, load: Callable[[Load, int], Value]):
         super().__init__(names, load)
@@ -113,6 +115,7 @@ class VectorExpressions(Expressions):
         return self.name(Value(text, "bool", lanes), "m").text
 
     def _all_lanes(self, condition: str, lanes: int) -> str:
+        condition = f"sol_here_i64({condition})" if self.in_place else condition
         return f"_vel_vfmklne_mvl(_vel_vbrdl_vsl({condition}, {lanes}), {lanes})"
 
     # -- types and constants -------------------------------------------------------------------
@@ -129,6 +132,7 @@ class VectorExpressions(Expressions):
             if start in ("0", "1"):
                 return f"_vel_vfmkla{'ft'[int(start)]}_ml({lanes})"
             return self._all_lanes(start, lanes)
+        start = f"sol_here_{dtype}({start})" if self.in_place and dtype in _HERE else start
         return f"_vel_{_BROADCAST.get(dtype, 'vbrdl')}_vsl({start}, {lanes})"
 
     def splat(self, v: Value, lanes: int, dtype: str | None = None) -> Value:
@@ -705,3 +709,17 @@ class VectorWalk(Walk):
             f"if (_vel_pcvm_sml({bad.text}, {n})) sol_fail({error}, {self.sites[b]}, {first});"
         )
         expr.vectors[var] = expr.where(bad, Value("0", "i64"), wrapped, "i64", n)
+
+
+class FrugalExpressions(VectorExpressions):
+    in_place = True
+
+
+class FrugalMemory(VectorMemory):
+    expressions_type = FrugalExpressions
+
+
+class FrugalWalk(VectorWalk):
+    """A kernel written with few vector registers, of a schedule of one vector at a time."""
+
+    memory_type = FrugalMemory
