@@ -8,6 +8,7 @@ benchmarks; `cache` shows or clears the compiled code on disk. What it asks abou
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -80,17 +81,23 @@ def doctor() -> int:
 
 def _vector_engine() -> str:
     """Which cards there are, and who drives them. What is built at first use is not built here."""
+    from .target import get_target
     from .ve import cards, extension, registration
 
     if reason := registration.why_not():
         return f"not there: {reason}"
     try:
         found = cards.find()
-        extension.compiler()
+        host = extension.compiler()
     except (ValueError, RuntimeError) as e:
         return f"not usable: {e}"
+    count = f"{len(found.nodes)} card{'s' * (len(found.nodes) != 1)}"
+    driver = os.environ.get("SOL_VE_DRIVER") or ("sim" if found.simulated else "native")
     kind = "simulated" if found.simulated else "with NEC's driver"
-    return f"{len(found.nodes)} card{'s' * (len(found.nodes) != 1)}, {kind}"
+    target = get_target(registration.NAME)
+    reason = "no target" if target is None else target.available()
+    kernels = f"no kernels: {reason}" if reason or target is None else target.describe()["compiler"]
+    return f"{count}, {kind} (driver {driver}); built with {host[0]}; kernels: {kernels}"
 
 
 def explain(name: str, batch: int, size: int, backward: bool, table: bool) -> int:

@@ -28,6 +28,7 @@ from . import cards, module
 from .program import Step
 
 ALIGN = 256
+ARGUMENTS = 248  # of a call, behind those in registers: AVEO takes 256
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def cores_used() -> int:
         if not wanted.isdigit() or int(wanted) < 1:
             raise ValueError(f"SOL_VE_CORES={wanted!r}: a number of cores, 1 or more, is due")
         return int(wanted)
-    card = torch.ve.get_device_properties(0).multi_processor_count
+    card = module.get_device_properties(0).multi_processor_count
     return min(card, cores()) if cards.find().simulated else card
 
 
@@ -111,6 +112,7 @@ class VeExecutable:
         self._sites = indirect_sites(program)
         self._lock = threading.Lock()
         self._loaded: dict[int, Loaded] = {}
+        self._tables: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
 
     def notes(self) -> list[str]:
         return []
@@ -138,17 +140,21 @@ class VeExecutable:
         for position, step in enumerate((*self.program.kernels, None)):
             place[position] = n
             n += step is not None and not isinstance(step, Extern)
-        inner = {place[d.first]: [0, d.trips, place[d.first], place[d.last]] for d in bands.values()}
+        inner = {
+            place[d.first]: [0, d.trips, place[d.first], place[d.last]] for d in bands.values()
+        }
         outer, k = [], 0
         while k < len(rows):
             outer.append(inner.get(k, rows[k]))
             k = inner[k][3] if k in inner else k + 1
         band = -(-max([0, *(s.scratch for s in steps)]) // ALIGN) * ALIGN
         size = -(-max(band + self.program.band_bytes, 1) // ALIGN) * ALIGN + ALIGN
-        table = torch.empty(32 * (1 + len(outer) + len(rows)), dtype=torch.uint8, device=f"ve:{device}")
+        table = torch.empty(
+            32 * (1 + len(outer) + len(rows)), dtype=torch.uint8, device=f"ve:{device}"
+        )
         start = table.data_ptr() + 32
         head = [start, start + 32 * len(outer), size, band]
-        words = torch.tensor([*head, *sum(outer + rows, [])], dtype=torch.int64)
+        words = torch.tensor([head, *outer, *rows], dtype=torch.int64).flatten()
         table.copy_(words.view(torch.uint8))
         name = steps[0].name if len(steps) == 1 else f"a program of {len(steps)} kernels"
         units = [row[1] for row in outer]
@@ -162,8 +168,8 @@ class VeExecutable:
         given = (*inputs, *weights)
         device = next(
             (t.device for t in given if isinstance(t, torch.Tensor) and t.device.type == "ve"), None
-        ) or torch.device("ve", torch.ve.current_device())
-        with torch.ve.device(device):
+        ) or torch.device("ve", module.current_device())
+        with module.device(device):
             return self._run(device, inputs, weights, into or {})
 
     def _run(
@@ -221,9 +227,12 @@ class VeExecutable:
         cores = min(cores_used(), max(loaded.units[steps[0] : steps[1]]))
         scratch = torch.empty(cores * loaded.scratch_bytes, dtype=torch.uint8, device=device)
         error = torch.zeros(2, dtype=torch.int64, device=device) if self._sites else None
+        table = self._in_memory(device, pointers) if len(pointers) > ARGUMENTS else None
+        arguments = pointers if table is None else [table.data_ptr()]
+        who = 0 if table is None else 1 << 16
         words = [
             loaded.table.data_ptr(), steps[0] | steps[1] << 32, arena.data_ptr(),
-            scratch.data_ptr(), 0 if error is None else error.data_ptr(), 0, 0, 0, *pointers,
+            scratch.data_ptr(), 0 if error is None else error.data_ptr(), who, 0, 0, *arguments,
         ]  # fmt: skip
         meetings = 1 + steps[1] - steps[0]
         module.native().launch_on_cores(
@@ -233,6 +242,18 @@ class VeExecutable:
             site, value = error.tolist()
             if site:
                 raise self._out_of_range(site, value)
+
+    def _in_memory(self, device: torch.device, pointers: list[int]) -> torch.Tensor:
+        """A pointer table in memory of the card: mostly that of the last call of this stream, since
+        its allocator gives the same memory again."""
+        stream = module.current_stream(device).stream_id
+        known = self._tables.get((device.index, stream))
+        if known is not None and known[0] == pointers:
+            return known[1]
+        host = torch.tensor(pointers, dtype=torch.int64, pin_memory=True)
+        table = host.to(device, non_blocking=True)
+        self._tables[device.index, stream] = list(pointers), table
+        return table
 
     def _out_of_range(self, site: int, value: int) -> IndirectIndexError:
         """Eager's error for an index, and what it came from."""
