@@ -10,17 +10,18 @@ card's.
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
+from collections.abc import Callable
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.networks import allowed, exact, images, network, relative_rms
 from sol_dynamo.ve import cycles
 from sol_dynamo.ve import module as ve
 from sol_dynamo.ve.driver import open_driver
-
-SLOWEST = 8  # kernels shown, those that take longest
 
 
 @torch.no_grad()
@@ -29,6 +30,7 @@ def run(name: str, size: int) -> bool:
     model, x = network(name), images(1, size)
     reference, eager = exact(model, x), model(x)
     print(f"{name} on {ve.get_device_name()}, batch 1, {size}x{size}")
+    model_of_host = copy.deepcopy(model)
     there = torch.compile(model.to("ve"), backend="sol", dynamic=False)
     on_card = x.to("ve")
     ve.reset_fallbacks()
@@ -42,20 +44,19 @@ def run(name: str, size: int) -> bool:
     print(f"  relative RMS error against float64: {ours:.1e}, eager's {theirs:.1e}: {verdict}")
     print(f"  ops that ran on the host: {dict(ve.fallbacks()) or 'none'}")
     if open_driver().simulated:
-        show_cycles(lambda: there(on_card))
+        with FlopCounterMode(display=False) as asked:
+            model_of_host(x)
+        show_cycles(lambda: there(on_card), asked.get_total_flops())
     return sound
 
 
-def show_cycles(call) -> None:
-    with cycles.counted() as kernels:
+def show_cycles(call: Callable[[], object], flops: int) -> None:
+    with cycles.counted() as count:
         call()
-    milliseconds = 1e3 * sum(k.seconds for k in kernels)
     print(
-        f"  simulated: {milliseconds:.2f} ms in {len(kernels)} kernels,"
-        f" {cycles.peak(kernels):.1%} of the cores' float32 peak"
+        f"  simulated: {1e3 * count.seconds:.2f} ms for {flops / 1e9:.2f} GFLOP of products on"
+        f" {count.cores} cores, {count.share_of_peak(flops):.1%} of their float32 peak"
     )
-    for k in sorted(kernels, key=lambda k: -k.cycles)[:SLOWEST]:
-        print(f"    {k.name[:48]:48} {1e3 * k.seconds:8.3f} ms {k.peak_f32:6.1%} (simulated)")
 
 
 def main() -> int:

@@ -1,5 +1,5 @@
-"""Ops of the device one at a time, as programs of ours: where results go, what makes a program, what
-is left to the CPU, random numbers, and training."""
+"""Ops of the device one at a time, as programs of ours: where results go, what makes a program,
+random numbers, and training."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_results_are_the_cpus(f):
 
 def test_special_values_are_the_cpus():
     x = special(7, 9)
-    for f in (torch.relu, torch.sign, torch.neg, torch.isnan, lambda t: t * 0, lambda t: t.clamp(0, 1),
-              lambda t: t.amax(1), lambda t: t.argmax(0), lambda t: t == t.t()[0, 0]):  # fmt: skip
+    for f in (torch.relu, torch.sign, torch.neg, torch.isnan, lambda t: t * 0, lambda t: t.amax(1),
+              lambda t: t.clamp(0, 1), lambda t: t.argmax(0), lambda t: t == t.t()[0, 0]):  # fmt: skip
         same(f(x.ve()), f(x))
 
 
@@ -171,6 +171,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     """
     import os
     import shutil
+
     from sol_dynamo.runtime import cache
 
     for p in cache.directory().glob("*"):  # what is built for all, but for programs
@@ -224,7 +225,7 @@ def test_generators_and_distributions():
         assert torch.equal(a, b)  # the same seed, and as many draws
         assert a.unique().numel() == 6 or a.unique().numel() > 1900
     u = torch.rand(4000, device="ve").cpu()
-    assert 0 <= u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 0.03
+    assert u.min() >= 0 and u.max() < 1 and abs(u.mean() - 0.5) < 0.03
 
 
 # -- training ------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def test_losses_follow_the_cpus(name, compiled):
 
 
 def test_dropout_is_the_same_eager_and_compiled():
-    make, optimizer, shape = TRAININGS["mlp"]
+    _, optimizer, shape = TRAININGS["mlp"]
     eager, compiled, other = (
         losses(lambda p=p: perceptron(p), optimizer, shape, "ve", c, 6)
         for p, c in ((0.3, False), (0.3, True), (0.0, False))
