@@ -50,8 +50,8 @@ class OneOp:
         self._inputs = [
             (i.tensor, i.number, i.dtype)
             for kind, j in plan.kept.given
-            for i in (plan.inputs[j],)
             if kind == "input"
+            for i in (plan.inputs[j],)
         ]
         self._results, self._writes = plan.results, plan.writes
         self._direct = [(w.output, w.tensor) for w in plan.writes if w.direct]

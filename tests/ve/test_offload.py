@@ -1,4 +1,4 @@
-"""`sol_dynamo.device.set`: models from `optimize` run there, their inputs and outputs do not move."""
+"""`sol_dynamo.device.set`: models of the host run there, inputs and outputs stay."""
 
 from __future__ import annotations
 
