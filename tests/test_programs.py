@@ -152,7 +152,7 @@ def test_what_cannot_be_written_is_not_kept(own_cache):
     programs.keep("0" * 32, kept)
     assert programs.find("0" * 32, programs.Kept) is None
     programs.keep("0" * 32, replace(kept, weights=programs.Formula((), (), ())))
-    assert programs.find("0" * 32).program == kept.program
+    assert programs.find("0" * 32, programs.Kept).program == kept.program
 
 
 def test_a_formula_does_what_its_graph_does():
