@@ -100,7 +100,11 @@ class Machine:
         n = 1
         for s in shape:
             n *= s
-        return (torch.arange(n).mul(7 + self.n).remainder(5) - 2).reshape(shape).to(self.values[0].device, dtype)
+        return (
+            (torch.arange(n).mul(7 + self.n).remainder(5) - 2)
+            .reshape(shape)
+            .to(self.values[0].device, dtype)
+        )
 
 
 class Kind(NamedTuple):
