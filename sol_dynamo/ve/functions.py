@@ -32,8 +32,13 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
         if name in done:
             return
         for called in dict.fromkeys(re.findall(r"\b(sol_\w+)\(", text)):
-            if called != name and called[4:] in _templates():
+            function, _, dtype = called[4:].rpartition("_")
+            if called == name:
+                continue
+            if called[4:] in _templates():
                 add(called, _templates()[called[4:]])
+            elif dtype == "f32v" and function in _WIDE:
+                add(called, _vector(function, "f32"))
         done[name] = text
 
     for name, dtype, lanes in sorted(uses):

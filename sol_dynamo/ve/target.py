@@ -37,9 +37,9 @@ class VeTarget:
             max_accumulators=32,
             l2=LLC // 8,
             cores=8,
-            rows=2048,
+            rows=64,
             rows_once=True,
-            part_bytes=1 << 20,
+            part_bytes=1 << 17,
             images_first=False,
             half_products=True,
             alone=True,
@@ -66,7 +66,7 @@ class VeTarget:
         c = compiler.find_compiler()
         found = cards.find()
         return {
-            "compiler": f"{' '.join(c.command)} ({c.version})",
+            "made by": f"{' '.join(c.command)} ({c.version})",
             "cards": f"{len(found.nodes)}{' (simulated)' if found.simulated else ''}",
         }
 

@@ -39,7 +39,8 @@ DOUBLES = {
 }
 TWO = {
     "pow": torch.pow, "atan2": torch.atan2, "hypot": torch.hypot, "fmod": torch.fmod,
-    "mod": torch.remainder, "floordiv": lambda x, y: torch.floor_divide(x.float(), y.float()).double(),
+    "mod": torch.remainder,
+    "floordiv": lambda x, y: torch.floor_divide(x.float(), y.float()).double(),
 }  # fmt: skip
 REFERENCE = {"exp2": torch.exp2, "rsqrt": lambda x: 1 / x.sqrt(), "sigmoid": torch.sigmoid}
 COUNT = 256 * 24
