@@ -81,7 +81,6 @@ def doctor() -> int:
 
 def _vector_engine() -> str:
     """Which cards there are, and who drives them. What is built at first use is not built here."""
-    from .target import get_target
     from .ve import cards, extension, registration
 
     if reason := registration.why_not():
@@ -94,10 +93,7 @@ def _vector_engine() -> str:
     count = f"{len(found.nodes)} card{'s' * (len(found.nodes) != 1)}"
     driver = os.environ.get("SOL_VE_DRIVER") or ("sim" if found.simulated else "native")
     kind = "simulated" if found.simulated else "with NEC's driver"
-    target = get_target(registration.NAME)
-    reason = "no target" if target is None else target.available()
-    kernels = f"no kernels: {reason}" if reason or target is None else target.describe()["compiler"]
-    return f"{count}, {kind} (driver {driver}); built with {host[0]}; kernels: {kernels}"
+    return f"{count}, {kind} (driver {driver}); built with {host[0]}"
 
 
 def explain(name: str, batch: int, size: int, backward: bool, table: bool) -> int:
