@@ -72,7 +72,11 @@ def lerp(weight: float) -> Callable:
 
 def lifted() -> dict[str, list[int]]:
     """Positions of numbers that are data, by the full name of an op."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, list[int]] = {  # learning rates of optimizers
+        "aten::_fused_adam_": [6],
+        "aten::_fused_adamw_": [6],
+        "aten::_fused_sgd_": [5],
+    }
     for name, at in _NUMBERS.items():
         packet, _, overload = name.partition(".")
         scalar = overload == "Scalar"
@@ -249,6 +253,68 @@ def _normal(mean: Tensor, std: Tensor, generator: Any = None) -> Tensor:
     return mean + std * aten.randn.default(list(shape), dtype=mean.dtype, device=mean.device)
 
 
+# -- optimizers: all parameters in one program ----------------------------------------------------
+
+
+def _unscaled(grad: Tensor, scale: Any) -> Tensor:
+    """A gradient without the factor of mixed precision; eager leaves it so, too."""
+    return grad if scale is None else grad.copy_(grad / scale)
+
+
+def _kept_if(found_inf: Any, old: Tensor, new: Tensor) -> Tensor:
+    """What a parameter or a state becomes: nothing changes where a gradient overflowed."""
+    old.copy_(new if found_inf is None else torch.where(found_inf == 1, old, new))
+    return old
+
+
+def _fused_adam(decoupled: bool) -> Callable:
+    """Adam (Kingma and Ba, 2015), or with weight decay apart from the gradient (AdamW)."""
+
+    def form(
+        params: Any, grads: Any, means: Any, squares: Any, most: Any, steps: Any, lr: Any,
+        beta1: float, beta2: float, weight_decay: float, eps: float, amsgrad: bool, maximize: bool,
+        grad_scale: Any = None, found_inf: Any = None,
+    ) -> None:  # fmt: skip
+        for i, p in enumerate(params):
+            g = _unscaled(grads[i], grad_scale)
+            g = -g if maximize else g
+            decayed = p
+            if weight_decay and decoupled:
+                decayed = p * (1 - lr * weight_decay)
+            elif weight_decay:
+                g = g + p * weight_decay
+            mean = means[i] + (1 - beta1) * (g - means[i])
+            square = squares[i] * beta2 + (1 - beta2) * g * g
+            step = steps[i].double()  # 1 - beta ** step cancels
+            correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+            largest = torch.maximum(most[i], square) if amsgrad else square
+            root = largest.sqrt() / correction2.sqrt() + eps
+            new = decayed - (lr / correction1) * (mean / root)
+            _kept_if(found_inf, p, new)
+            _kept_if(found_inf, means[i], mean)
+            _kept_if(found_inf, squares[i], square)
+            if amsgrad:
+                _kept_if(found_inf, most[i], largest)
+
+    return form
+
+
+def _fused_sgd(
+    params: Any, grads: Any, buffers: Any, weight_decay: float, momentum: float, lr: Any,
+    dampening: float, nesterov: bool, maximize: bool, first: bool, grad_scale: Any = None,
+    found_inf: Any = None,
+) -> None:  # fmt: skip
+    for i, p in enumerate(params):
+        g = _unscaled(grads[i], grad_scale)
+        g = -g if maximize else g
+        g = g + p * weight_decay if weight_decay else g
+        if momentum:
+            buffer = g if first else buffers[i] * momentum + (1 - dampening) * g
+            _kept_if(found_inf, buffers[i], buffer)
+            g = g + momentum * buffer if nesterov else buffer
+        _kept_if(found_inf, p, p - lr * g)
+
+
 def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
     """Integers in [first, end); without an end, as far as the dtype has them."""
     if end is None:
@@ -264,6 +330,15 @@ def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -
 
 
 FORMS: dict[str, Callable] = {
+    **{
+        f"aten.{name}_.{overload}": form
+        for name, form in (
+            ("_fused_adam", _fused_adam(False)),
+            ("_fused_adamw", _fused_adam(True)),
+            ("_fused_sgd", _fused_sgd),
+        )
+        for overload in ("default", "tensor_lr")
+    },
     "aten.nll_loss_backward.default": _nll_loss_backward,
     "aten.nll_loss2d_backward.default": _nll_loss_backward,
     "aten._batch_norm_with_update.default": _batch_norm_with_update,

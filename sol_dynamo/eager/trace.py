@@ -83,6 +83,8 @@ def traced(
         returns = call.op._schema.returns
         if len(returns) == 1 and isinstance(made, list):
             every = (made,)
+        if not returns:
+            every = ()
         flat: list[Any] = []
         for r, value in zip(returns, every, strict=True):
             if r.alias_info is not None:

@@ -293,6 +293,34 @@ def losses(make, optimizer, shape, device: str, compiled: bool = False, steps: i
     return [x.item() for x in found]
 
 
+FUSED = {
+    "Adam": lambda p, **k: torch.optim.Adam(p, 0.01, weight_decay=0.1, amsgrad=True, **k),
+    "AdamW": lambda p, **k: torch.optim.AdamW(p, 0.01, weight_decay=0.1, maximize=True, **k),
+    "SGD": lambda p, **k: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, **k),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_optimizers(name):
+    start = [torch.randn(4, 3), torch.randn(5)]
+    grads = [[torch.randn(p.shape) for p in start] for _ in range(4)]
+    found = {}
+    for device in ("cpu", "ve"):
+        params = [nn.Parameter(p.clone().to(device)) for p in start]
+        optimizer = FUSED[name](params, fused=True)
+        for k, step in enumerate(grads):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 / (k + 1)  # no new program for each
+            for p, g in zip(params, step, strict=True):
+                p.grad = g.to(device)
+            before = programs()
+            optimizer.step()
+        found[device] = params
+        assert device == "cpu" or programs() == before
+    for p, q in zip(found["ve"], found["cpu"], strict=True):
+        same(p.detach(), q.detach(), rtol=2e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", TRAININGS)
 def test_losses_follow_the_cpus(name, compiled):

@@ -130,17 +130,24 @@ class Call {
   void look_at_dtypes(const torch::jit::Stack& stack, size_t begin, size_t count) {
     std::optional<c10::ScalarType> common;
     plain_floats_ = true;
-    for (size_t i = 0; i < count; ++i) {
-      const IValue& value = stack[begin + i];
+    const auto look = [&](const IValue& value) {
       if (!value.isTensor() || !value.toTensor().defined())
-        continue;
+        return;
       const Tensor& tensor = value.toTensor();
       if (tensor.unsafeGetTensorImpl()->is_wrapped_number())
-        continue;
+        return;
       const auto dtype = tensor.scalar_type();
       plain_floats_ = plain_floats_ && (dtype == at::kFloat || dtype == at::kDouble) &&
           common.value_or(dtype) == dtype && tensor.device().type() == kVE;
       common = dtype;
+    };
+    for (size_t i = 0; i < count; ++i) {
+      const IValue& value = stack[begin + i];
+      if (value.isList())
+        for (const IValue& element : value.toListRef())
+          look(element);
+      else
+        look(value);
     }
   }
 
