@@ -104,7 +104,7 @@ def _again(
             path = made[f"k{n}.c"]
             if isinstance(path, Path):
                 objects[n] = path
-                steps[n] = Step(writer.name(n), codes[n].units, codes[n].scratch)
+                steps[n] = writer.step(n, codes[n])
         missing = [n for n in missing if objects[n] is None]
         if not missing:
             return
