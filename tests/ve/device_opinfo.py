@@ -1,8 +1,8 @@
 """PyTorch's own first sample of every operator, on the device and on the CPU.
 
 `python tests/ve/device_opinfo.py [names]` prints what disagrees, what ran on the CPU, and how many
-operators ran without it. They run in another process: one that crashes it is named, and the rest goes on. Nothing
-here knows how operators are computed.
+operators ran without it. They run in another process: one that crashes it is named, and the rest
+goes on. Nothing here knows how operators are computed.
 """
 
 from __future__ import annotations
