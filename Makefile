@@ -1,4 +1,5 @@
-# make demo      DenseNet-201 through the compiler: times against eager, errors against float64
+# make demo      DenseNet-201 through the compiler: times against eager, errors against float64;
+#                DenseNet-121 on the device "ve": its error, and the simulated share of the peak
 # make test      the tests that every change must pass
 # make test-all  also the slow ones
 # make lint      ruff and mypy
@@ -20,6 +21,7 @@ PYTEST := SOL_STRICT=1 $(BIN)/python -m pytest -n 2
 
 demo: $(READY)
 	$(BIN)/python -m examples.densenet201 $(ARGS)
+	$(BIN)/python -m examples.ve_resnet densenet121
 
 test: $(READY)
 	$(PYTEST) -m "not slow" $(ARGS)

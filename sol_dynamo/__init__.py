@@ -10,11 +10,15 @@ _LAZY = {
     "explain": ".report:explain",
     "refresh": ".runtime.weights:refresh",
 }
-__all__ = ["__version__", *_LAZY]
+__all__ = ["__version__", "device", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
     """Import what a user asks for when it is asked for: `import sol_dynamo` costs nothing."""
+    if name == "device":
+        from importlib import import_module
+
+        return import_module(".device", __name__)
     if name in _LAZY:
         from importlib import import_module
 

@@ -8,6 +8,7 @@ benchmarks; `cache` shows or clears the compiled code on disk. What it asks abou
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -86,11 +87,13 @@ def _vector_engine() -> str:
         return f"not there: {reason}"
     try:
         found = cards.find()
-        extension.compiler()
+        host = extension.compiler()
     except (ValueError, RuntimeError) as e:
         return f"not usable: {e}"
+    count = f"{len(found.nodes)} card{'s' * (len(found.nodes) != 1)}"
+    driver = os.environ.get("SOL_VE_DRIVER") or ("sim" if found.simulated else "native")
     kind = "simulated" if found.simulated else "with NEC's driver"
-    return f"{len(found.nodes)} card{'s' * (len(found.nodes) != 1)}, {kind}"
+    return f"{count}, {kind} (driver {driver}); built with {host[0]}"
 
 
 def explain(name: str, batch: int, size: int, backward: bool, table: bool) -> int:

@@ -303,7 +303,7 @@ def build(
     """
     target = _target(gm)
     key = None if c.debugs else _name(gm, weights, target, c, output_strides, output_views)
-    kept = programs.find(key) if key else None
+    kept = programs.find(key, programs.Kept) if key else None
     if kept is None:
         kept, changed = _compiled(gm, weights, target, c, output_strides, output_views)
         if key and not changed:
@@ -321,6 +321,16 @@ def build(
     sets = WeightSets(prepare, c.weight_sets, weights)
     inputs = [i for kind, i in kept.given if kind == "input"]
     return Compiled(kept.program, kept.sources, executable, sets), inputs
+
+
+def compiled(
+    gm: fx.GraphModule,
+    target: Target,
+    c: Config,
+    output_strides: Sequence[tuple[int, ...] | None] | None = None,
+) -> tuple[programs.Kept, bool]:
+    """A graph without weights as source, and whether ops were left to ATen for an error of ours."""
+    return _compiled(gm, (), target, c, output_strides, None)
 
 
 def _name(
@@ -364,7 +374,7 @@ def _program(
     warning (under SOL_STRICT=1 it is an error), and whether there are such."""
     caps = target.caps
     tf32 = compat.tf32_products() if caps.tf32 else frozenset()
-    products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified)
+    products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified, caps.alone)
     changed = False
     while True:
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)

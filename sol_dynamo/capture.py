@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import backend, compat
+from . import backend, compat, device
+from .offload import Offloaded
 
 Place = tuple[dict[str, Any], str]  # a module's store of parameters or buffers, and a name in it
 
@@ -55,6 +56,7 @@ class SolModule(nn.Module):
             model, backend=backend.sol, options=options, dynamic=False
         )
         self.__dict__["_direct"] = None
+        self.__dict__["_offloaded"] = None
         self.__dict__["_captured"] = False
 
     def __getattr__(self, name: str) -> Any:
@@ -80,6 +82,8 @@ class SolModule(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         model = self._model
+        if (there := device.current()) is not None:
+            return self._on(there, args, kwargs)
         if model.training:
             return self._compiled(*args, **kwargs)
         with torch.no_grad():
@@ -92,6 +96,23 @@ class SolModule(nn.Module):
             if kwargs or self._captured or compat.autocasting():
                 return self._compiled(*args, **kwargs)
             return self._first(args)
+
+    def _on(self, there: torch.device, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call on the device that `device.set` chose."""
+        if self._model.training:
+            raise RuntimeError(
+                f"a model that sol_dynamo.device.set({there.type!r}, {there.index}) sends elsewhere"
+                " runs in eval mode only: call .eval(), or train model.to(device) there"
+            )
+        with torch.no_grad():
+            known = self.__dict__["_offloaded"]
+            if known is None or known.device != there or not known.fits(self._model):
+                known = Offloaded(self._model, there, self._compiled_there)
+                self.__dict__["_offloaded"] = known
+            return known(args, kwargs)
+
+    def _compiled_there(self, model: nn.Module) -> Callable:
+        return torch.compile(model, backend=backend.sol, options=self._options, dynamic=False)
 
     def _first(self, args: tuple[Any, ...]) -> Any:
         """Compile by calling, and keep a direct way to the program where there is one."""

@@ -6,6 +6,7 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -158,6 +159,13 @@ def tree_leaves(tree: Any) -> list[Any]:
     return tree_leaves(tree)
 
 
+def tree_map(tree: Any, f: Callable[[torch.Tensor], Any]) -> Any:
+    """Nested containers with f applied to their tensors."""
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(torch.Tensor, f, tree)
+
+
 def needs_strides(target: Any) -> bool:
     """Whether an op's meaning depends on how its arguments lie in memory: custom ops, higher-order
     ops, as_strided, and what says so itself."""
@@ -191,6 +199,14 @@ def core_decompositions() -> dict[Any, Callable]:
     from torch._decomp import core_aten_decompositions
 
     return dict(core_aten_decompositions())
+
+
+def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:
+    """All of torch's Python decompositions, those of core ops too, but for some ops."""
+    from torch._decomp import decomposition_table
+
+    kept = set(but)
+    return {op: f for op, f in decomposition_table.items() if op not in kept}
 
 
 _undecomposed = threading.RLock()
@@ -240,6 +256,58 @@ def unbacked_fake_mode() -> Any:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     return FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+
+
+def static_fake_mode() -> Any:
+    """A fake-tensor mode in which sizes are numbers, and those that are data an error."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def functional_graph(
+    f: Callable,
+    inputs: Sequence[torch.Tensor],
+    mode: Any,
+    table: dict[Any, Callable],
+    whole: Iterable[Any],
+) -> torch.fx.GraphModule:
+    """The graph of a function of fake tensors, decomposed by a table, but for ops that stay whole.
+    It writes to nothing, but for `copy_` to inputs at its end."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    g = torch.func.functionalize(f, remove="mutations_and_views")
+    # ops without a fake kernel: it says so in red, beside raising
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    said, log.disabled = log.disabled, True
+    try:
+        with mode, undecomposed(whole):
+            return make_fx(g, decomposition_table=table)(*inputs)
+    finally:
+        log.disabled = said
+
+
+_ENUMERATED: dict[str, tuple[Any, ...]] = {
+    "ScalarType": (
+        *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16),
+        *(torch.float32, torch.float64, torch.complex32, torch.complex64, torch.complex128),
+        *(torch.bool, torch.qint8, torch.quint8, torch.qint32, torch.bfloat16),
+    ),
+    "Layout": (torch.strided,),
+    "MemoryFormat": (
+        *(torch.contiguous_format, torch.preserve_format, torch.channels_last),
+        torch.channels_last_3d,
+    ),
+}
+
+
+def enumerated(kind: str, value: Any) -> Any:
+    """An argument of an op as Python's object, where the dispatcher holds the number of a dtype,
+    layout or memory format."""
+    known = _ENUMERATED.get(kind.removeprefix("Optional[").removesuffix("]"))
+    if known is None or not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return known[value] if value < len(known) else None
 
 
 @contextmanager

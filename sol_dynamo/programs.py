@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -30,6 +30,7 @@ from .target import Caps
 
 log = logging.getLogger("sol_dynamo")
 SUFFIX = ".graph"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,21 @@ class _NamelessError(ValueError):
 def name(gm: fx.GraphModule, caps: Caps, *parts: object) -> str | None:
     """What an entry is called; None for a graph without a name. `parts`: whatever else compiling
     depends on, as its `repr` says."""
-    numbers = {f.name: getattr(caps, f.name) for f in fields(caps)}
     try:
         lines = "\n".join(map(_line, gm.graph.nodes))
     except _NamelessError as e:
         log.debug("a graph that is not kept: %s", e)
         return None
+    return key("graph", caps, *parts, lines)
+
+
+def key(kind: str, caps: Caps, *parts: object) -> str:
+    """A name of an entry: a hash of versions, of a target's numbers, and of all that `parts` say as
+    their `repr`."""
+    numbers = {f.name: getattr(caps, f.name) for f in fields(caps)}
     own = {k: v for k, v in numbers.items() if not callable(v)}
     version = torch.__version__, sys.version_info[:2], _own_source()
-    return cache.key("graph", version, own, parts, lines)
+    return cache.key(kind, version, own, parts)
 
 
 def _line(n: fx.Node) -> str:
@@ -198,19 +205,20 @@ def _own_source() -> str:
 # -- entries -------------------------------------------------------------------------------------
 
 
-def find(key: str) -> Kept | None:
-    """What a graph of that name became, if it is known."""
+def find(key: str, kind: type[T]) -> T | None:
+    """What a graph, or whatever else, of that name became, if it is known."""
     path = cache.lookup(key, SUFFIX)
     if path is None:
         return None
     try:
-        return pickle.loads(path.read_bytes())  # from a folder that is the user's alone
+        found = pickle.loads(path.read_bytes())  # from a folder that is the user's alone
+        return found if isinstance(found, kind) else None
     except Exception as e:  # of another version of something, or gone
         log.info("the compiled graph %s cannot be read: %s: %s", path, type(e).__name__, e)
         return None
 
 
-def keep(key: str, kept: Kept) -> None:
+def keep(key: str, kept: object) -> None:
     """Write it down, where that can be."""
     out = io.BytesIO()
     try:

@@ -7,7 +7,7 @@ imported when it is first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -42,6 +42,7 @@ class Caps:
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
     elsewhere: Callable[[Work], str] | None = None  # why ATen is to do it, or ""
+    alone: bool = False  # ATen has no kernels for the device: whatever has a rule is compiled
     rectified: bool = False  # ATen has convolutions with a ReLU inside (cuDNN's)
     channels_last: bool = True  # the layout inside: channels innermost, else spatial innermost
 
@@ -49,9 +50,15 @@ class Caps:
 class Executable(Protocol):
     """A program that was built and loaded: one native call (or one graph replay)."""
 
-    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    def __call__(
+        self, inputs: list[Any], weights: list[Any], into: Mapping[int, Any] | None = None
+    ) -> list[Any]:
         """Run on tensors in the order of `Program.inputs`: first those of scope "input", then
-        `weights`: what `prepare` returned. Gives the outputs in the order of `Program.outputs`."""
+        `weights`: what `prepare` returned. Gives the outputs in the order of `Program.outputs`.
+
+        `into`: tensors for outputs with memory of their own, by position, which lie as the program
+        says. A target may store there; what it gives is then the same object.
+        """
 
     def notes(self) -> list[str]:
         """What `explain` says of how it runs, beyond its kernels."""
@@ -89,6 +96,7 @@ class Target(Protocol):
 _REGISTRY = {
     "cpu": "sol_dynamo.kernels.c.target:target",
     "cuda": "sol_dynamo.kernels.triton.target:target",
+    "ve": "sol_dynamo.ve.target:target",
 }
 _loaded: dict[str, Target] = {}
 

@@ -53,7 +53,13 @@ LAYERS = (
         "writes source from scheduled IR and builds it with the runtime; Triton's own interpreter"
         " takes the functions that it lacks from ours",
     ),
-    Layer("ve", (*EMITTING, "kernels"), "a table over the C emitter, and a device"),
+    Layer("forms", (), "torch's own ops, by names that the compiler knows"),
+    Layer(
+        "ve",
+        (*EMITTING, "kernels"),
+        "a table over the C emitter, and a device, which asks for programs of ops that it is given",
+        lazily=("forms", "eager"),
+    ),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
     Layer("programs", ("ir", "target", "compat", "runtime"), "what graphs became, kept on disk"),
     Layer("decompositions", ("compat", "lowering"), "asks which ops have a rule"),
@@ -62,8 +68,15 @@ LAYERS = (
         (*PIPELINE, "sizes", "decompositions", "programs"),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
+    Layer(
+        "eager",
+        (*PIPELINE, "decompositions", "programs", "backend", "forms"),
+        "a third entry: ops of a device's dispatcher, one at a time",
+    ),
+    Layer("device", ("target",), "which device models run on"),
+    Layer("offload", ("compat", "config", "runtime"), "moves weights, inputs and outputs"),
     Layer("report", (*PIPELINE, "backend"), "compiles in order to explain"),
-    Layer("capture", (*PIPELINE, "backend"), "a second entry beside backend"),
+    Layer("capture", (*PIPELINE, "backend", "device", "offload"), "a second entry beside backend"),
     Layer(
         "_register",
         ("", "config"),

@@ -81,7 +81,7 @@ def test_a_damaged_entry_is_made_anew(own_cache):
     key = path.name.partition("-")[0]
     path.unlink()
     cache.store(key, ".graph", b"no pickle")
-    assert programs.find(key) is None
+    assert programs.find(key, programs.Kept) is None
     assert torch.equal(compiled(f, x), f(x))
 
 
@@ -150,9 +150,9 @@ def test_what_cannot_be_written_is_not_kept(own_cache):
     formula = programs.Formula(("x",), (("y", functional.relu, (value,), {}),), ())
     kept = programs.Kept(Program({}, (), (), ()), {}, (), formula, ())
     programs.keep("0" * 32, kept)
-    assert programs.find("0" * 32) is None
+    assert programs.find("0" * 32, programs.Kept) is None
     programs.keep("0" * 32, replace(kept, weights=programs.Formula((), (), ())))
-    assert programs.find("0" * 32).program == kept.program
+    assert programs.find("0" * 32, programs.Kept).program == kept.program
 
 
 def test_a_formula_does_what_its_graph_does():

@@ -124,9 +124,10 @@ def weight_gradient(
         return NotHandled(f"weight gradient of {dy.dtype} by {x.dtype}")
     if len(w.shape) != len(x.shape) or not 1 <= spatial <= len(SPATIAL) or 0 in w.shape:
         return NotHandled(f"weight gradient of {list(x.shape)} by {list(w.shape)}")
-    if groups > 1 and (w.shape[1] == 1 or w.shape[0] == groups):
+    helped = not low.products.alone
+    if helped and groups > 1 and (w.shape[1] == 1 or w.shape[0] == groups):
         return NotHandled("weight gradient of a depthwise convolution")
-    if prod(w.shape[2:]) == 1 or w.shape[1] < FEW:
+    if helped and (prod(w.shape[2:]) == 1 or w.shape[1] < FEW):
         return NotHandled("weight gradient that takes each element up few times")
     g = geometry(spatial, stride, padding, dilation, groups)
     if transposed:

@@ -118,6 +118,7 @@ class Products:
     halves: bool = False  # 16-bit floats, exactly
     elsewhere: Callable[[Work], str] | None = None  # `Caps.elsewhere`
     rectified: bool = False  # `Caps.rectified`
+    alone: bool = False  # `Caps.alone`
 
 
 EXACT = Products()
@@ -162,8 +163,7 @@ class Lowering:
         self.first: list[Extern] = []  # calls before all other steps
         self.packs: list[Loops] = []  # copies of weights
         self.done: dict[fx.Node, Buffer] = {}  # results of nodes that others brought about
-        self._seed: Buffer | None = None
-        self._streams = 0  # of random numbers
+        self._seed: str | None = None
 
     # -- buffers -------------------------------------------------------------------------------
 
@@ -201,24 +201,24 @@ class Lowering:
         """A node's dtype."""
         return DTYPE[node.meta["val"].dtype]
 
-    def seed(self) -> Buffer:
-        """63 random bits for all random numbers of a call, from the default generator of the device
-        on which the node that asks first has its result."""
+    def seed(self) -> Expr:
+        """63 random bits for one random op. All those of a program are drawn at once, when a call
+        begins, from the default generator of the device on which the first one has its result: the
+        same that as many calls, one behind the other, would draw."""
         if self._seed is None:
             assert self.node is not None
             value = self.node.meta["val"]
             device = (value[0] if isinstance(value, (tuple, list)) else value).device
-            self._seed = self.buffer("seed", "i64", (), scope="extern")
+            self._seed = self.buffer("seed", "i64", (0,), scope="extern").name
             op = torch.ops.aten.randint.low
             options = (("dtype", torch.int64), ("device", device))
-            call = Extern("seed", op, (0, 2**63 - 1, []), options, (self._seed.name,))
+            call = Extern("seed", op, (0, 2**63 - 1, [0]), options, (self._seed,))
             self.first.append(replace(call, reason="the seed of random numbers"))
-        return self._seed
-
-    def stream(self) -> int:
-        """The number of a random op: other numbers than all before."""
-        self._streams += 1
-        return self._streams
+        drawn = self.buffers[self._seed].shape[0] + 1
+        self.buffers[self._seed] = b = replace(self.buffers[self._seed], shape=(drawn,))
+        (at,) = (i for i, e in enumerate(self.first) if e.outs == (self._seed,))
+        self.first[at] = replace(self.first[at], args=(*self.first[at].args[:2], [drawn]))
+        return self.load(b, (drawn - 1,))
 
     def view(self, b: Buffer, shape, strides, offset=0, name: str | None = None) -> Buffer:
         """The same memory with other strides; `offset` in elements from b's first."""

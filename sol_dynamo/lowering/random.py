@@ -1,10 +1,11 @@
 """Random numbers as functions of a seed and an index: counter-based, so that they fuse like any
 other expression, and neither schedules nor threads change them.
 
-A call of the program draws one seed from torch's default generator, so that `torch.manual_seed`
-decides all that follows. The n-th random op of a graph is stream n; its element i is Philox 4x32-10
-(Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC 2011) of the counter
-(i, n) under that seed. Eager's numbers are others; `fallback_random` leaves these ops to ATen.
+A call of the program draws a seed for each random op from torch's default generator, in order, so
+that `torch.manual_seed` decides all that follows, and ops that are programs by themselves draw the
+same as they do in a graph. Element i is Philox 4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random
+numbers: as easy as 1, 2, 3; SC 2011) of the counter i under that seed. ATen's numbers are others;
+`fallback_random` leaves these ops to it.
 """
 
 from __future__ import annotations
@@ -61,15 +62,15 @@ Words = tuple[Expr, Expr, Expr, Expr]
 
 
 def _draw(low: Lowering, node: fx.Node, value: Callable[..., Expr], k: int | None = None) -> Buffer:
-    """A result of a random op, value(words, index) at each element, with a stream of its own."""
+    """A result of a random op, value(words, index) at each element, with a seed of its own."""
     out = low.output(node, k)
-    seed, stream = low.seed(), low.stream()
+    seed = low.seed()
 
     def element(*i: Index) -> Expr:
         place = sum((x * s for x, s in zip(i, contiguous(out.shape), strict=True)), Index())
         beyond = Iota(place // 2**32, "u32") if out.numel > 2**32 else Const(0, "u32")
-        counter = (Iota(place, "u32"), beyond, Const(stream, "u32"), Const(0, "u32"))
-        return value(philox(cast(low.load(seed, ()), "u64"), counter), i)
+        counter = (Iota(place, "u32"), beyond, Const(0, "u32"), Const(0, "u32"))
+        return value(philox(cast(seed, "u64"), counter), i)
 
     return low.pointwise(out, element)
 

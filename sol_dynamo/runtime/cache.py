@@ -107,7 +107,7 @@ def lookup(name: str, suffix: str) -> Path | None:
     except OSError:
         return None
     for path in sorted(folder / p for p in present if p.startswith(f"{name}-")):
-        if path.suffix != suffix:
+        if not path.name.endswith(suffix):  # which may have two dots
             continue
         try:
             if path in _checked:

@@ -98,6 +98,11 @@ def _lazy_init() -> None:
     _loaded()
 
 
+def native() -> ModuleType:
+    """The C++ part, initialized: what of it has no name in torch.ve."""
+    return _loaded()
+
+
 def _loaded() -> ModuleType:
     """The C++ part, initialized."""
     global _extension
@@ -105,7 +110,7 @@ def _loaded() -> ModuleType:
         return _extension
     with _initializing:
         if _extension is None:
-            from .. import compat
+            from .. import compat, forms
             from . import extension, interface
             from .driver import open_driver
 
@@ -113,6 +118,7 @@ def _loaded() -> ModuleType:
             nodes = list(_cards().nodes)
             module.initialize(open_driver().path, nodes)
             module.set_total_memory(_MEMORY.get(module.arch(nodes[0]), _MEMORY[1]))
+            module.set_compiler(_compile_op, forms.lifted())
             _extension = module
             atexit.register(_finish)
             if _seed is not None:
@@ -120,6 +126,13 @@ def _loaded() -> ModuleType:
             compat.print_from_host("ve")
             interface.register_if_loaded()
     return _extension
+
+
+def _compile_op(*call: Any) -> Any:
+    """See `eager.compile_op`. The compiler is imported with the first op that needs it."""
+    from .. import eager
+
+    return eager.compile_op(*call)
 
 
 def _finish() -> None:

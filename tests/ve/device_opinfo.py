@@ -1,8 +1,8 @@
 """PyTorch's own first sample of every operator, on the device and on the CPU.
 
-`python tests/ve/device_opinfo.py [names]` prints what disagrees and how many operators ran without
-the CPU. They run in another process: one that crashes it is named, and the rest goes on. Nothing
-here knows how operators are computed.
+`python tests/ve/device_opinfo.py [names]` prints what disagrees, what ran on the CPU, and how many
+operators ran without it. They run in another process: one that crashes it is named, and the rest
+goes on. Nothing here knows how operators are computed.
 """
 
 from __future__ import annotations
@@ -145,6 +145,9 @@ def main(names: list[str]) -> int:
     bad = {n: e["text"] for n, e in found.items() if e["text"]}
     for name, text in bad.items():
         print(f"{name:45} {text}")
+    for name, e in found.items():
+        if e["fallbacks"]:
+            print(f"{name:45} on the CPU: {', '.join(e['fallbacks'])}")
     skipped = sum(t.startswith("skip") for t in bad.values())
     crashed = sum(t.startswith("crash") for t in bad.values())
     native = [n for n, e in found.items() if not e["fallbacks"] and not e["text"]]

@@ -84,7 +84,7 @@ def test_results_and_strides_are_the_cpus():
         many = isinstance(expected, (tuple, list))
         for g, e in zip(got if many else [got], expected if many else [expected], strict=True):
             assert g.stride() == e.stride()
-            same(g, e)
+            same(g, e, rtol=2e-6, atol=0)
 
 
 def test_in_place_through_views():
@@ -95,7 +95,7 @@ def test_in_place_through_views():
         t.t()[0].add_(t[:, 1])
         t.diagonal().clamp_(0, 1)
         torch.relu_(t[4])
-    same(y, x)
+    same(y, x, rtol=1e-6, atol=0)
 
 
 def test_arguments_that_share_memory():
@@ -147,11 +147,12 @@ def test_running_statistics_are_updated():
     net = torch.nn.BatchNorm2d(3)
     other = torch.nn.BatchNorm2d(3).ve()
     x = torch.randn(2, 3, 4, 4)
-    same(other(x.to("ve")).detach(), net(x).detach())
-    same(other.running_mean, net.running_mean)
-    same(other.running_var, net.running_var)
+    close = {"rtol": 2e-6, "atol": 1e-6}
+    same(other(x.to("ve")).detach(), net(x).detach(), **close)
+    same(other.running_mean, net.running_mean, **close)
+    same(other.running_var, net.running_var, **close)
     assert net.running_mean.abs().sum() > 0
-    same(other.eval()(x.to("ve")).detach(), net.eval()(x).detach())
+    same(other.eval()(x.to("ve")).detach(), net.eval()(x).detach(), **close)
 
 
 @pytest.mark.parametrize(

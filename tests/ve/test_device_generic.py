@@ -99,6 +99,89 @@ class OpTests(TestCase):
                 for t in tree_leaves(out):  # a conversion to a number may be what fails
                     assert not isinstance(t, torch.Tensor) or t.is_ve
 
+    def check_noncontiguous(self, device, dtype, op):
+        """Of tensors with gaps, as torch.testing makes them, the result is the same."""
+        for sample in first(op.sample_inputs("cpu", dtype), 3):
+            other = sample.noncontiguous()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = op(other.input, *other.args, **other.kwargs)
+                args, kwargs = moved((other.args, other.kwargs), device)
+                x = tree_map(lambda t: strided(t, device), other.input)
+                got = op(x, *args, **kwargs)
+            for g, e in zip(tree_leaves(got), tree_leaves(expected), strict=True):
+                if isinstance(e, torch.Tensor):
+                    assert g.shape == e.shape and g.dtype == e.dtype
+                    torch.testing.assert_close(g.cpu(), e, equal_nan=True, **BOUNDS)
+
+    def check_out(self, device, dtype, op):
+        """The argument `out` gets the result, in its own strides, or in new ones if it is empty."""
+        for sample in first(op.sample_inputs("cpu", dtype), 2):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = op(sample.input, *sample.args, **sample.kwargs)
+                if not isinstance(expected, torch.Tensor) or not on_device(sample):
+                    return
+                kinds = [torch.empty_like, every_other, lambda e: e.new_empty(0)]
+                for make in kinds:
+                    own = make(expected)
+                    op(sample.input, *sample.args, out=own, **sample.kwargs)
+                    out, x = make(expected.to(device)), moved(sample.input, device)
+                    args, kwargs = moved((sample.args, sample.kwargs), device)
+                    assert op(x, *args, out=out, **kwargs) is out
+                    assert out.shape == own.shape and out.stride() == own.stride()
+                    torch.testing.assert_close(out.cpu(), own, equal_nan=True, **BOUNDS)
+
+
+def every_other(like):
+    """Every other element of memory that is twice as large."""
+    return like.new_zeros((*like.shape, 2))[..., 1]
+
+
+def first(samples, count):
+    return [s for s, _ in zip(samples, range(count), strict=False)]
+
+
+def strided(t, device):
+    """A tensor on the device that lies as it does on the CPU."""
+    if not isinstance(t, torch.Tensor):
+        return t
+    span = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True))
+    flat = t.as_strided((span if t.numel() else 0,), (1,)).to(device)
+    return flat.as_strided(t.shape, t.stride())
+
+
+def comparable(op) -> bool:
+    return op.name not in RANDOM and not op.name.startswith(MEMORY_AS_FOUND)
+
+
+WITH_OUT = [op for op in OPS if op.supports_out and comparable(op)]
+# as_strided reads what lies between a tensor's elements
+ELEMENTS_ONLY = [op for op in OPS if comparable(op) and not op.name.startswith("as_strided")]
+REPEATABLE = [op for op in ELEMENTS_ONLY if op.name != "tensor_split"]
+
+
+class TestFewVariants(OpTests):
+    @ops(REPEATABLE[3::30], allowed_dtypes=(torch.float32,))
+    def test_noncontiguous(self, device, dtype, op):
+        self.check_noncontiguous(device, dtype, op)
+
+    @ops(WITH_OUT[5::20], allowed_dtypes=(torch.float32,))
+    def test_out(self, device, dtype, op):
+        self.check_out(device, dtype, op)
+
+
+class TestAllVariants(OpTests):
+    pytestmark = pytest.mark.slow
+
+    @ops(REPEATABLE, allowed_dtypes=(torch.float32,))
+    def test_noncontiguous(self, device, dtype, op):
+        self.check_noncontiguous(device, dtype, op)
+
+    @ops(WITH_OUT, allowed_dtypes=(torch.float32,))
+    def test_out(self, device, dtype, op):
+        self.check_out(device, dtype, op)
+
 
 class TestFewOps(OpTests):
     @ops(FEW, allowed_dtypes=(torch.float32, torch.int64))
@@ -262,7 +345,8 @@ class TestAutocastOps(TestAutocast):
         self.run_list("ve", [e for e in lists.torch_need_autocast_promote], torch.float32)
 
 
-for generic in (TestFewOps, TestAllOps, TestOpGradients, TestFewModules, TestAllModules,
-                TestFewOptimizers, TestAllOptimizers, TestAutocastOps):  # fmt: skip
+for generic in (TestFewOps, TestAllOps, TestFewVariants, TestAllVariants, TestOpGradients,
+                TestFewModules, TestAllModules, TestFewOptimizers, TestAllOptimizers,
+                TestAutocastOps):  # fmt: skip
     instantiate_device_type_tests(generic, globals(), only_for=("ve",))
 del generic

@@ -26,3 +26,4 @@ def test_all_samples():
     found = sweep(NAMES)
     bad = {n: e["text"] for n, e in found.items() if e["text"] and not e["text"].startswith("skip")}
     assert len(found) == len(NAMES) and set(bad) <= SPARSE, bad
+    assert sum(not e["text"] and not e["fallbacks"] for e in found.values()) >= 450

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ class NativeExecutable:
         places = arena.data_ptr(), scratch.data_ptr(), state.data_ptr()
         return Frame(pointers, threads, arena, scratch, state, places)
 
-    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    def __call__(
+        self, inputs: list[Any], weights: list[Any], into: Mapping[int, Any] | None = None
+    ) -> list[Any]:
         threads = 1 if _forked or self._parallel is None else torch.get_num_threads()
         frame = self._frame(threads)
         pointers = frame.pointers

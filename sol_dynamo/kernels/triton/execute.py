@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import ChainMap
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -79,7 +80,9 @@ class TritonExecutable:
     def prepare(self, weights: list[Any]) -> list[Any]:
         return self._operands.prepare(weights)
 
-    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+    def __call__(
+        self, inputs: list[Any], weights: list[Any], into: Mapping[int, Any] | None = None
+    ) -> list[Any]:
         assert isinstance(weights, Prepared)
         device = self._device([*inputs, *weights])
         if device.type == "cuda" and device.index != torch.cuda.current_device():

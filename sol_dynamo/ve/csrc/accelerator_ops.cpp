@@ -1,10 +1,11 @@
 // Operators that ATen asks of accelerators only: convolution, fused cells of LSTM and GRU, fused
 // attention, dropout.
 //
-// Cells and dropout are composed of the device's other operators. Convolution and attention run on
-// the CPU until a kernel is registered over them, and are counted as fallbacks.
+// Each is a program of ours where there is one (programs.h). Else cells and dropout are composed of
+// the device's other operators, and convolution and attention run on the CPU, counted as fallbacks.
 #include "copy.h"
 #include "fallback.h"
+#include "programs.h"
 
 #include <ATen/Context.h>
 #include <ATen/SDPBackend.h>
@@ -41,6 +42,18 @@ Tensor back(const Tensor& tensor, const Tensor& like) {
   return tensor.defined() ? to_device(tensor, like.device().index()) : tensor;
 }
 
+// Whether a program of ours did it: then its results are on the stack.
+template <typename... Arguments>
+bool ran(torch::jit::Stack& stack, const char* name, const Arguments&... arguments) {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
+  torch::jit::push(stack, arguments...);
+  return run_program(op, &stack);
+}
+
+Tensor result(const torch::jit::Stack& stack, size_t i) {
+  return stack.at(i).toTensor();
+}
+
 // --- Convolution --------------------------------------------------------------------------------
 
 Tensor convolution(
@@ -53,6 +66,20 @@ Tensor convolution(
     bool transposed,
     IntArrayRef output_padding,
     int64_t groups) {
+  torch::jit::Stack stack;
+  if (ran(
+          stack,
+          "aten::convolution_overrideable",
+          input,
+          weight,
+          bias,
+          stride,
+          padding,
+          dilation,
+          transposed,
+          output_padding,
+          groups))
+    return result(stack, 0);
   count_fallback({"aten::convolution_overrideable", ""});
   const Tensor result = at::convolution(
       host(input),
@@ -78,6 +105,21 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
     IntArrayRef output_padding,
     int64_t groups,
     std::array<bool, 3> mask) {
+  torch::jit::Stack stack;
+  if (ran(
+          stack,
+          "aten::convolution_backward_overrideable",
+          grad,
+          input,
+          weight,
+          stride,
+          padding,
+          dilation,
+          transposed,
+          output_padding,
+          groups,
+          mask))
+    return {result(stack, 0), result(stack, 1), result(stack, 2)};
   count_fallback({"aten::convolution_backward_overrideable", ""});
   const auto [grad_input, grad_weight, grad_bias] = at::convolution_backward(
       host(grad),
@@ -103,6 +145,9 @@ std::tuple<Tensor, Tensor> native_dropout(
     return {input.clone(), at::ones_like(input, mask_options)};
   if (p == 1)
     return {at::zeros_like(input), at::zeros_like(input, mask_options)};
+  torch::jit::Stack stack;
+  if (ran(stack, "aten::native_dropout", input, p, train))
+    return {result(stack, 0), result(stack, 1)};
   const Tensor mask = at::empty_like(input, mask_options).bernoulli_(1 - p);
   return {input.mul(mask).mul_(1 / (1 - p)), mask};
 }
@@ -132,6 +177,16 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell(
     const Tensor& cx,
     const OptionalTensor& input_bias,
     const OptionalTensor& hidden_bias) {
+  torch::jit::Stack stack;
+  if (ran(
+          stack,
+          "aten::_thnn_fused_lstm_cell",
+          input_gates,
+          hidden_gates,
+          cx,
+          input_bias,
+          hidden_bias))
+    return {result(stack, 0), result(stack, 1), result(stack, 2)};
   const Tensor gates =
       with_bias(input_gates, input_bias).add(with_bias(hidden_gates, hidden_bias));
   const auto parts = gates.chunk(4, 1);
@@ -176,6 +231,16 @@ std::tuple<Tensor, Tensor> gru_cell(
     const Tensor& hx,
     const OptionalTensor& input_bias,
     const OptionalTensor& hidden_bias) {
+  torch::jit::Stack stack;
+  if (ran(
+          stack,
+          "aten::_thnn_fused_gru_cell",
+          input_gates,
+          hidden_gates,
+          hx,
+          input_bias,
+          hidden_bias))
+    return {result(stack, 0), result(stack, 1)};
   const auto in = with_bias(input_gates, input_bias).chunk(3, 1);
   const auto hidden = with_bias(hidden_gates, hidden_bias).chunk(3, 1);
   const Tensor reset = in[0].add(hidden[0]).sigmoid();
@@ -203,6 +268,32 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
 }
 
 // --- Attention ----------------------------------------------------------------------------------
+
+// What the two operators below run, as a program of ours or on the CPU.
+std::tuple<Tensor, Tensor> fused_attention(
+    const Tensor& query,
+    const Tensor& key,
+    const Tensor& value,
+    const OptionalTensor& mask,
+    bool is_causal,
+    std::optional<double> scale) {
+  return at::_scaled_dot_product_flash_attention_for_cpu(
+      query, key, value, 0, is_causal, mask, scale);
+}
+
+std::tuple<Tensor, Tensor, Tensor> fused_attention_backward(
+    const Tensor& grad,
+    const Tensor& query,
+    const Tensor& key,
+    const Tensor& value,
+    const Tensor& out,
+    const Tensor& logsumexp,
+    const OptionalTensor& mask,
+    bool is_causal,
+    std::optional<double> scale) {
+  return at::_scaled_dot_product_flash_attention_for_cpu_backward(
+      grad, query, key, value, out, logsumexp, 0, is_causal, mask, scale);
+}
 
 bool differentiable(const OptionalTensor& tensor) {
   return tensor && tensor->defined() && tensor->requires_grad();
@@ -241,14 +332,15 @@ attention(
     std::optional<double> scale) {
   TORCH_CHECK(
       dropout_p == 0, "fused attention on the ve device has no dropout, not ", dropout_p);
-  count_fallback({"aten::_scaled_dot_product_fused_attention_overrideable", ""});
-  const auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
-      host(query), host(key), host(value), 0, is_causal, host(mask), scale);
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("sol_ve::fused_attention", "")
+                             .typed<decltype(fused_attention)>();
+  const auto [out, logsumexp] = op.call(query, key, value, mask, is_causal, scale);
   const Tensor none = at::empty({0}, query.options());
   const Tensor number = at::empty({}, at::TensorOptions().dtype(at::kLong).device(at::kCPU));
   return {
-      back(out, query),
-      back(logsumexp, query),
+      out,
+      logsumexp,
       Tensor(),
       Tensor(),
       query.size(2),
@@ -276,23 +368,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attention_backward(
     const Tensor&,
     const Tensor&,
     std::optional<double> scale) {
-  count_fallback({"aten::_scaled_dot_product_fused_attention_overrideable_backward", ""});
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("sol_ve::fused_attention_backward", "")
+                             .typed<decltype(fused_attention_backward)>();
+  const OptionalTensor given = mask.defined() ? OptionalTensor(mask) : std::nullopt;
   const auto [grad_query, grad_key, grad_value] =
-      at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          host(grad),
-          host(query),
-          host(key),
-          host(value),
-          host(out),
-          host(logsumexp),
-          0,
-          is_causal,
-          host(OptionalTensor(mask)),
-          scale);
-  return {back(grad_query, query), back(grad_key, query), back(grad_value, query), Tensor()};
+      op.call(grad, query, key, value, out, logsumexp, given, is_causal, scale);
+  return {grad_query, grad_key, grad_value, Tensor()};
 }
 
 } // namespace
+
+TORCH_LIBRARY_FRAGMENT(sol_ve, m) {
+  m.def(
+      "fused_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, "
+      "float? scale) -> (Tensor, Tensor)");
+  m.def(
+      "fused_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor out, "
+      "Tensor logsumexp, Tensor? mask, bool is_causal, float? scale) -> (Tensor, Tensor, Tensor)");
+}
+
+TORCH_LIBRARY_IMPL(sol_ve, CPU, m) {
+  m.impl("fused_attention", fused_attention);
+  m.impl("fused_attention_backward", fused_attention_backward);
+}
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("convolution_overrideable", convolution);

@@ -1,7 +1,9 @@
 // What Python sees: sol_dynamo/ve/module.py makes torch.ve of it.
 #include "allocator.h"
+#include "cores.h"
 #include "fallback.h"
 #include "generator.h"
+#include "programs.h"
 #include "torch_interfaces.h"
 
 #include <pybind11/pybind11.h>
@@ -70,6 +72,18 @@ void launch(
   queue.call(function, args.get(), name);
 }
 
+// The same on several cores of the card: see cores.h.
+void launch_on_cores(
+    DeviceIndex device,
+    uint64_t function,
+    std::vector<uint64_t> words,
+    const std::string& name,
+    unsigned cores,
+    uint64_t meetings) {
+  Queue& queue = current_queue(index_of(c10::Device(kVE, device)));
+  call_on_cores(queue, function, std::move(words), name, cores, meetings);
+}
+
 } // namespace
 
 // Errors without the C++ stack behind them, which says nothing to who calls from Python.
@@ -95,6 +109,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("set_device", [](DeviceIndex device) { set_device(device); });
   m.def("exchange_device", exchange_device);
   m.def("has_process", has_process);
+  m.def("process_handle", [](DeviceIndex device) { // AVEO's
+    return reinterpret_cast<uint64_t>(process(device));
+  });
   m.def("start_process", [](DeviceIndex device) { queue(device, 0); }, Released());
 
   m.def("synchronize", synchronize_device, Released());
@@ -115,6 +132,12 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("load_library", load_library, Released());
   m.def("find_symbol", find_symbol, Released());
   m.def("launch", launch, Released());
+  m.def("launch_on_cores", launch_on_cores, Released());
+
+  m.def("set_compiler", [](py::object compile, std::unordered_map<std::string, std::vector<size_t>> lifted) {
+    set_compiler(compile.is_none() ? nullptr : compile.ptr(), std::move(lifted));
+  });
+  m.def("program_counts", program_counts);
 
   m.def("fallbacks", fallbacks);
   m.def("reset_fallbacks", reset_fallbacks);

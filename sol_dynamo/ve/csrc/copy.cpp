@@ -2,6 +2,7 @@
 #include "copy.h"
 
 #include "host_allocator.h"
+#include "programs.h"
 
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -100,10 +101,19 @@ void between_devices(const at::Tensor& dst, const at::Tensor& src) {
     host_to_device(dst, read(src), /*non_blocking=*/true);
 }
 
-// sol_ve::copy_ unless the card has a kernel for it.
+// sol_ve::copy_ where there is no program for it.
 at::Tensor& copy_by_host(at::Tensor& dst, const at::Tensor& src) {
   between_devices(dst, src);
   return dst;
+}
+
+void copy_operator(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  if (run_program(op, stack))
+    return;
+  const at::Tensor src = torch::jit::pop(*stack).toTensor();
+  at::Tensor dst = torch::jit::pop(*stack).toTensor();
+  copy_by_host(dst, src);
+  stack->emplace_back(std::move(dst));
 }
 
 void copy_on_card(const at::Tensor& dst, const at::Tensor& src) {
@@ -195,8 +205,8 @@ TORCH_LIBRARY(sol_ve, m) {
   m.def("copy_(Tensor(a!) dst, Tensor src) -> Tensor(a!)");
 }
 
-TORCH_LIBRARY_IMPL(sol_ve, CompositeExplicitAutograd, m) {
-  m.impl("copy_", copy_by_host);
+TORCH_LIBRARY_IMPL(sol_ve, PrivateUse1, m) {
+  m.impl("copy_", torch::CppFunction::makeFromBoxedFunction<&copy_operator>());
 }
 
 } // namespace ve

@@ -1,4 +1,4 @@
-// The boxed fallback to the CPU.
+// The boxed fallback: a program of ours (programs.h), else the CPU.
 //
 // Arguments are copied storage by storage, not tensor by tensor: tensors that share memory share
 // it on the CPU too, with the same strides and overlaps, so that an operator does (and refuses)
@@ -8,6 +8,7 @@
 
 #include "copy.h"
 #include "generator.h"
+#include "programs.h"
 #include "resize.h"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -270,6 +271,10 @@ IValue result_to_device(const IValue& value, DeviceIndex device) {
 
 } // namespace
 
+bool takes_host_tensors(const std::string& name) {
+  return kTakesHostTensors.count(name);
+}
+
 void count_fallback(const c10::OperatorName& name) {
   bool warn;
   {
@@ -363,14 +368,19 @@ void set_fallback_warnings(bool on) {
   all.warn = on;
 }
 
+void run_operator(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  if (!run_program(op, stack))
+    run_on_cpu(op, stack);
+}
+
 TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
-  m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_operator>());
 }
 
 // ATen would compose these for a device without a kernel, with views that some strides forbid.
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
-  m.impl("native_layer_norm", torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
-  m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+  m.impl("native_layer_norm", torch::CppFunction::makeFromBoxedFunction<&run_operator>());
+  m.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&run_operator>());
 }
 
 } // namespace ve

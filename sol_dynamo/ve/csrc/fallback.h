@@ -19,6 +19,12 @@ void count_fallback(const c10::OperatorName& name);
 // Runs an operator on CPU copies of its arguments.
 void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
+// Runs an operator as a program of ours where there is one, else on the CPU.
+void run_operator(const c10::OperatorHandle& op, torch::jit::Stack* stack);
+
+// Whether an operator's arguments (indices, lengths) may lie on the CPU for every device.
+bool takes_host_tensors(const std::string& name);
+
 // How often each operator ran on the CPU, by name with overload. `reset_fallbacks` also lets each
 // warn once more.
 std::vector<std::pair<std::string, int64_t>> fallbacks();

@@ -93,6 +93,26 @@ Generator* Generator::clone_impl() const {
   return copy;
 }
 
+namespace {
+thread_local std::optional<at::Generator> given;
+} // namespace
+
+DrawFrom::DrawFrom(std::optional<at::Generator> generator) : before_(std::move(given)) {
+  given = std::move(generator);
+}
+
+DrawFrom::~DrawFrom() {
+  given = std::move(before_);
+}
+
+std::vector<int64_t> draw_seeds(DeviceIndex device, int64_t count) {
+  auto* generator = (given ? *given : default_generator(device)).get<Generator>();
+  std::vector<int64_t> seeds(count);
+  for (int64_t& seed : seeds)
+    seed = static_cast<int64_t>(generator->draw() % INT64_MAX);
+  return seeds;
+}
+
 const at::Generator& default_generator(DeviceIndex device) {
   static auto* all = [] {
     auto* made = new std::vector<at::Generator>;

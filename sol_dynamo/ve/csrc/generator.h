@@ -10,7 +10,9 @@
 #include <ATen/core/Generator.h>
 #include <c10/core/GeneratorImpl.h>
 
+#include <optional>
 #include <utility>
+#include <vector>
 
 namespace ve {
 
@@ -42,6 +44,21 @@ class Generator final : public c10::GeneratorImpl {
   uint64_t seed_;
   uint64_t offset_ = 0;
 };
+
+// While one lives, this thread's seeds come from a generator that the caller was given.
+class DrawFrom {
+ public:
+  explicit DrawFrom(std::optional<at::Generator> generator);
+  ~DrawFrom();
+  DrawFrom(const DrawFrom&) = delete;
+  DrawFrom& operator=(const DrawFrom&) = delete;
+
+ private:
+  std::optional<at::Generator> before_;
+};
+
+// Numbers of the generator that is drawn from, 63 bits each.
+std::vector<int64_t> draw_seeds(DeviceIndex device, int64_t count);
 
 // The generator that an op uses which was given none.
 const at::Generator& default_generator(DeviceIndex device);

@@ -4,6 +4,7 @@
 // Python or falls back (fallback.cpp).
 #include "allocator.h"
 #include "copy.h"
+#include "generator.h"
 #include "resize.h"
 
 #include <ATen/EmptyTensor.h>
@@ -12,12 +13,17 @@
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/is_set_to_native.h>
+#include <ATen/ops/randint_native.h>
 #include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_as_complex_native.h>
 #include <ATen/ops/view_as_real_native.h>
 #include <ATen/ops/view_native.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
+
+#include <limits>
+#include <memory>
+#include <vector>
 
 namespace ve {
 namespace {
@@ -225,6 +231,32 @@ Tensor& zero_(Tensor& self) {
   return fill_(self, 0);
 }
 
+// --- Random numbers -----------------------------------------------------------------------------
+
+// All the numbers that an int64 holds are what programs ask for to seed themselves: words of the
+// device's generator. Other integers are drawn by `random_`.
+Tensor randint(
+    c10::SymInt low,
+    c10::SymInt high,
+    SymIntArrayRef size,
+    std::optional<c10::ScalarType> dtype,
+    std::optional<c10::Layout> layout,
+    std::optional<c10::Device> device,
+    std::optional<bool> pin_memory) {
+  const auto type = dtype.value_or(at::kLong);
+  const int64_t first = integer(low), end = integer(high);
+  if (first != 0 || end != std::numeric_limits<int64_t>::max() || type != at::kLong)
+    return at::native::randint(first, end, ints(size), type, layout, device, pin_memory);
+  Tensor made = empty(size, type, layout, device, pin_memory, std::nullopt);
+  const auto words = std::make_shared<std::vector<int64_t>>(
+      draw_seeds(made.device().index(), made.numel()));
+  if (made.numel())
+    current_queue(made.device().index())
+        .write(
+            reinterpret_cast<uint64_t>(made.mutable_data_ptr()), words->data(), made.nbytes(), words);
+  return made;
+}
+
 // --- Views --------------------------------------------------------------------------------------
 
 Tensor as_strided(
@@ -261,6 +293,8 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("fill_.Scalar", fill_);
   m.impl("fill_.Tensor", fill_tensor_);
   m.impl("zero_", zero_);
+
+  m.impl("randint.low", randint);
 
   m.impl("as_strided", as_strided);
   m.impl("view", view);

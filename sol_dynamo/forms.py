@@ -1,0 +1,361 @@
+"""Ops of a device's dispatcher that the compiler knows by other names, or with numbers as data.
+
+    convolution_overrideable(x, w, ...)  ==>  convolution(x, w, ...)
+    add(x, y, alpha=s)                   ==>  x + y * s      where s is a number to come
+
+`FORMS` says what to trace for an op, `SCALED` what for one of whose numbers some are tensors
+without dimensions, so that one program serves every learning rate. Nothing here knows a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Tensor = torch.Tensor
+
+# Positions of arguments whose number may be data: by the functional op's name, and so for what
+# stores its result, whose other arguments come in the same order.
+_NUMBERS = {
+    "add.Tensor": (0, 1, 2),
+    "sub.Tensor": (0, 1, 2),
+    "mul.Tensor": (0, 1),
+    "div.Tensor": (0, 1),
+    "addcmul": (3,),
+    "addcdiv": (3,),
+    "lerp.Scalar": (2,),
+}
+
+
+def _scaled_add(self: Any, other: Any, alpha: Any = 1) -> Tensor:
+    other = other if alpha is None or isinstance(alpha, int) else aten.mul.Tensor(other, alpha)
+    return aten.add.Tensor(self, other)
+
+
+def _scaled_sub(self: Any, other: Any, alpha: Any = 1) -> Tensor:
+    other = other if alpha is None or isinstance(alpha, int) else aten.mul.Tensor(other, alpha)
+    return aten.sub.Tensor(self, other)
+
+
+def _scaled_addcmul(self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Tensor) -> Tensor:
+    return self + value * tensor1 * tensor2
+
+
+def _scaled_addcdiv(self: Tensor, tensor1: Tensor, tensor2: Tensor, value: Tensor) -> Tensor:
+    return self + value * tensor1 / tensor2
+
+
+SCALED: dict[str, Callable] = {
+    "add": _scaled_add,
+    "sub": _scaled_sub,
+    "mul": lambda self, other: aten.mul.Tensor(self, other),
+    "div": lambda self, other: aten.div.Tensor(self, other),
+    "addcmul": _scaled_addcmul,
+    "addcdiv": _scaled_addcdiv,
+}
+
+
+def lerp(weight: float) -> Callable:
+    """Eager's formula, which differs for the nearer end."""
+
+    def form(self: Tensor, end: Tensor, weight: Tensor) -> Tensor:
+        if near:
+            return self + weight * (end - self)
+        return end - (end - self) * (1 - weight)
+
+    near = abs(weight) < 0.5
+    return form
+
+
+def lifted() -> dict[str, list[int]]:
+    """Positions of numbers that are data, by the full name of an op."""
+    found: dict[str, list[int]] = {  # learning rates of optimizers
+        "aten::_fused_adam_": [6],
+        "aten::_fused_adamw_": [6],
+        "aten::_fused_sgd_": [5],
+    }
+    for name, at in _NUMBERS.items():
+        packet, _, overload = name.partition(".")
+        scalar = overload == "Scalar"
+        for full in (
+            f"aten::{packet}" + (f".{overload}" if overload else ""),
+            f"aten::{packet}_" + (f".{overload}" if overload else ""),
+            f"aten::{packet}." + ("Scalar_out" if scalar else "out"),
+        ):
+            found[full] = list(at)
+    return found
+
+
+# -- ops by other names --------------------------------------------------------------------------
+
+
+def _copy(dst: Tensor, src: Tensor) -> None:
+    dst.copy_(src)
+
+
+def _convolution(*args: Any) -> Tensor:
+    return aten.convolution.default(*args)
+
+
+def _convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int, mask: Any,
+) -> Any:  # fmt: skip
+    sizes = [grad.shape[1]]
+    geometry = (stride, padding, dilation, transposed, output_padding, groups)
+    return aten.convolution_backward.default(grad, x, weight, sizes, *geometry, list(mask))
+
+
+def _native_batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float,
+    eps: float,
+) -> Any:  # fmt: skip
+    """Its schema does not say that it writes to the statistics."""
+    if not training or mean is None or var is None:
+        return aten.native_batch_norm.default(x, weight, bias, mean, var, training, momentum, eps)
+    made = aten._native_batch_norm_legit_functional.default(
+        x, weight, bias, mean, var, training, momentum, eps
+    )
+    mean.copy_(made[3])
+    var.copy_(made[4])
+    return made[:3]
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Any, is_causal: bool, scale: Any
+) -> Any:
+    """Attention, and the logarithms of what its weights were divided by."""
+    weights, top = _scores(query, key, mask, is_causal, scale)
+    most = weights.amax(-1, keepdim=True)
+    most = torch.where(most == -torch.inf, torch.zeros_like(most), most)  # nothing to attend to
+    weights = torch.exp(weights - most)
+    total = weights.sum(-1, keepdim=True)
+    out = (weights @ value.to(top)) / torch.where(total == 0, torch.ones_like(total), total)
+    out = out.to(query.dtype).transpose(1, 2).contiguous().transpose(1, 2)
+    return out, (most + torch.log(total)).squeeze(-1)
+
+
+def _attention_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor,
+    mask: Any, is_causal: bool, scale: Any,
+) -> Any:  # fmt: skip
+    weights, top = _scores(query, key, mask, is_causal, scale)
+    total = logsumexp.unsqueeze(-1)
+    weights = torch.exp(weights - torch.where(total == -torch.inf, torch.zeros_like(total), total))
+    grad = grad.to(top)
+    of_weights = grad @ value.to(top).transpose(-1, -2)
+    of_scores = weights * (of_weights - (grad * out.to(top)).sum(-1, keepdim=True))
+    of_scores = of_scores * _scale(query, scale)
+    made = (
+        of_scores @ key.to(top),
+        of_scores.transpose(-1, -2) @ query.to(top),
+        weights.transpose(-1, -2) @ grad,
+    )
+    return tuple(g.to(query.dtype) for g in made)
+
+
+def _scale(query: Tensor, scale: Any) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale
+
+
+def _scores(query: Tensor, key: Tensor, mask: Any, is_causal: bool, scale: Any) -> Any:
+    """Scaled and masked products of queries and keys, in float32 at least."""
+    top = torch.float64 if query.dtype == torch.float64 else torch.float32
+    scores = (query.to(top) @ key.to(top).transpose(-1, -2)) * _scale(query, scale)
+    if is_causal:
+        rows, columns = scores.shape[-2:]
+        i = torch.arange(rows, device=query.device).unsqueeze(-1)
+        seen = torch.arange(columns, device=query.device) <= i
+        scores = torch.where(seen, scores, -torch.inf)
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            scores = torch.where(mask, scores, -torch.inf)
+        else:
+            scores = scores + mask.to(top)
+    return scores, top
+
+
+def _sum_of(*parts: Any) -> Any:
+    made = None
+    for part in parts:
+        if part is not None:
+            made = part if made is None else made + part
+    return made
+
+
+def _lstm_cell(x: Tensor, h: Tensor, cx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
+    """Gates in the order input, forget, cell, output."""
+    gates = _sum_of(x, x_bias) + _sum_of(h, h_bias)
+    i, f, c, o = gates.chunk(4, 1)
+    i, f, c, o = i.sigmoid(), f.sigmoid(), c.tanh(), o.sigmoid()
+    cy = f * cx + i * c
+    return o * cy.tanh(), cy, torch.cat([i, f, c, o], 1)
+
+
+def _gru_cell(x: Tensor, h: Tensor, hx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
+    """Gates in the order reset, update, new."""
+    xs, hs = _sum_of(x, x_bias).chunk(3, 1), _sum_of(h, h_bias).chunk(3, 1)
+    reset, update = (xs[0] + hs[0]).sigmoid(), (xs[1] + hs[1]).sigmoid()
+    new = (xs[2] + reset * hs[2]).tanh()
+    return new + update * (hx - new), torch.cat([reset, update, new, hx, hs[2]], 1)
+
+
+def _nll_loss_backward(
+    grad: Tensor, self: Tensor, target: Tensor, weight: Any, reduction: int, ignore_index: int,
+    total_weight: Tensor,
+) -> Tensor:  # fmt: skip
+    """-grad * weight where a class is the target, else 0."""
+    dim = 0 if self.dim() < 2 else 1
+    if reduction == 1:
+        grad = grad / total_weight
+    target = target.unsqueeze(dim)
+    counted = target != ignore_index
+    shape = [1] * self.dim()
+    shape[dim] = self.shape[dim]
+    classes = torch.arange(self.shape[dim], device=self.device).reshape(shape)
+    if grad.dim() < self.dim() and grad.dim() > 0:
+        grad = grad.unsqueeze(dim)
+    if weight is not None:
+        grad = grad * weight.reshape(shape)
+    return torch.where((classes == target) & counted, -grad, torch.zeros_like(self))
+
+
+def _batch_norm_with_update(
+    x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float
+) -> Any:
+    made = aten._native_batch_norm_legit_functional.default(
+        x, weight, bias, mean, var, True, momentum, eps
+    )
+    mean.copy_(made[3])
+    var.copy_(made[4])
+    return (*made[:3], x.new_empty(0, dtype=torch.uint8))
+
+
+def _addbmm(self: Tensor, a: Tensor, b: Tensor, beta: Any = 1, alpha: Any = 1) -> Tensor:
+    made = aten.bmm.default(a, b).sum(0)
+    made = made if alpha == 1 else made * alpha
+    if beta == 0:
+        return made
+    return (self if beta == 1 else self * beta) + made
+
+
+def _drawn(p: Tensor) -> Tensor:
+    """True with a probability for each element."""
+    wide = p.dtype if p.dtype == torch.float64 else torch.float32
+    return aten.rand.default(list(p.shape), dtype=wide, device=p.device) < p
+
+
+def _normal(mean: Tensor, std: Tensor, generator: Any = None) -> Tensor:
+    shape = torch.broadcast_shapes(mean.shape, std.shape)
+    return mean + std * aten.randn.default(list(shape), dtype=mean.dtype, device=mean.device)
+
+
+# -- optimizers: all parameters in one program ----------------------------------------------------
+
+
+def _unscaled(grad: Tensor, scale: Any) -> Tensor:
+    """A gradient without the factor of mixed precision; eager leaves it so, too."""
+    return grad if scale is None else grad.copy_(grad / scale)
+
+
+def _kept_if(found_inf: Any, old: Tensor, new: Tensor) -> Tensor:
+    """What a parameter or a state becomes: nothing changes where a gradient overflowed."""
+    old.copy_(new if found_inf is None else torch.where(found_inf == 1, old, new))
+    return old
+
+
+def _fused_adam(decoupled: bool) -> Callable:
+    """Adam (Kingma and Ba, 2015), or with weight decay apart from the gradient (AdamW)."""
+
+    def form(
+        params: Any, grads: Any, means: Any, squares: Any, most: Any, steps: Any, lr: Any,
+        beta1: float, beta2: float, weight_decay: float, eps: float, amsgrad: bool, maximize: bool,
+        grad_scale: Any = None, found_inf: Any = None,
+    ) -> None:  # fmt: skip
+        for i, p in enumerate(params):
+            g = _unscaled(grads[i], grad_scale)
+            g = -g if maximize else g
+            decayed = p
+            if weight_decay and decoupled:
+                decayed = p * (1 - lr * weight_decay)
+            elif weight_decay:
+                g = g + p * weight_decay
+            mean = means[i] + (1 - beta1) * (g - means[i])
+            square = squares[i] * beta2 + (1 - beta2) * g * g
+            step = steps[i].double()  # 1 - beta ** step cancels
+            correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+            largest = torch.maximum(most[i], square) if amsgrad else square
+            root = largest.sqrt() / correction2.sqrt() + eps
+            new = decayed - (lr / correction1) * (mean / root)
+            _kept_if(found_inf, p, new)
+            _kept_if(found_inf, means[i], mean)
+            _kept_if(found_inf, squares[i], square)
+            if amsgrad:
+                _kept_if(found_inf, most[i], largest)
+
+    return form
+
+
+def _fused_sgd(
+    params: Any, grads: Any, buffers: Any, weight_decay: float, momentum: float, lr: Any,
+    dampening: float, nesterov: bool, maximize: bool, first: bool, grad_scale: Any = None,
+    found_inf: Any = None,
+) -> None:  # fmt: skip
+    for i, p in enumerate(params):
+        g = _unscaled(grads[i], grad_scale)
+        g = -g if maximize else g
+        g = g + p * weight_decay if weight_decay else g
+        if momentum:
+            buffer = g if first else buffers[i] * momentum + (1 - dampening) * g
+            _kept_if(found_inf, buffers[i], buffer)
+            g = g + momentum * buffer if nesterov else buffer
+        _kept_if(found_inf, p, p - lr * g)
+
+
+def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
+    """Integers in [first, end); without an end, as far as the dtype has them."""
+    if end is None:
+        dtype = self.dtype
+        if not dtype.is_floating_point:
+            end = 2 if dtype == torch.bool else torch.iinfo(dtype).max + (first >= 0)
+        else:
+            end = 2 ** {2**-52: 53, 2**-23: 24, 2**-10: 11, 2**-7: 8}[torch.finfo(dtype).eps] + 1
+    if end - first >= 2**63:
+        raise NotImplementedError(f"random integers in {first} .. {end}")
+    drawn = aten.randint.low(first, end, self.shape, dtype=torch.int64, device=self.device)
+    return self.copy_(drawn)
+
+
+FORMS: dict[str, Callable] = {
+    **{
+        f"aten.{name}_.{overload}": form
+        for name, form in (
+            ("_fused_adam", _fused_adam(False)),
+            ("_fused_adamw", _fused_adam(True)),
+            ("_fused_sgd", _fused_sgd),
+        )
+        for overload in ("default", "tensor_lr")
+    },
+    "aten.nll_loss_backward.default": _nll_loss_backward,
+    "aten.nll_loss2d_backward.default": _nll_loss_backward,
+    "aten._batch_norm_with_update.default": _batch_norm_with_update,
+    "aten.addbmm.default": _addbmm,
+    "aten.bernoulli_.Tensor": lambda self, p, generator=None: self.copy_(_drawn(p)),
+    "aten.normal.Tensor_Tensor": _normal,
+    "aten.random_.default": lambda self, generator=None: _random_between(self, 0, None),
+    "aten.random_.to": lambda self, end, generator=None: _random_between(self, 0, end),
+    "aten.random_.from": _random_between,
+    "aten._thnn_fused_lstm_cell.default": _lstm_cell,
+    "aten._thnn_fused_gru_cell.default": _gru_cell,
+    "sol_ve.fused_attention.default": _attention,
+    "sol_ve.fused_attention_backward.default": _attention_backward,
+    "sol_ve.copy_.default": _copy,
+    "aten.convolution_overrideable.default": _convolution,
+    "aten.convolution_backward_overrideable.default": _convolution_backward,
+    "aten.native_batch_norm.default": _native_batch_norm,
+}
+# arguments that an op writes to without saying so
+WRITTEN: dict[str, tuple[int, ...]] = {"aten.native_batch_norm.default": (3, 4)}
