@@ -27,6 +27,10 @@ class Plan:
     # for a kernel that runs image by image: how many they are, and `Program.chunked`
     images: int = 1
     chunked: dict[str, int] = field(default_factory=dict)
+    # kernels that run right before and behind this one: what it reads brought into an order, what
+    # is made of its result; those without schedules are walked as any kernel
+    before: list[Kernel] = field(default_factory=list)
+    after: list[Kernel] = field(default_factory=list)
 
     def moves(self, buffer: str) -> bool:
         """Whether a buffer starts at the image that the kernel works on."""

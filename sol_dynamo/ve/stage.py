@@ -1,0 +1,311 @@
+"""Copies that bring an operand into the order of a walk: planes with zeros around, blocks, pairs.
+
+Elements are gathered through a vector of offsets, which is made once for 256 elements and kept
+over the leading axes, where these only add to the address: 25 to 50 cycles for 256 elements in the
+cycle model, whatever the pads, strides and phases are (KERNELS.md). The nest may compute something
+of what it loads. Knows nothing of what it is copied for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from ..affine import FloorDiv, Index, Range
+from ..ir import Axis, Kernel, Load, Loops, Program, Schedule, loads, walk
+from ..kernels.c.nest import Code
+from ..schedule.plan import Plan
+from .packed import PRELUDE, Packed, Writer, supported, word
+
+BLOCK = 256  # elements that are gathered at once
+SETUP = 700  # cycles in which the offsets of a block are made
+GATHER = 45  # cycles of a block's gather and store
+AHEAD = 16  # gathers under way
+
+
+@dataclass(frozen=True)
+class Copy:
+    """`Schedule.own` of a copy."""
+
+    outer: int  # the leading axes, which add to addresses and are in no mask
+    twice: bool  # the last axis is both halves of 64 bits: they hold the same
+    blocks: int
+    groups: int  # units of each block
+
+
+def stage_kernel(plan: Plan, nest: Loops, twice: bool) -> Kernel:
+    """A kernel of one nest that stores to contiguous memory, axis by axis; without a schedule, for
+    the general emitter, where it computes what is not known here."""
+    name = nest.name
+    note = "moves data: an operand in the order of its walk"
+    value = nest.stores[0].values[0]
+    copy = _copy(plan, nest, twice)
+    if copy is None or not supported(value):
+        return Kernel(name, (nest,), (), plan.kernel.origin, note)
+    order = tuple(f"{a.symbol}.0" for a in nest.axes)
+    return Kernel(name, (nest,), (Schedule(order, own=copy),), plan.kernel.origin, note)
+
+
+def stage_cost(kernel: Kernel) -> float:
+    """Cycles of one core."""
+    elements = prod(a.extent for a in kernel.body[0].axes)
+    if not kernel.schedules:
+        return 2.0 * elements
+    copy = kernel.schedules[0].own
+    return copy.blocks * SETUP + elements / (1 + copy.twice) / BLOCK * GATHER + 500
+
+
+def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
+    axes = nest.axes[: len(nest.axes) - twice]
+    found = list(loads(nest))
+    if not 0 < len(found) <= 4 or any(e.dtype != "f32" for e in found):
+        return None
+    ranges = _ranges(nest)
+    indices = [plan.address(e.buffer, e.index) for e in found]
+    masks = [m for e in found for m in e.mask]
+    if not all(_nonnegative(i, ranges) for i in (*indices, *masks)):
+        return None
+    if any(_valid(e, axes) is None for e in found):
+        return None
+    most = 0
+    for a in axes[:-1]:
+        if any(a.symbol in m.symbols for m in masks):
+            break
+        if not all(i.is_affine_in(a.symbol) for i in indices):
+            break
+        most += 1
+    best, outer = None, 0
+    for n in range(most + 1):
+        inner, times = prod(a.extent for a in axes[n:]), prod(a.extent for a in axes[:n])
+        blocks = -(-inner // BLOCK)
+        cost = blocks * SETUP + blocks * times * GATHER
+        if best is None or cost < best:
+            best, outer = cost, n
+    blocks = -(-prod(a.extent for a in axes[outer:]) // BLOCK)
+    times = prod(a.extent for a in axes[:outer])
+    wanted = -(-4 * max(plan.caps.cores, 1) // blocks)
+    groups = max(1, min(wanted, times // (2 * AHEAD)))
+    return Copy(outer, twice, blocks, groups)
+
+
+def _valid(e: Load, axes: Sequence[Axis]) -> dict[str, int] | None:
+    """A point at which a load is not masked: what is masked reads that instead."""
+    used = set().union(*(m.symbols for m in e.mask)) if e.mask else set()
+    free = {a.symbol: 0 for a in axes if a.symbol not in used}
+    axes = [a for a in axes if a.symbol in used]
+    if not axes:
+        return free
+    grid = np.indices([a.extent for a in axes]).reshape(len(axes), -1)
+    point = {a.symbol: row for a, row in zip(axes, grid, strict=True)}
+    ok = np.ones(grid.shape[1], bool)
+    for m in e.mask:
+        ok &= np.asarray(m.evaluate(point)) >= 0
+    at = int(ok.argmax())
+    return free | {s: int(row[at]) for s, row in point.items()} if ok[at] else None
+
+
+def _ranges(nest: Loops) -> dict[str, Range]:
+    return {a.symbol: (0, max(a.extent - 1, 0)) for a in nest.axes}
+
+
+def _nonnegative(i: Index, ranges: dict[str, Range]) -> bool:
+    """Whether what is divided in an index is never negative: C rounds towards zero."""
+    return all(
+        isinstance(atom, str)
+        or (
+            isinstance(atom.divisor, int)
+            and atom.numerator.bounds(ranges)[0] >= 0
+            and _nonnegative(atom.numerator, ranges)
+        )
+        for atom, _ in i.terms
+    )
+
+
+# -- C -------------------------------------------------------------------------------------------
+
+
+class _Vectors:
+    """Indices as vectors of 64-bit integers."""
+
+    def __init__(self, lines: list[str], symbols: dict[str, str]):
+        self.lines, self.symbols = lines, symbols
+        self._made: dict[Index, str] = {}
+
+    def name(self, text: str) -> str:
+        made = f"i{len(self.lines)}"
+        self.lines.append(f"V {made} = {text};")
+        return made
+
+    def value(self, index: Index) -> str:
+        if index in self._made:
+            return self._made[index]
+        total = ""
+        for atom, c in index.terms:
+            if isinstance(atom, str):
+                v = self.symbols[atom]
+            else:
+                n, d = self.value(atom.numerator), atom.divisor
+                v = self.name(f"_vel_vdivsl_vvsl({n}, {d}L, n)")
+                if not isinstance(atom, FloorDiv):
+                    whole = self.name(f"_vel_vmulsl_vsvl({d}L, {v}, n)")
+                    v = self.name(f"_vel_vsubsl_vvvl({n}, {whole}, n)")
+            if c != 1:
+                v = self.name(f"_vel_vmulsl_vsvl({c}L, {v}, n)")
+            total = v if not total else self.name(f"_vel_vaddsl_vvvl({total}, {v}, n)")
+        if not total:
+            total = self.name(f"_vel_vbrdl_vsl({index.const}L, n)")
+        elif index.const:
+            total = self.name(f"_vel_vaddsl_vsvl({index.const}L, {total}, n)")
+        self._made[index] = total
+        return total
+
+
+def emit_copy(
+    kernel: Kernel, program: Program, name: str, memory: dict[str, str]
+) -> Code:
+    """C of a copy; `memory`: base buffer -> C expression of its first byte."""
+    nest, copy = kernel.body[0], kernel.schedules[0].own
+    axes = nest.axes[: len(nest.axes) - copy.twice]
+    outer, inner = axes[: copy.outer], axes[copy.outer :]
+    times, elements = prod(a.extent for a in outer), prod(a.extent for a in inner)
+    length = -(-elements // copy.blocks)
+    size = -(-times // copy.groups)
+    out: list[str] = []
+    w = out.append
+    w(f"const i64 block = u / {copy.groups}, group = u % {copy.groups};")
+    w(f"const i64 e0 = block * {length};")
+    w(f"const i64 n = SOL_MIN({length}L, {elements}L - e0);")
+    w(f"const i64 o0 = SOL_MIN(group * {size}L, {times - size}L);")
+    w("V e = _vel_vaddsl_vsvl(e0, _vel_vseq_vl(n), n);")
+    symbols: dict[str, str] = {a.symbol: "" for a in outer}
+    vectors = _Vectors(out, symbols)
+    rest = "e"
+    for k in range(len(inner) - 1, -1, -1):
+        a = inner[k]
+        if k == 0:
+            symbols[a.symbol] = rest
+            continue
+        whole = vectors.name(f"_vel_vdivsl_vvsl({rest}, {a.extent}L, n)")
+        back = vectors.name(f"_vel_vmulsl_vsvl({a.extent}L, {whole}, n)")
+        symbols[a.symbol] = vectors.name(f"_vel_vsubsl_vvvl({rest}, {back}, n)")
+        rest = whole
+    value = nest.stores[0].values[0]
+    found = [e for e in walk(value) if isinstance(e, Load)]
+    offsets: dict[int, str] = {}
+    masks: dict[int, str] = {}
+    names = {a.symbol for a in inner}
+    zeros = {a.symbol: 0 for a in outer}
+    for k, e in enumerate(found):
+        address = program.buffers[e.buffer].address(e.index)
+        inside = address.subst(zeros) - address.subst(zeros | dict.fromkeys(names, 0)).const
+        if not inside.symbols and not e.mask:
+            continue
+        offset = vectors.name(f"_vel_vmulsl_vsvl(4L, {vectors.value(inside)}, n)")
+        if e.mask:
+            least = vectors.value(e.mask[0])
+            for m in e.mask[1:]:
+                least = vectors.name(f"_vel_vminsl_vvvl({least}, {vectors.value(m)}, n)")
+            w(f"const __vm256 m{k} = _vel_vfmklge_mvl({least}, n);")
+            masks[k] = f"m{k}"
+            safe = inside.evaluate(_valid(e, inner) or {})
+            offset = vectors.name(f"_vel_vmrg_vsvml({4 * safe}L, {offset}, m{k}, n)")
+        offsets[k] = offset
+    gathered = [k for k in range(len(found)) if k in offsets]
+    ahead = max(1, min(AHEAD, 40 // max(len(gathered), 1)))
+    turns = -(-size // ahead)
+    ahead = -(-size // turns)
+    starts = {k: _start(program, e, outer, names, memory) for k, e in enumerate(found)}
+
+    def gather(k: int, u: int, at: str) -> str:
+        base = starts[k](f"({at} + {u})")
+        return (
+            f"_vel_vgtu_vvssl(_vel_vaddsl_vsvl((i64)({base}), {offsets[k]}, n), 0, 0, n)"
+        )
+
+    step, kind, put = (8, "u64", "vstot") if copy.twice else (4, "f32", "vstuot")
+    store = program.buffers[nest.name]
+    target = memory[program.base(nest.name).name]
+    assert store.base is None
+    w(f"{kind} *const y = ({kind} *){target} + e0;")
+    for u in range(ahead):
+        for k in gathered:
+            w(f"V a{k}_{u} = {gather(k, u, 'o0')};")
+
+    def finish(last: bool) -> None:
+        members = 4 if value is not found[0] or len(found) > 1 else 1
+        for first in range(0, ahead, members):
+            count = min(members, ahead - first)
+            w("{")
+            writer = Writer(out, "n")
+
+            def leaf(e: Load, m: int, first: int = first) -> Packed:
+                k = found.index(e)
+                if k not in offsets:
+                    at = starts[k](f"(o + {first + m})")
+                    return Packed(f"sol_twice({at})", True)
+                got = f"a{k}_{first + m}"
+                if k in masks:
+                    other = _word(e)
+                    got = writer.name(f"_vel_vmrg_vsvml({other}, {got}, {masks[k]}, n)")
+                return Packed(got)
+
+            (made,) = writer.group([value], count, leaf)
+            for m in range(count):
+                v = made[m].text
+                if copy.twice:
+                    v = f"_vel_vshf_vvvsl({v}, {v}, 0, n)"
+                w(f"_vel_{put}_vssl({v}, {step}, y + (o + {first + m}) * {elements}L, n);")
+            if not last:
+                for m in range(count):
+                    for k in gathered:
+                        w(f"a{k}_{first + m} = {gather(k, first + m, 'next')};")
+            w("}")
+
+    w("i64 o = o0;")
+    if turns > 1:
+        w(f"const i64 end = o0 + {size - ahead}L;")
+        w("#pragma clang loop unroll(disable)")
+        w(f"for (i64 left = {turns - 1}; left > 0; --left) {{")
+        w(f"const i64 next = SOL_MIN(o + {ahead}, end);")
+        finish(last=False)
+        w("o = next;")
+        w("}")
+    finish(last=True)
+    body = "\n".join(out)
+    origin = ", ".join(kernel.origin.ops)
+    text = f"{PRELUDE}/* copy for {origin} */\nvoid {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
+    return Code(text, copy.blocks * copy.groups, 0, {}, set(), {})
+
+
+def _word(e: Load) -> str:
+    return word(0.0 if e.other is None else float(e.other))
+
+
+def _start(
+    program: Program, e: Load, outer: tuple[Axis, ...], inner: set[str], memory: dict[str, str]
+):
+    """C text of the address at which an outer point's elements begin, as a function of that."""
+    address = program.buffers[e.buffer].address(e.index).subst(dict.fromkeys(inner, 0))
+    first = f"((const f32 *){memory[program.base(e.buffer).name]} + {address.subst(dict.fromkeys([a.symbol for a in outer], 0)).const}L)"
+    steps = [address.coefficient(a.symbol) for a in outer]
+    uniform = all(
+        steps[n] == steps[n + 1] * outer[n + 1].extent for n in range(len(outer) - 1)
+    )
+
+    def text(o: str) -> str:
+        if not outer:
+            return first
+        if uniform:
+            return f"{first} + {o} * {steps[-1]}L"
+        parts, size = [], 1
+        for n in range(len(outer) - 1, -1, -1):
+            place = f"{o} / {size}L" if n == 0 else f"{o} / {size}L % {outer[n].extent}L"
+            parts.append(f"({place}) * {steps[n]}L")
+            size *= outer[n].extent
+        return f"{first} + {' + '.join(parts)}"
+
+    return text
+
