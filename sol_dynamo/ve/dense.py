@@ -43,7 +43,7 @@ from .packed import supported
 from .emit_dense import LANES, Product, emit_product
 from .stage import Copy, emit_copy, stage_cost, stage_kernel
 
-REGISTERS = 56  # that may be live: at 61 results were wrong (KERNELS.md, traps of the compiler)
+REGISTERS = 54  # for sums, the ring and copies: the others are for totals and what follows
 FMA = 3  # pipes
 LATENCY = 26  # cycles of an FMA, which accumulators must cover
 AHEAD = 400  # cycles that a load from memory takes

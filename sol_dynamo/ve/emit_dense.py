@@ -14,12 +14,13 @@ from math import prod
 
 import numpy as np
 
-from ..affine import FloorDiv, Index
+from ..affine import Index
 from ..ir import Buffer, Kernel, Load, Op, Program, expressions
 from ..kernels.c.nest import Code
-from .packed import PRELUDE, Packed, Writer
+from .packed import PRELUDE, Packed, Writer, text
 
 LANES = 256  # elements of 64 bits in a vector register
+REGISTERS = 58  # that may be live: at 61 results were wrong (KERNELS.md, traps of the compiler)
 SCALARS_AHEAD = 8
 LINES_AHEAD = 8  # lines of 16 scalars that are fetched into the first cache ahead of their use
 STREAM_AHEAD = 1024  # scalars that are fetched into the last one
@@ -165,12 +166,12 @@ class _Product:
         tables = self._table(name, gaps, elements, span, short)
         what = ", ".join(self.kernel.origin.ops)
         form = "pairs of scalars" if p.pairs else "pairs of lanes"
-        text = (
+        made = (
             f"{PRELUDE}{tables}/* {what}: {p.vectors} x {p.scalars}, {form} */\n"
             f"void {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
         )
-        text = text.replace("@masks@", f"{name}_masks")
-        return Code(text, units, self.scratch(), {}, set(), {})
+        made = made.replace("@masks@", f"{name}_masks")
+        return Code(made, units, self.scratch(), {}, set(), {})
 
     def parts(self) -> int:
         turns = self.depth // self.p.steps
@@ -277,9 +278,11 @@ class _Product:
 
     def _totals(self, store: bool = True) -> None:
         """Add the sums to their totals in memory, and start anew; or the other way round."""
-        names = self._acc()
-        for first in range(0, len(names), 8):
-            some = names[first : first + 8]
+        names, p = self._acc(), self.p
+        live = p.vectors * (p.scalars + p.ring + p.pairs)
+        size = max(1, min(8, REGISTERS - live))
+        for first in range(0, len(names), size):
+            some = names[first : first + size]
             for name, k in some:
                 self.w(f"V b{name} = _vel_vld_vssl(8, totals + {k * LANES}, n);")
             for name, _ in some:
@@ -436,19 +439,6 @@ class _Product:
             guard = f"if ({2 * q + half if p.pairs else q} < some) " if tail else ""
             count = "odd" if half and not p.pairs else "count"
             self.w(f"{guard}_vel_{op}_vssl({value}, {step}, {at}, {count});")
-
-
-def text(index: Index) -> str:
-    """C of an index none of whose dividends is negative."""
-    parts = []
-    for atom, c in index.terms:
-        if isinstance(atom, str):
-            t = f"at_{atom}"
-        else:
-            sign = "/" if isinstance(atom, FloorDiv) else "%"
-            t = f"(({text(atom.numerator)}) {sign} {atom.divisor}L)"
-        parts.append(f"{t} * {c}L")
-    return f"({' + '.join([*parts, f'{index.const}L'])})"
 
 
 def emit_product(kernel: Kernel, program: Program, name: str, memory: dict[str, str]) -> Code:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import NamedTuple
 
+from ..affine import FloorDiv, Index
 from ..ir import Const, Expr, Load, Op, walk
 
 _OPS = frozenset(("add", "sub", "mul", "neg", "abs", "max", "min"))
@@ -52,6 +53,19 @@ def word(value: float) -> str:
     """A float32 in both halves of 64 bits, as C."""
     bits = struct.unpack("<I", struct.pack("<f", value))[0]
     return f"{bits << 32 | bits:#x}UL"
+
+
+def text(index: Index) -> str:
+    """C of an index none of whose dividends is negative."""
+    parts = []
+    for atom, c in index.terms:
+        if isinstance(atom, str):
+            t = f"at_{atom}"
+        else:
+            sign = "/" if isinstance(atom, FloorDiv) else "%"
+            t = f"(({text(atom.numerator)}) {sign} {atom.divisor}L)"
+        parts.append(f"{t} * {c}L")
+    return f"({' + '.join([*parts, f'{index.const}L'])})"
 
 
 class Writer:

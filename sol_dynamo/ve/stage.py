@@ -8,8 +8,8 @@ of what it loads. Knows nothing of what it is copied for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..affine import FloorDiv, Index, Range
 from ..ir import Axis, Kernel, Load, Loops, Program, Schedule, loads, walk
 from ..kernels.c.nest import Code
 from ..schedule.plan import Plan
-from .packed import PRELUDE, Packed, Writer, supported, word
+from .packed import PRELUDE, Packed, Writer, supported, text, word
 
 BLOCK = 256  # elements that are gathered at once
 SETUP = 700  # cycles in which the offsets of a block are made
@@ -28,9 +28,11 @@ AHEAD = 16  # gathers under way
 
 @dataclass(frozen=True)
 class Copy:
-    """`Schedule.own` of a copy."""
+    """`Schedule.own` of a copy: leading axes for each of which offsets are made, axes over which
+    they are kept, and those of a contiguous piece, cut into blocks."""
 
-    outer: int  # the leading axes, which add to addresses and are in no mask
+    units: int  # how many axes lead
+    kept: int  # how many behind them add to addresses and are in no mask
     twice: bool  # the last axis is both halves of 64 bits: they hold the same
     blocks: int
     groups: int  # units of each block
@@ -51,11 +53,16 @@ def stage_kernel(plan: Plan, nest: Loops, twice: bool) -> Kernel:
 
 def stage_cost(kernel: Kernel) -> float:
     """Cycles of one core."""
-    elements = prod(a.extent for a in kernel.body[0].axes)
+    axes = kernel.body[0].axes
     if not kernel.schedules:
-        return 2.0 * elements
-    copy = kernel.schedules[0].own
-    return copy.blocks * SETUP + elements / (1 + copy.twice) / BLOCK * GATHER + 500
+        return 2.0 * prod(a.extent for a in axes)
+    return _cost(kernel.schedules[0].own, axes)
+
+
+def _cost(copy: Copy, axes: Sequence[Axis]) -> float:
+    times = prod(a.extent for a in axes[: copy.units]) * copy.blocks
+    kept = prod(a.extent for a in axes[copy.units : copy.units + copy.kept])
+    return times * (SETUP + kept * GATHER) + 500
 
 
 def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
@@ -70,25 +77,27 @@ def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
         return None
     if any(_valid(e, axes) is None for e in found):
         return None
-    most = 0
-    for a in axes[:-1]:
-        if any(a.symbol in m.symbols for m in masks):
-            break
-        if not all(i.is_affine_in(a.symbol) for i in indices):
-            break
-        most += 1
-    best, outer = None, 0
-    for n in range(most + 1):
-        inner, times = prod(a.extent for a in axes[n:]), prod(a.extent for a in axes[:n])
-        blocks = -(-inner // BLOCK)
-        cost = blocks * SETUP + blocks * times * GATHER
-        if best is None or cost < best:
-            best, outer = cost, n
-    blocks = -(-prod(a.extent for a in axes[outer:]) // BLOCK)
-    times = prod(a.extent for a in axes[:outer])
-    wanted = -(-4 * max(plan.caps.cores, 1) // blocks)
-    groups = max(1, min(wanted, times // (2 * AHEAD)))
-    return Copy(outer, twice, blocks, groups)
+
+    def adds(a: Axis) -> bool:
+        return all(i.is_affine_in(a.symbol) for i in indices) and not any(
+            a.symbol in m.symbols for m in masks
+        )
+
+    best: Copy | None = None
+    for units in range(len(axes)):
+        for kept in range(len(axes) - units):
+            if not all(map(adds, axes[units : units + kept])):
+                break
+            blocks = -(-prod(a.extent for a in axes[units + kept :]) // BLOCK)
+            made = Copy(units, kept, twice, blocks, 1)
+            if best is None or _cost(made, axes) < _cost(best, axes):
+                best = made
+    if best is None:
+        return None
+    times = prod(a.extent for a in axes[: best.units]) * best.blocks
+    over = prod(a.extent for a in axes[best.units : best.units + best.kept])
+    wanted = -(-4 * max(plan.caps.cores, 1) // times)
+    return replace(best, groups=max(1, min(wanted, over // (2 * AHEAD))))
 
 
 def _valid(e: Load, axes: Sequence[Axis]) -> dict[str, int] | None:
@@ -128,10 +137,16 @@ def _nonnegative(i: Index, ranges: dict[str, Range]) -> bool:
 
 
 class _Vectors:
-    """Indices as vectors of 64-bit integers."""
+    """Indices as vectors of 64-bit integers; `scalars` are C variables of their own."""
 
-    def __init__(self, lines: list[str], symbols: dict[str, str]):
-        self.lines, self.symbols = lines, symbols
+    def __init__(
+        self,
+        lines: list[str],
+        symbols: dict[str, str],
+        scalars: set[str],
+        ranges: dict[str, Range],
+    ):
+        self.lines, self.symbols, self.scalars, self.ranges = lines, symbols, scalars, ranges
         self._made: dict[Index, str] = {}
 
     def name(self, text: str) -> str:
@@ -139,16 +154,28 @@ class _Vectors:
         self.lines.append(f"V {made} = {text};")
         return made
 
+    def quotient(self, v: str, divisor: int, most: int) -> str:
+        """v / divisor for 0 <= v <= most: by a product with the reciprocal where that is exact."""
+        shift = 40
+        if max(most, divisor) < 1 << 20:
+            made = self.name(f"_vel_vmulsl_vsvl({-(-(1 << shift) // divisor)}L, {v}, n)")
+            return self.name(f"_vel_vsrl_vvsl({made}, {shift}, n)")
+        return self.name(f"_vel_vdivsl_vvsl({v}, {divisor}L, n)")
+
     def value(self, index: Index) -> str:
         if index in self._made:
             return self._made[index]
-        total = ""
+        total, scalar = "", Index((), index.const)
         for atom, c in index.terms:
+            used = {atom} if isinstance(atom, str) else atom.numerator.symbols
+            if used <= self.scalars:
+                scalar = scalar + Index({atom: c})
+                continue
             if isinstance(atom, str):
                 v = self.symbols[atom]
             else:
                 n, d = self.value(atom.numerator), atom.divisor
-                v = self.name(f"_vel_vdivsl_vvsl({n}, {d}L, n)")
+                v = self.quotient(n, d, atom.numerator.bounds(self.ranges)[1])
                 if not isinstance(atom, FloorDiv):
                     whole = self.name(f"_vel_vmulsl_vsvl({d}L, {v}, n)")
                     v = self.name(f"_vel_vsubsl_vvvl({n}, {whole}, n)")
@@ -156,9 +183,9 @@ class _Vectors:
                 v = self.name(f"_vel_vmulsl_vsvl({c}L, {v}, n)")
             total = v if not total else self.name(f"_vel_vaddsl_vvvl({total}, {v}, n)")
         if not total:
-            total = self.name(f"_vel_vbrdl_vsl({index.const}L, n)")
-        elif index.const:
-            total = self.name(f"_vel_vaddsl_vsvl({index.const}L, {total}, n)")
+            total = self.name(f"_vel_vbrdl_vsl({text(scalar)}, n)")
+        elif scalar is not Index():
+            total = self.name(f"_vel_vaddsl_vsvl({text(scalar)}, {total}, n)")
         self._made[index] = total
         return total
 
@@ -169,26 +196,32 @@ def emit_copy(
     """C of a copy; `memory`: base buffer -> C expression of its first byte."""
     nest, copy = kernel.body[0], kernel.schedules[0].own
     axes = nest.axes[: len(nest.axes) - copy.twice]
-    outer, inner = axes[: copy.outer], axes[copy.outer :]
+    lead, rest_axes = axes[: copy.units], axes[copy.units :]
+    outer, inner = rest_axes[: copy.kept], rest_axes[copy.kept :]
     times, elements = prod(a.extent for a in outer), prod(a.extent for a in inner)
     length = -(-elements // copy.blocks)
     size = -(-times // copy.groups)
     out: list[str] = []
     w = out.append
-    w(f"const i64 block = u / {copy.groups}, group = u % {copy.groups};")
+    w(f"const i64 group = u % {copy.groups}; u /= {copy.groups};")
+    w(f"const i64 block = u % {copy.blocks}; u /= {copy.blocks};")
+    w("const i64 at_lead = u;")
+    for a in reversed(lead):
+        w(f"const i64 at_{a.symbol} = u % {a.extent}; u /= {a.extent};")
     w(f"const i64 e0 = block * {length};")
     w(f"const i64 n = SOL_MIN({length}L, {elements}L - e0);")
     w(f"const i64 o0 = SOL_MIN(group * {size}L, {times - size}L);")
     w("V e = _vel_vaddsl_vsvl(e0, _vel_vseq_vl(n), n);")
-    symbols: dict[str, str] = {a.symbol: "" for a in outer}
-    vectors = _Vectors(out, symbols)
+    symbols: dict[str, str] = {}
+    most = {a.symbol: (0, a.extent - 1) for a in axes}
+    vectors = _Vectors(out, symbols, {a.symbol for a in lead}, most)
     rest = "e"
     for k in range(len(inner) - 1, -1, -1):
         a = inner[k]
         if k == 0:
             symbols[a.symbol] = rest
             continue
-        whole = vectors.name(f"_vel_vdivsl_vvsl({rest}, {a.extent}L, n)")
+        whole = vectors.quotient(rest, a.extent, elements)
         back = vectors.name(f"_vel_vmulsl_vsvl({a.extent}L, {whole}, n)")
         symbols[a.symbol] = vectors.name(f"_vel_vsubsl_vvvl({rest}, {back}, n)")
         rest = whole
@@ -200,8 +233,9 @@ def emit_copy(
     zeros = {a.symbol: 0 for a in outer}
     for k, e in enumerate(found):
         address = program.buffers[e.buffer].address(e.index)
-        inside = address.subst(zeros) - address.subst(zeros | dict.fromkeys(names, 0)).const
-        if not inside.symbols and not e.mask:
+        inside = address.subst(zeros)
+        inside = inside - inside.subst(dict.fromkeys(inside.symbols, 0)).const
+        if inside.symbols.isdisjoint(names) and not e.mask:
             continue
         offset = vectors.name(f"_vel_vmulsl_vsvl(4L, {vectors.value(inside)}, n)")
         if e.mask:
@@ -210,14 +244,17 @@ def emit_copy(
                 least = vectors.name(f"_vel_vminsl_vvvl({least}, {vectors.value(m)}, n)")
             w(f"const __vm256 m{k} = _vel_vfmklge_mvl({least}, n);")
             masks[k] = f"m{k}"
-            safe = inside.evaluate(_valid(e, inner) or {})
+            safe = inside.evaluate(_valid(e, axes) or {})
             offset = vectors.name(f"_vel_vmrg_vsvml({4 * safe}L, {offset}, m{k}, n)")
         offsets[k] = offset
     gathered = [k for k in range(len(found)) if k in offsets]
     ahead = max(1, min(AHEAD, 40 // max(len(gathered), 1)))
     turns = -(-size // ahead)
     ahead = -(-size // turns)
-    starts = {k: _start(program, e, outer, names, memory) for k, e in enumerate(found)}
+    starts = {
+        k: _start(program, e, outer, None if k in offsets else names, memory)
+        for k, e in enumerate(found)
+    }
 
     def gather(k: int, u: int, at: str) -> str:
         base = starts[k](f"({at} + {u})")
@@ -229,7 +266,7 @@ def emit_copy(
     store = program.buffers[nest.name]
     target = memory[program.base(nest.name).name]
     assert store.base is None
-    w(f"{kind} *const y = ({kind} *){target} + e0;")
+    w(f"{kind} *const y = ({kind} *){target} + at_lead * {times * elements}L + e0;")
     for u in range(ahead):
         for k in gathered:
             w(f"V a{k}_{u} = {gather(k, u, 'o0')};")
@@ -276,8 +313,9 @@ def emit_copy(
     finish(last=True)
     body = "\n".join(out)
     origin = ", ".join(kernel.origin.ops)
-    text = f"{PRELUDE}/* copy for {origin} */\nvoid {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
-    return Code(text, copy.blocks * copy.groups, 0, {}, set(), {})
+    code = f"{PRELUDE}/* copy for {origin} */\nvoid {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
+    units = prod(a.extent for a in lead) * copy.blocks * copy.groups
+    return Code(code, units, 0, {}, set(), {})
 
 
 def _word(e: Load) -> str:
@@ -285,17 +323,22 @@ def _word(e: Load) -> str:
 
 
 def _start(
-    program: Program, e: Load, outer: tuple[Axis, ...], inner: set[str], memory: dict[str, str]
-):
-    """C text of the address at which an outer point's elements begin, as a function of that."""
-    address = program.buffers[e.buffer].address(e.index).subst(dict.fromkeys(inner, 0))
-    first = f"((const f32 *){memory[program.base(e.buffer).name]} + {address.subst(dict.fromkeys([a.symbol for a in outer], 0)).const}L)"
+    program: Program,
+    e: Load,
+    outer: tuple[Axis, ...],
+    inner: set[str] | None,
+    memory: dict[str, str],
+) -> Callable[[str], str]:
+    """C text of the address that an outer point's offsets are added to, as a function of that;
+    where there are none (`inner`: these axes are in no address) of its element."""
+    address = program.buffers[e.buffer].address(e.index)
+    rest = address.symbols - {a.symbol for a in outer} if inner is None else inner
+    point = address.subst(dict.fromkeys((*rest, *(a.symbol for a in outer)), 0))
+    first = f"(const f32 *){memory[program.base(e.buffer).name]} + {text(point)}"
     steps = [address.coefficient(a.symbol) for a in outer]
-    uniform = all(
-        steps[n] == steps[n + 1] * outer[n + 1].extent for n in range(len(outer) - 1)
-    )
+    uniform = all(steps[n] == steps[n + 1] * outer[n + 1].extent for n in range(len(outer) - 1))
 
-    def text(o: str) -> str:
+    def at(o: str) -> str:
         if not outer:
             return first
         if uniform:
@@ -307,5 +350,4 @@ def _start(
             size *= outer[n].extent
         return f"{first} + {' + '.join(parts)}"
 
-    return text
-
+    return at
