@@ -48,8 +48,10 @@ FMA = 3  # pipes
 LATENCY = 26  # cycles of an FMA, which accumulators must cover
 AHEAD = 400  # cycles that a load from memory takes
 PART = 256  # terms of a sum that one accumulator takes: longer ones are added in parts
+LINE = 16  # elements of 64 bits in a line of memory
 MOST_TAPS = 64  # steps that are written out
 START = 700  # cycles in which a tile's first loads come
+TRY = None
 LEAST_WORK = 1 << 14  # products below which a kernel of its own kind is not worth its start
 
 
@@ -243,7 +245,8 @@ def _choice(plan: Plan, v: Expr, s: Expr, pairs: bool, split: bool) -> Choice | 
         return None
     elements, deep, taps, vector, blocked = made
     columns = prod(a.extent for a in ss)
-    sizes = _sizes(plan, pairs, elements, prod(a.extent for a in vs), columns, deep, taps, batch)
+    apart = not split and _place(plan, root, vs[-1]) != 1
+    sizes = _sizes(plan, pairs, elements, prod(a.extent for a in vs), columns, deep, taps, batch, apart)
     if sizes is None:
         return None
     cost, product = sizes
@@ -374,6 +377,8 @@ def _ordered(
     used = _all_symbols(e)
     groups = tuple(a for a in batch if a.symbol in used)
     along = tuple(a for a in ks if a.symbol in used)
+    if what == "scalars" and _in_rows(plan, e, own, along):
+        return _rows(plan, e, groups, own, along, twice)
     block, lane = Axis("block", count), Axis("lane", width)
     point = Index.of("block") * width + Index.of("lane")
     values = _unflatten(point, own)
@@ -398,8 +403,6 @@ def _ordered(
     known = name is not None
     if name is None:
         name = f"{plan.kernel.name}_{what}"
-        while name in plan.buffers and name not in _names_here(plan):
-            name += "_"
     buffer = Buffer(name, "f32", shape, contiguous(shape), scope=scope)
     load = Load(name, index, "f32")
     if known:
@@ -411,8 +414,44 @@ def _ordered(
     return Operand(load, (kernel,), (buffer,), cost=stage_cost(kernel))
 
 
-def _names_here(plan: Plan) -> set[str]:
-    return set()
+def _in_rows(plan: Plan, e: Expr, own: tuple[Axis, ...], ks: tuple[Axis, ...]) -> bool:
+    """Whether an operand of this call lies along the sum's axes: as a matrix by rows."""
+    if not isinstance(e, Load) or e.mask or plan.buffers[e.buffer].scope == "weight":
+        return False
+    address = plan.address(e.buffer, e.index)
+    apart = abs(address.coefficient(own[-1].symbol)) > 1
+    along = len(_together(ks, [address])) == len(ks) > 0
+    return apart and along and address.coefficient(ks[-1].symbol) == 1 and _affine(address, own)
+
+
+def _rows(
+    plan: Plan,
+    e: Expr,
+    groups: tuple[Axis, ...],
+    own: tuple[Axis, ...],
+    ks: tuple[Axis, ...],
+    twice: bool,
+) -> Operand:
+    """e[batch, own, k]  ==>  laid[batch, own // 2, k, own % 2], or with both halves of 64 bits: as
+    it lies. Rows are an odd number of lines apart: a tile's are in different sets of the cache."""
+    n, depth = prod(a.extent for a in own), prod(a.extent for a in ks)
+    pitch = (-(-depth // LINE) | 1) * LINE
+    row = Axis("row", n if twice else -(-n // 2))
+    term, half = Axis("term", pitch), Axis("half", 2)
+    point = Index.of("row") if twice else Index({"row": 2, "half": 1})
+    mask = () if twice or n % 2 == 0 else (n - 1 - point,)
+    mask += (depth - 1 - Index.of("term"),) if pitch > depth else ()
+    axes = tuple(replace(a, kind="parallel") for a in (*groups, row, term, half))
+    value = _at(e, _unflatten(point, own) | _unflatten(Index.of("term"), ks), mask)
+    name = f"{plan.kernel.name}_scalars"
+    shape = tuple(a.extent for a in axes)
+    buffer = Buffer(name, "f32", shape, contiguous(shape))
+    store = Store((name,), tuple(Index.of(a.symbol) for a in axes), (value,))
+    flat = _flat(own)
+    place = (flat, _flat(ks), Index()) if twice else (flat // 2, _flat(ks), flat % 2)
+    load = Load(name, (*(Index.of(a.symbol) for a in groups), *place), "f32")
+    kernel = stage_kernel(plan, Loops(axes, (store,)), twice)
+    return Operand(load, (kernel,), (buffer,), cost=stage_cost(kernel))
 
 
 def _all_affine(e: Expr) -> bool:
@@ -547,8 +586,10 @@ def _sizes(
     deep: tuple[Axis, ...],
     taps: tuple[Axis, ...],
     batch: tuple[Axis, ...],
+    apart: bool,
 ) -> tuple[float, Product] | None:
-    """The tile that takes the fewest cycles, and these."""
+    """The tile that takes the fewest cycles, and these. `apart`: results along the vectors lie apart
+    in memory."""
     lanes = elements if pairs else -(-elements // 2)
     words = -(-columns // 2) if pairs else columns
     depth, written = prod(a.extent for a in deep), prod(a.extent for a in taps)
@@ -572,11 +613,13 @@ def _sizes(
                 blocks = -(-words // scalars)
                 if scalars != -(-words // blocks):
                     continue
+                if TRY and TRY != (pairs, vectors, scalars):
+                    continue
                 steps, ring = _ring(depth, written, vectors, scalars, pairs, length)
                 step = _step_cost(vectors, scalars, pairs, length)
                 turns = -(-length // 32)
                 flushes = terms // PART * vectors * scalars * turns * 1.5
-                tail = vectors * scalars * turns * 3
+                tail = vectors * scalars * (length if apart else 4 * turns)
                 tile = START + terms * step + flushes + tail + steps * written * scalars * vectors
                 if ring * step < AHEAD:
                     tile += terms / ring * (AHEAD - ring * step) / 2

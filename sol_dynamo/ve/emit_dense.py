@@ -17,14 +17,13 @@ import numpy as np
 from ..affine import Index
 from ..ir import Buffer, Kernel, Load, Op, Program, expressions
 from ..kernels.c.nest import Code
-from .packed import PRELUDE, Packed, Writer, text
+from .packed import PRELUDE, Packed, Writer, skewed, text
 
 LANES = 256  # elements of 64 bits in a vector register
 REGISTERS = 58  # that may be live: at 61 results were wrong (KERNELS.md, traps of the compiler)
 SCALARS_AHEAD = 8
 LINES_AHEAD = 8  # lines of 16 scalars that are fetched into the first cache ahead of their use
 STREAM_AHEAD = 1024  # scalars that are fetched into the last one
-GROUP = 6  # results on which an epilogue works at once
 
 
 @dataclass(frozen=True)
@@ -173,6 +172,21 @@ class _Product:
         made = made.replace("@masks@", f"{name}_masks")
         return Code(made, units, self.scratch(), {}, set(), {})
 
+    def _scalars(self) -> tuple[list[int], int]:
+        """Where a turn's scalars lie, in elements of 64 bits, and how far the next turn's are."""
+        p, load = self.p, self.scalar
+        buffer = self.program.buffers[load.buffer]
+        wide = 2 if p.pairs else 1
+        zero = self._evaluate(buffer, load.index)
+        found = [
+            self._evaluate(buffer, load.index, deep=u, taps=t, s=q * wide) - zero
+            for u in range(p.steps) for t in range(self.taps) for q in range(p.scalars)
+        ]  # fmt: skip
+        found.append(self._evaluate(buffer, load.index, deep=p.steps) - zero)
+        assert not any(x % 2 for x in found)
+        *places, advance = (int(x) // 2 for x in found)
+        return places, advance
+
     def parts(self) -> int:
         turns = self.depth // self.p.steps
         return -(-turns // self.p.part)
@@ -199,6 +213,8 @@ class _Product:
             for u in range(p.steps) for t in range(self.taps)
         ]  # fmt: skip
         lane = 4 if p.pairs else 8
+        of_scalars, advance = self._scalars()
+        in_a_row = of_scalars == list(range(words)) and advance == words
 
         def load(group: int, v: int, pointer: str) -> str:
             # both kinds of vectors lie behind each other
@@ -218,7 +234,7 @@ class _Product:
                 w(f"V x{v}_{d} = {load(d, v, 'x0')};")
         ahead = min(SCALARS_AHEAD, words)
         for i in range(ahead):
-            w(f"u64 h{i} = w0[{i}];")
+            w(f"u64 h{i} = w0[{of_scalars[i]}];")
         if p.pairs:
             for v in range(p.vectors):
                 w(f"V d{v}_0 = _vel_vshf_vvvsl(x{v}_0, x{v}_0, 0, n);")
@@ -231,7 +247,7 @@ class _Product:
         w("#pragma clang loop unroll(disable)")
         w("do {")
         w(f"const f32 *const xn = left > 1 ? x + {p.steps * step}L : x0;")
-        w(f"const u64 *const wn = left > 1 ? w + {words} : w0;")
+        w(f"const u64 *const wn = left > 1 ? w + {advance} : w0;")
         for g in range(size):
             if p.pairs:
                 self._reload(load, g, size)
@@ -240,12 +256,17 @@ class _Product:
                     w(f"V d{v}_{g + 1} = _vel_vshf_vvvsl(x{v}_{at}, x{v}_{at}, 0, n);")
             for q in range(p.scalars):
                 i = g * p.scalars + q
-                if i % 16 == 0:
+                if not in_a_row and g == q * size // p.scalars:
+                    for line in range(-(-advance // 16)):
+                        to = of_scalars[q] + advance + 16 * (line + 1)
+                        w(f'asm volatile("pfch {8 * to}(,%0)" ::"r"(w));')
+                if in_a_row and i % 16 == 0:
                     w(f'asm volatile("pfch {8 * (i + 16 * LINES_AHEAD)}(,%0)" ::"r"(w));')
-                if i % LANES == 0:
+                if in_a_row and i % LANES == 0:
                     w(f"_vel_pfchv_ssl(8, w + {i + STREAM_AHEAD}, 256);")
                 to = i + ahead
-                w(f"u64 n{i} = {f'w[{to}]' if to < words else f'wn[{to - words}]'};")
+                at = f"w[{of_scalars[to]}]" if to < words else f"wn[{of_scalars[to - words]}]"
+                w(f"u64 n{i} = {at};")
                 scalar = f"h{i}" if i < ahead else f"n{i - ahead}"
                 for v in range(p.vectors):
                     x = f"d{v}_{g}" if p.pairs else f"x{v}_{g % p.ring}"
@@ -264,8 +285,8 @@ class _Product:
             self._totals()
             w("}")
         if rest:
-            w(f"x = x0 + {turns * p.steps * step}L; w = w0 + {turns * words}L;")
-            self._rest(rest, step, offsets, lane)
+            w(f"x = x0 + {turns * p.steps * step}L; w = w0 + {turns * advance}L;")
+            self._rest(rest, step, offsets, of_scalars, advance // p.steps)
         if self.parts() > 1:
             self._totals(store=False)
 
@@ -293,12 +314,14 @@ class _Product:
                 for name, _ in some:
                     self.w(f"{name} = _vel_vbrdl_vsl(0L, n);")
 
-    def _rest(self, rest: int, step: int, offsets: list[int], lane: int) -> None:
+    def _rest(
+        self, rest: int, step: int, offsets: list[int], of_scalars: list[int], advance: int
+    ) -> None:
         """The steps that make no whole turn, one by one."""
         p, w = self.p, self.w
         w("#pragma clang loop unroll(disable)")
         w(f"for (i64 more = {rest}; more > 0; --more) {{")
-        op = "vldu" if p.pairs else "vld"
+        op, lane = ("vldu", 4) if p.pairs else ("vld", 8)
         for t in range(self.taps):
             for v in range(p.vectors):
                 at = f"{v} * n" if p.pairs else f"{v} * 2 * n"
@@ -310,9 +333,9 @@ class _Product:
             for q in range(p.scalars):
                 for v in range(p.vectors):
                     x = f"x{v}_{t % p.ring}"
-                    scalar = f"w[{t * p.scalars + q}]"
+                    scalar = f"w[{of_scalars[t * p.scalars + q]}]"
                     w(f"a{v}_{q} = _vel_pvfmad_vvsvl(a{v}_{q}, {scalar}, {x}, n);")
-        w(f"x += {step}L; w += {self.taps * p.scalars};")
+        w(f"x += {step}L; w += {advance};")
         w("}")
 
     # -- what follows ----------------------------------------------------------------------------
@@ -358,33 +381,25 @@ class _Product:
                 w(f"const i64 j0 = (vb * {p.vectors} + {v}) * {2 * p.length}L;")
                 w(f"const i64 points = SOL_MAX(SOL_MIN({2 * p.length}L, {self.points}L - j0), 0L);")
                 w("const i64 count = (points + 1) / 2, odd = points / 2; (void)odd;")
-            for first in range(0, p.scalars, GROUP):
-                self._group(v, range(first, min(first + GROUP, p.scalars)), gaps)
+            self.out += skewed([self._result(v, q, gaps) for q in range(p.scalars)])
             w("}")
 
-    def _group(self, v: int, members: range, gaps: bool) -> None:
-        w = self.w
-        w("{")
+    def _result(self, v: int, q: int, gaps: bool) -> list[str]:
+        """The lines that finish one sum."""
+        lines: list[str] = []
         if gaps:
-            for q in members:
-                w(f"a{v}_{q} = _vel_vcp_vvmvl(a{v}_{q}, vm, a{v}_{q}, n);")
-        writer = Writer(self.out, "count")
+            lines.append(f"a{v}_{q} = _vel_vcp_vvmvl(a{v}_{q}, vm, a{v}_{q}, n);")
+        writer = Writer(lines, "count", f"t{q}_")
         acc = self.nest.stores[0].buffers[0]
 
-        def leaf(e: Load, m: int) -> Packed:
-            if e.buffer == acc:
-                return Packed(f"a{v}_{members[m]}")
-            return self._leaf(writer, e, members[m])
+        def leaf(e: Load) -> Packed:
+            return Packed(f"a{v}_{q}") if e.buffer == acc else self._leaf(writer, e, q)
 
-        roots = list(expressions(self.root))
-        made = writer.group(roots, len(members), leaf)
-        n = 0
+        made = iter(writer.member(list(expressions(self.root)), leaf))
         for store in self.root.stores:
             for b in store.buffers:
-                for m, q in enumerate(members):
-                    self._store(self.program.buffers[b], store.index, made[n][m].text, q)
-                n += 1
-        w("}")
+                self._store(lines, self.program.buffers[b], store.index, next(made).text, q)
+        return lines
 
     def _row(self, q: int, half: int, clamp: bool) -> str:
         """C of the scalars' place of a result."""
@@ -425,20 +440,22 @@ class _Product:
         placed = self.program.base(buffer.name).scope in ("arena", "output", "saved")
         return placed and address.const % 2 == 0 and not any(c % 2 for c in rest)
 
-    def _store(self, buffer: Buffer, index: tuple[Index, ...], value: str, q: int) -> None:
+    def _store(
+        self, lines: list[str], buffer: Buffer, index: tuple[Index, ...], value: str, q: int
+    ) -> None:
         p, m = self.p, self.moves(buffer, index)
         low = self._pointer(buffer, m, q, 0, False)
         high = self._pointer(buffer, m, q, 1, False)
         tail = bool(self.columns % self.width)
         if self._aligned(buffer, index, m):
             guard = f"if ({q} < some) " if tail else ""
-            self.w(f"{guard}_vel_vstot_vssl({value}, 8, {low}, count);")
+            lines.append(f"{guard}_vel_vstot_vssl({value}, 8, {low}, count);")
             return
         step = 4 * m.v * (1 if p.pairs else 2)
         for half, (op, at) in enumerate((("vstlot", low), ("vstuot", high))):
             guard = f"if ({2 * q + half if p.pairs else q} < some) " if tail else ""
             count = "odd" if half and not p.pairs else "count"
-            self.w(f"{guard}_vel_{op}_vssl({value}, {step}, {at}, {count});")
+            lines.append(f"{guard}_vel_{op}_vssl({value}, {step}, {at}, {count});")
 
 
 def emit_product(kernel: Kernel, program: Program, name: str, memory: dict[str, str]) -> Code:

@@ -1,6 +1,6 @@
 """Expressions of float32 on packed vectors: two results in each element of 64 bits.
 
-Operation by operation over several vectors, so that one's latency is hidden by the others. Only
+Several results are written next to each other, so that one's latency is hidden by others. Only
 what costs a few instructions: anything else is a kernel of its own, of which the general emitter
 knows more. A scalar holds its value in both halves. Knows no loops and no addresses.
 """
@@ -68,41 +68,46 @@ def text(index: Index) -> str:
     return f"({' + '.join([*parts, f'{index.const}L'])})"
 
 
+def skewed(members: Sequence[Sequence[str]], by: int = 2) -> list[str]:
+    """The lines of several results, each `by` results behind the line before it: what one waits
+    for is computed meanwhile for others, and few values are under way."""
+    longest = max(map(len, members), default=0)
+    found = []
+    for slot in range(len(members) + by * longest):
+        for t in range(longest - 1, -1, -1):
+            m = slot - t * by
+            if 0 <= m < len(members) and t < len(members[m]):
+                found.append(members[m][t])
+    return found
+
+
 class Writer:
-    """Writes expressions for several members of a group, one operation for all of them at a time.
+    """Writes expressions, an operation a line. `length`: C text of the vector length; `prefix`: of
+    the names that it makes."""
 
-    `length`: C text of the vector length.
-    """
-
-    def __init__(self, lines: list[str], length: str):
-        self.lines, self.length = lines, length
+    def __init__(self, lines: list[str], length: str, prefix: str = "t"):
+        self.lines, self.length, self.prefix = lines, length, prefix
         self._names = 0
 
     def name(self, text: str, kind: str = "V") -> str:
         self._names += 1
-        made = f"t{self._names}"
+        made = f"{self.prefix}{self._names}"
         self.lines.append(f"{kind} {made} = {text};")
         return made
 
-    def group(
-        self, roots: Sequence[Expr], members: int, leaf: Callable[[Load, int], Packed]
-    ) -> list[list[Packed]]:
-        """The values of each root for each member, scalars made vectors."""
-        values: dict[int, list[Packed]] = {}
+    def member(self, roots: Sequence[Expr], leaf: Callable[[Load], Packed]) -> list[Packed]:
+        """The values of the roots for one of several results, scalars made vectors."""
+        values: dict[int, Packed] = {}
         for e in walk(*roots):
-            made = []
-            for m in range(members):
-                if isinstance(e, Load):
-                    made.append(leaf(e, m))
-                elif isinstance(e, Const):
-                    made.append(Packed(word(float(e.value)), True))
-                else:
-                    assert isinstance(e, Op)
-                    args = [values[id(a)][m] for a in e.args]
-                    constant = all(isinstance(a, Const) for a in e.args[1:])
-                    made.append(self._op(e, args, constant))
+            if isinstance(e, Load):
+                made = leaf(e)
+            elif isinstance(e, Const):
+                made = Packed(word(float(e.value)), True)
+            else:
+                assert isinstance(e, Op)
+                made = self._op(e, [values[id(a)] for a in e.args])
             values[id(e)] = made
-        return [[self.vector(v) for v in values[id(r)]] for r in roots]
+        return [self.vector(values[id(r)]) for r in roots]
 
     def vector(self, v: Packed) -> Packed:
         return Packed(self._call("vbrdl_vsl", v.text)) if v.scalar else v
@@ -110,7 +115,7 @@ class Writer:
     def _call(self, name: str, *args: str) -> str:
         return self.name(f"_vel_{name}({', '.join(args)}, {self.length})")
 
-    def _op(self, e: Op, args: list[Packed], constant: bool) -> Packed:
+    def _op(self, e: Op, args: list[Packed]) -> Packed:
         if e.name == "cast":
             return args[0]
         if all(a.scalar for a in args):

@@ -8,7 +8,7 @@ of what it loads. Knows nothing of what it is copied for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -17,8 +17,9 @@ import numpy as np
 from ..affine import FloorDiv, Index, Range
 from ..ir import Axis, Kernel, Load, Loops, Program, Schedule, loads, walk
 from ..kernels.c.nest import Code
+from ..schedule.nests import substitute
 from ..schedule.plan import Plan
-from .packed import PRELUDE, Packed, Writer, supported, text, word
+from .packed import PRELUDE, Packed, Writer, skewed, supported, text, word
 
 BLOCK = 256  # elements that are gathered at once
 SETUP = 700  # cycles in which the offsets of a block are made
@@ -36,12 +37,14 @@ class Copy:
     twice: bool  # the last axis is both halves of 64 bits: they hold the same
     blocks: int
     groups: int  # units of each block
+    gather: float = GATHER  # cycles of one
 
 
 def stage_kernel(plan: Plan, nest: Loops, twice: bool) -> Kernel:
     """A kernel of one nest that stores to contiguous memory, axis by axis; without a schedule, for
     the general emitter, where it computes what is not known here."""
     name = nest.name
+    nest = min(_splits(nest, twice), key=lambda n: _guess(plan, n, twice))
     note = "moves data: an operand in the order of its walk"
     value = nest.stores[0].values[0]
     copy = _copy(plan, nest, twice)
@@ -49,6 +52,29 @@ def stage_kernel(plan: Plan, nest: Loops, twice: bool) -> Kernel:
         return Kernel(name, (nest,), (), plan.kernel.origin, note)
     order = tuple(f"{a.symbol}.0" for a in nest.axes)
     return Kernel(name, (nest,), (Schedule(order, own=copy),), plan.kernel.origin, note)
+
+
+def _guess(plan: Plan, nest: Loops, twice: bool) -> float:
+    copy = _copy(plan, nest, twice)
+    return float("inf") if copy is None else _cost(copy, nest.axes)
+
+
+def _splits(nest: Loops, twice: bool) -> Iterator[Loops]:
+    """A nest, and those with an axis cut in two, so that a piece of some hundred elements is
+    contiguous: for k < 2048, lane < 25  ==>  for high < 256, low < 8, lane < 25."""
+    yield nest
+    inner = 1
+    for n in range(len(nest.axes) - twice - 1, -1, -1):
+        a = nest.axes[n]
+        for low in range(2, min(a.extent, 2 * BLOCK // inner + 1)):
+            if a.extent % low == 0 and low * inner > BLOCK // 2:
+                high, less = f"{a.symbol}_high", f"{a.symbol}_low"
+                axes = (Axis(high, a.extent // low), Axis(less, low))
+                point = Index({high: low, less: 1})
+                yield substitute(nest, {a.symbol: point}, (*nest.axes[:n], *axes, *nest.axes[n + 1 :]))
+        inner *= a.extent
+        if inner > BLOCK:
+            break
 
 
 def stage_cost(kernel: Kernel) -> float:
@@ -62,7 +88,7 @@ def stage_cost(kernel: Kernel) -> float:
 def _cost(copy: Copy, axes: Sequence[Axis]) -> float:
     times = prod(a.extent for a in axes[: copy.units]) * copy.blocks
     kept = prod(a.extent for a in axes[copy.units : copy.units + copy.kept])
-    return times * (SETUP + kept * GATHER) + 500
+    return times * (SETUP + kept * copy.gather) + 500
 
 
 def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
@@ -83,13 +109,18 @@ def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
             a.symbol in m.symbols for m in masks
         )
 
+    gather = float(GATHER)
+    for i in indices:  # of each element in a line of its own, and all of them in one bank
+        step = 4 * abs(i.coefficient(axes[-1].symbol))
+        if step >= 128:
+            gather = max(gather, BLOCK * (4 if step % 2048 == 0 else 0.6))
     best: Copy | None = None
     for units in range(len(axes)):
         for kept in range(len(axes) - units):
             if not all(map(adds, axes[units : units + kept])):
                 break
             blocks = -(-prod(a.extent for a in axes[units + kept :]) // BLOCK)
-            made = Copy(units, kept, twice, blocks, 1)
+            made = Copy(units, kept, twice, blocks, 1, gather)
             if best is None or _cost(made, axes) < _cost(best, axes):
                 best = made
     if best is None:
@@ -271,35 +302,35 @@ def emit_copy(
         for k in gathered:
             w(f"V a{k}_{u} = {gather(k, u, 'o0')};")
 
+    def member(m: int) -> list[str]:
+        """The lines that store one piece."""
+        lines: list[str] = []
+        writer = Writer(lines, "n", f"t{m}_")
+
+        def leaf(e: Load) -> Packed:
+            k = found.index(e)
+            if k not in offsets:
+                return Packed(writer.name(f"sol_twice({starts[k](f'(o + {m})')})", "u64"), True)
+            if k not in masks:
+                return Packed(f"a{k}_{m}")
+            other = word(0.0 if e.other is None else float(e.other))
+            return Packed(writer.name(f"_vel_vmrg_vsvml({other}, a{k}_{m}, {masks[k]}, n)"))
+
+        (made,) = writer.member([value], leaf)
+        v = made.text
+        if copy.twice:
+            v = f"_vel_vshf_vvvsl({v}, {v}, 0, n)"
+        lines.append(f"_vel_{put}_vssl({v}, {step}, y + (o + {m}) * {elements}L, n);")
+        return lines
+
     def finish(last: bool) -> None:
-        members = 4 if value is not found[0] or len(found) > 1 else 1
-        for first in range(0, ahead, members):
-            count = min(members, ahead - first)
-            w("{")
-            writer = Writer(out, "n")
-
-            def leaf(e: Load, m: int, first: int = first) -> Packed:
-                k = found.index(e)
-                if k not in offsets:
-                    at = starts[k](f"(o + {first + m})")
-                    return Packed(f"sol_twice({at})", True)
-                got = f"a{k}_{first + m}"
-                if k in masks:
-                    other = _word(e)
-                    got = writer.name(f"_vel_vmrg_vsvml({other}, {got}, {masks[k]}, n)")
-                return Packed(got)
-
-            (made,) = writer.group([value], count, leaf)
-            for m in range(count):
-                v = made[m].text
-                if copy.twice:
-                    v = f"_vel_vshf_vvvsl({v}, {v}, 0, n)"
-                w(f"_vel_{put}_vssl({v}, {step}, y + (o + {first + m}) * {elements}L, n);")
-            if not last:
-                for m in range(count):
-                    for k in gathered:
-                        w(f"a{k}_{first + m} = {gather(k, first + m, 'next')};")
-            w("}")
+        members = [member(m) for m in range(ahead)]
+        if not last:
+            for m, lines in enumerate(members):
+                lines += [f"a{k}_{m} = {gather(k, m, 'next')};" for k in gathered]
+        w("{")
+        out.extend(skewed(members, 1))
+        w("}")
 
     w("i64 o = o0;")
     if turns > 1:
@@ -316,10 +347,6 @@ def emit_copy(
     code = f"{PRELUDE}/* copy for {origin} */\nvoid {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
     units = prod(a.extent for a in lead) * copy.blocks * copy.groups
     return Code(code, units, 0, {}, set(), {})
-
-
-def _word(e: Load) -> str:
-    return word(0.0 if e.other is None else float(e.other))
 
 
 def _start(
