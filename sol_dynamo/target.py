@@ -89,6 +89,7 @@ class Target(Protocol):
 _REGISTRY = {
     "cpu": "sol_dynamo.kernels.c.target:target",
     "cuda": "sol_dynamo.kernels.triton.target:target",
+    "ve": "sol_dynamo.ve.target:target",
 }
 _loaded: dict[str, Target] = {}
 

@@ -67,7 +67,7 @@ def _find(wanted: str, path: str, folder: Path) -> Compiler:
         return _known(command, path)
     tried = []
     commands = [(name,) for name in ("gcc", "clang", "cc") if shutil.which(name, path=path)]
-    for command in [*commands, *_zig()]:
+    for command in [*commands, *zig_command()]:
         try:
             return _known(command, path)
         except ToolchainError as e:
@@ -78,7 +78,8 @@ def _find(wanted: str, path: str, folder: Path) -> Compiler:
     )
 
 
-def _zig() -> list[tuple[str, ...]]:
+def zig_command() -> list[tuple[str, ...]]:
+    """PyPI's ziglang as a C compiler, where it is installed."""
     spec = find_spec("ziglang")
     if spec is None or spec.origin is None:
         return []

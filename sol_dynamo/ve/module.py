@@ -98,6 +98,11 @@ def _lazy_init() -> None:
     _loaded()
 
 
+def native() -> ModuleType:
+    """The C++ part, initialized: what of it has no name in torch.ve."""
+    return _loaded()
+
+
 def _loaded() -> ModuleType:
     """The C++ part, initialized."""
     global _extension

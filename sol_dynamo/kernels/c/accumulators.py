@@ -18,7 +18,7 @@ from . import reduce
 from .bounds import Box
 from .memory import Memory, Point
 from .scope import Scope
-from .values import EmitError, Value, c_type
+from .values import EmitError, Value
 
 
 class Slot(NamedTuple):
@@ -204,8 +204,8 @@ class Accumulators:
                 text = start[n].text
             else:
                 text = reduce.identity(_monoid(store), n, dtype, k in self._empty)
-                text = reduce.splat_text(text, dtype, lanes)
-            declared.append(f"{c_type(dtype, lanes, 32)} {name} = {text};")
+                text = self.expr.splat_text(text, dtype, lanes)
+            declared.append(f"{self.expr.type_of(dtype, lanes, 32)} {name} = {text};")
             values.append(Value(name, dtype, lanes, 32))
         return Accumulator(values, declared, index, split, point)
 
@@ -232,7 +232,7 @@ class Accumulators:
             result, point, index = accs[0].values, accs[0].point, accs[0].index
             if accs[0].split or len(accs) > 1:
                 lanes = 1
-                result = reduce.across(self.expr, _monoid(store), [a.values for a in accs])
+                result = self._across(_monoid(store), [a.values for a in accs])
                 start = self._start(store, point, 1) if k not in self._parts else None
                 if start is not None:
                     result = reduce.merged(self.expr, _monoid(store), start, result)
@@ -249,6 +249,10 @@ class Accumulators:
             masks = [m.subst(point).simplify(self.scope.ranges) for m in store.mask]
             self.memory.guarded_store(store, index, result, masks, lanes)
 
+    def _across(self, monoid: str, parts: list[list[Value]]) -> list[Value]:
+        """Partial accumulators, lanes included, as one scalar for each value of the monoid."""
+        return reduce.across(self.expr, monoid, parts)
+
     def _carry(
         self,
         k: int,
@@ -262,7 +266,7 @@ class Accumulators:
         if index is None:
             raise EmitError(f"sums carried in registers\n{show(self.kernel)}")
         (name,), (dtype,) = store.buffers, reduce.dtypes(store)
-        zero = reduce.splat_text(reduce.identity(_monoid(store), 0, dtype, False), dtype, lanes)
+        zero = self.expr.splat_text(reduce.identity(_monoid(store), 0, dtype, False), dtype, lanes)
         start = self._start(store, point, lanes) or [Value(zero, dtype, lanes)]
         so_far = self.memory.evaluate(Load(name, index, dtype), {}, lanes)
         chosen = f"{self.scope.integer(self._carried[k])} == 0 ? {start[0].text} : {so_far.text}"

@@ -161,6 +161,10 @@ class Addresses:
                 shape[ring.dim if ring is not None else 0] = s.fold[local.name]
         return tuple(shape)
 
+    def page(self, dtype: str, other: float | int | bool | None) -> str:
+        """An element of the padding value."""
+        return self._page(dtype, other, 1)
+
     def _page(self, dtype: str, other: float | int | bool | None, elements: int) -> str:
         """Memory full of one value, for loads whose mask fails."""
         key = (dtype, stored_literal(0 if other is None else other, dtype))

@@ -36,12 +36,14 @@ Point = tuple[Index, ...]  # the index of an element
 class Memory:
     """The elements of one kernel's buffers, by index over C variables."""
 
+    expressions_type: type[Expressions] = Expressions
+
     def __init__(
         self, kernel: Kernel, program: Program, scope: Scope, bounds: Bounds, addresses: Addresses
     ):
         self.kernel, self.program, self.scope = kernel, program, scope
         self.bounds, self.addresses = bounds, addresses
-        self.expr = Expressions(scope, self._load)
+        self.expr = self.expressions_type(scope, self._load)
         self._registers: dict[tuple[str, Point, int], Value] = {}
         self._origin: dict[str, Point] = {}  # local buffer -> its first element's index
         self._in_memory = {

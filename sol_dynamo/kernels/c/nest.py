@@ -9,7 +9,7 @@ live is `accumulators`'. Knows nothing of devices beyond C, nor why a schedule w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...affine import Index
@@ -57,16 +57,26 @@ class Loop:
 
 
 def emit_kernel(
-    kernel: Kernel, program: Program, name: str, memory: dict[str, str], sites: dict[Bind, int]
+    kernel: Kernel,
+    program: Program,
+    name: str,
+    memory: dict[str, str],
+    sites: dict[Bind, int],
+    walk: type[Walk] | None = None,
 ) -> Code:
     """C for one kernel. `memory`: base buffer -> C expression of its first byte; `sites`: the
-    number by which an out-of-range bind is reported."""
+    number by which an out-of-range bind is reported; `walk`: for other vectors than GNU's."""
     if has_no_points(kernel):
         return Code(f"void {name}(const sol_call *c, long u) {{\n}}\n", 0, 0, {}, set(), {})
-    return _Walk(kernel, program, memory, sites).code(name)
+    return (walk or Walk)(kernel, program, memory, sites).code(name)
 
 
-class _Walk:
+class Walk:
+    """One kernel being written. Another kind of vectors brings its own memory and sums."""
+
+    memory_type: type[Memory] = Memory
+    sums_type: type[Accumulators] = Accumulators
+
     def __init__(
         self, kernel: Kernel, program: Program, memory: dict[str, str], sites: dict[Bind, int]
     ):
@@ -75,9 +85,9 @@ class _Walk:
         self.scope = Scope()
         self.bounds = Bounds(kernel, self.scope)
         self.addresses = Addresses(kernel, program, self.scope, self.bounds, memory)
-        self.memory = Memory(kernel, program, self.scope, self.bounds, self.addresses)
+        self.memory = self.memory_type(kernel, program, self.scope, self.bounds, self.addresses)
         self.expr: Expressions = self.memory.expr
-        self.sums = Accumulators(kernel, self.scope, self.memory)
+        self.sums = self.sums_type(kernel, self.scope, self.memory)
         self.lanes, self.lane_offset = 1, 0  # of the vector being written
         for i, s in enumerate(kernel.schedules):
             if s.at is not None:
@@ -401,18 +411,21 @@ class _Walk:
             needs = expression_symbols(b.value)
             if b.symbol in box or any(s not in box or box[s][1] != 1 for s in needs):
                 continue
-            values = {s: box[s][0] for s in needs}
-            v = self.expr.cast(self.memory.evaluate(b.value, values, 1), "i64")
             var = self.scope.fresh(b.symbol)
-            error = self.scope.only_outside("sol_error *", "c->error")
-            self.expr.write(f"long {var} = {v.text} < 0 ? {v.text} + {b.bound} : {v.text};")
-            self.expr.write(
-                f"if ((unsigned long){var} >= {b.bound}) "
-                f"{{ sol_fail({error}, {self.sites[b]}, {v.text}); {var} = 0; }}"
-            )
+            self._bind(b, {s: box[s][0] for s in needs}, var)
             self.scope.bind(var, 0, b.bound - 1)
             box = {**box, b.symbol: (Index.of(var), 1)}
         return box
+
+    def _bind(self, b: Bind, values: Mapping[str, Index], var: str) -> None:
+        """Declare C variable `var`, the index that a bind means."""
+        v = self.expr.cast(self.memory.evaluate(b.value, values, 1), "i64")
+        error = self.scope.only_outside("sol_error *", "c->error")
+        self.expr.write(f"long {var} = {v.text} < 0 ? {v.text} + {b.bound} : {v.text};")
+        self.expr.write(
+            f"if ((unsigned long){var} >= {b.bound}) "
+            f"{{ sol_fail({error}, {self.sites[b]}, {v.text}); {var} = 0; }}"
+        )
 
 
 def expression_symbols(e: Expr) -> frozenset[str]:

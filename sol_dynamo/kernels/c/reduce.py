@@ -35,14 +35,6 @@ def identity(monoid: str, k: int, dtype: str, empty: bool) -> str:
     return literal(MONOIDS[monoid].identity[k], dtype)
 
 
-def splat_text(start: str, dtype: str, lanes: int) -> str:
-    """C for the same start in every lane."""
-    if lanes == 1:
-        return start
-    minus = dtype == "bool" and start != "0"
-    return f"({c_type(dtype, lanes, 32)}){{0}}" + (" - 1" if minus else f" + {start}")
-
-
 def accumulate(expr: Expressions, monoid: str, acc: list[Value], new: list[Value]) -> None:
     """acc = acc combined with new, in C."""
     lanes = acc[0].lanes

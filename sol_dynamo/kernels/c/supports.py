@@ -4,7 +4,7 @@ text is written. A wrong guess would be a wrong result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from ...affine import FloorDiv, Index, Mod
@@ -29,20 +29,22 @@ from ...ir import (
 )
 from .values import EmitError
 
+GNU_VECTORS = (1, 2, 4, 8, 16)
 BOOL_MONOIDS = ("any", "all")
 FLOAT_MONOIDS = ("welford", "softmax", "attention")
 
 
-def check_supported(program: Program) -> None:
-    """Raise `EmitError` for the first thing in a program that would not become right C."""
-    for text, where in _refused(program):
+def check_supported(program: Program, widths: Container[int] = GNU_VECTORS) -> None:
+    """Raise `EmitError` for the first thing in a program that would not become right C; `widths`:
+    the numbers of lanes that there are."""
+    for text, where in _refused(program, widths):
         error = EmitError(f"{text}\n{show(where)}" if where is not None else text)
         if isinstance(where, Kernel):
             raise KernelError(where, error) from error
         raise error
 
 
-def _refused(p: Program) -> Iterator[tuple[str, Any]]:
+def _refused(p: Program, widths: Container[int]) -> Iterator[tuple[str, Any]]:
     if p.symbols:
         yield f"symbolic sizes ({', '.join(p.symbols)}) are not emitted", None
     for b in p.buffers.values():
@@ -60,7 +62,7 @@ def _refused(p: Program) -> Iterator[tuple[str, Any]]:
         if len(k.schedules) != len(k.body):
             yield f"kernel {k.name} has no schedules", k
         for nest, schedule in zip(k.body, k.schedules, strict=False):
-            for text in (*_nest(p, nest), *_schedule(k, nest, schedule)):
+            for text in (*_nest(p, nest), *_schedule(k, nest, schedule, widths)):
                 yield text, k
         yield from ((text, k) for text in _exchange(p, k))
 
@@ -140,7 +142,7 @@ def _static(x: Index) -> bool:
     return True
 
 
-def _schedule(k: Kernel, nest: Loops, s: Schedule) -> Iterator[str]:
+def _schedule(k: Kernel, nest: Loops, s: Schedule, widths: Container[int]) -> Iterator[str]:
     kinds = {a.symbol: a.kind for a in nest.axes}
     loops = [kinds.get(loop.rpartition(".")[0]) for loop in s.order]
     if None in loops:
@@ -154,7 +156,7 @@ def _schedule(k: Kernel, nest: Loops, s: Schedule) -> Iterator[str]:
         yield f"{nest.name} shares a {'/'.join(map(str, loops[: s.parallel]))} loop among threads"
     if s.vector and kinds[s.vector[0].rpartition(".")[0]] == "scan":
         yield f"{nest.name} scans along lanes"
-    if s.vector and s.vector[1] not in (1, 2, 4, 8, 16):
+    if s.vector and s.vector[1] not in widths:
         yield f"vectors of {s.vector[1]} lanes"
     if "scan" in loops and "reduce" in loops:
         last = max(n for n, kind in enumerate(loops) if kind == "scan")

@@ -142,10 +142,21 @@ class Expressions:
                 return v
         return None
 
+    def type_of(self, dtype: str, lanes: int = 1, bits: int = 8) -> str:
+        """The C type that holds a value in registers."""
+        return c_type(dtype, lanes, bits)
+
+    def splat_text(self, start: str, dtype: str, lanes: int) -> str:
+        """C for the same literal in every lane."""
+        if lanes == 1:
+            return start
+        minus = dtype == "bool" and start != "0"
+        return f"({c_type(dtype, lanes, 32)}){{0}}" + (" - 1" if minus else f" + {start}")
+
     def name(self, v: Value, prefix: str = "t", qualifier: str = "const ") -> Value:
         """Give a value a C name."""
         name = self.names.fresh(prefix)
-        self.write(f"{qualifier}{c_type(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
+        self.write(f"{qualifier}{self.type_of(v.dtype, v.lanes, v.bits)} {name} = {v.text};")
         return v._replace(text=name)
 
     def _emit(self, e: Expr, lanes: int) -> Value:

@@ -22,7 +22,7 @@ _C = {
     "u8": "unsigned char",
 }  # fmt: skip
 _BYTES = {"f32": 4, "f64": 8} | {k: int(k[1:]) // 8 for k in _C if k[0] in "iu"}
-_BY_LANE = frozenset(
+BY_LANE = frozenset(
     [
         *("exp", "expm1", "log", "log1p", "log2", "log10", "sin", "cos", "tan", "tanh", "erf"),
         *("pow", "floor", "ceil", "trunc", "sqrt", "round", "sigmoid", "rsqrt", "exp2", "erfc"),
@@ -30,7 +30,7 @@ _BY_LANE = frozenset(
         *("atan2", "hypot", "fmod"),
     ]
 )
-_TWO = frozenset(("pow", "floordiv", "mod", "atan2", "hypot", "fmod"))  # arguments
+TWO = frozenset(("pow", "floordiv", "mod", "atan2", "hypot", "fmod"))  # arguments
 _EXACT = frozenset(("floor", "ceil", "trunc", "round", "sqrt"))  # the same bits whoever computes
 _SOURCE = Path(__file__).with_name("vecmath_f32.c")
 
@@ -127,7 +127,7 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
 
 def _by_lane(name: str, dtype: str) -> bool:
     """Whether a vector goes through libm: doubles, and floats that have no text of their own."""
-    return name in ("floordiv", "mod", *_BY_LANE) and f"{name}_{dtype}" not in _templates()
+    return name in ("floordiv", "mod", *BY_LANE) and f"{name}_{dtype}" not in _templates()
 
 
 @cache
@@ -157,18 +157,30 @@ def function(name: str, dtype: str, lanes: int) -> str:
     if name in ("low", "high", "join", "double"):
         return _halves(name, dtype, lanes)
     if lanes > 1 and _by_lane(name, dtype):
-        two = name in _TWO
+        two = name in TWO
         args = f"{t} x, {t} y" if two else f"{t} x"
         call = f"sol_{name}_{dtype}(x[i]{', y[i]' if two else ''})"
         return f"{head}({args}) {{ for (int i = 0; i < {lanes}; i++) x[i] = {call}; return x; }}"
+    if lanes == 1:
+        return function_of_one(name, dtype)
     if name in ("max", "min"):
         return _extremum(name, dtype, lanes, head, t)
     if name == "relu":
-        if lanes == 1:
-            return f"{head}({t} x) {{ return x < 0 ? 0 : x; }}"
         return _relu(dtype, lanes, head, t)
     if name == "abs":
         return _absolute(dtype, lanes, head, t)
+    return _scalar(name, dtype, head)
+
+
+def function_of_one(name: str, dtype: str) -> str:
+    """C text of `sol_<name>_<dtype>`, by libm where it is no instruction."""
+    head = f"static inline {dtype} sol_{name}_{dtype}"
+    if name in ("max", "min"):
+        return _extremum(name, dtype, 1, head, dtype)
+    if name == "relu":
+        return f"{head}({dtype} x) {{ return x < 0 ? 0 : x; }}"
+    if name == "abs":
+        return _absolute(dtype, 1, head, dtype)
     return _scalar(name, dtype, head)
 
 
@@ -358,7 +370,7 @@ def _scalar(name: str, dtype: str, head: str) -> str:
         return f"{head}({dtype} x) {{ return __builtin_rint{f}(x); }}"
     if name in _EXACT:
         return f"{head}({dtype} x) {{ return __builtin_{name}{f}(x); }}"
-    if name in _BY_LANE:  # in double, so that a float is right to its last bit
-        args, values = (f"{dtype} x, {dtype} y", "x, y") if name in _TWO else (f"{dtype} x", "x")
+    if name in BY_LANE:  # in double, so that a float is right to its last bit
+        args, values = (f"{dtype} x, {dtype} y", "x, y") if name in TWO else (f"{dtype} x", "x")
         return f"{head}({args}) {{ return __builtin_{name}({values}); }}"
     raise KeyError(f"no function {name} of {dtype}")

@@ -1,0 +1,228 @@
+"""Finds a compiler for the vector engine and makes objects with it, each cached by its text.
+
+NEC's ncc where it is installed (its objects are linked to shared ones, as VEOS loads), else clang
+with the VE target, else PyPI's ziglang: a machine with pip alone can compile. LLVM has no way to
+put vector registers on the stack: it refuses a function that needs more than there are, or takes
+%vix for one more, which is another register by then. Both are a `Refused`, and remembered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import struct
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ..runtime import cache
+from ..runtime.toolchain import ToolchainError, call, cores, first_lines, zig_command
+
+# Freestanding: what is not in the file is asked of the loader by name. No contraction: the scalar
+# unit has no fused multiply-add, vector code says it where it is meant.
+FLAGS = (
+    *("-O2", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fwrapv", "-fPIC"),
+    *("-ffreestanding", "-fno-builtin", "-w"),
+)
+NCC = ("ncc", "/opt/nec/ve/bin/ncc")
+_SPILLS = "Can't store this register to stack slot"
+_FLAGS = re.compile(r"^/\* flags: (.*) \*/$", re.M)
+
+
+class Refused(Exception):
+    """A file that needs more vector registers than there are."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    command: tuple[str, ...]  # up to the flags
+    kind: str  # "ncc", "clang" or "zig"
+    version: str
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        if self.kind == "ncc":
+            return ("-O2", "-fPIC", "-shared", "-w")
+        sanitize = ("-fno-sanitize=all",) if self.kind == "zig" else ()
+        return (*FLAGS, *sanitize)
+
+
+def find_compiler() -> Compiler:
+    """SOL_VE_CC, else ncc, clang with the VE target, or ziglang's.
+
+    Errors: `ToolchainError` where there is none, saying what to install.
+    """
+    return _find(os.environ.get("SOL_VE_CC", ""), os.environ.get("PATH", ""), cache.directory())
+
+
+@lru_cache(maxsize=8)
+def _find(wanted: str, path: str, folder: Path) -> Compiler:
+    candidates = [tuple(shlex.split(wanted))] if wanted else []
+    if not wanted:
+        candidates += [(n,) for n in NCC if shutil.which(n, path=path)]
+        names = ("clang", *(f"clang-{n}" for n in range(30, 16, -1)))
+        candidates += [(n,) for n in names if shutil.which(n, path=path)]
+        candidates += zig_command()
+    said = ""
+    for command in candidates:
+        try:
+            return _known(command, path)
+        except ToolchainError as e:
+            said += f"\n{e}"
+    raise ToolchainError(
+        "no compiler for the vector engine found: `pip install ziglang`, or install clang with the"
+        f" VE target or NEC's ncc (SOL_VE_CC names one){said}"
+    )
+
+
+def _known(command: tuple[str, ...], path: str) -> Compiler:
+    """What a command is, if it compiles for VE; from the cache if it was asked before."""
+    program = os.path.realpath(shutil.which(command[0], path=path) or command[0])
+    try:
+        status = os.stat(program)
+    except OSError as e:
+        raise ToolchainError(f"{command[0]}: {e}") from None
+    name = cache.key("ve compiler", command, program, status.st_size, status.st_mtime_ns)
+    found = cache.lookup(name, ".txt")
+    if found is None:
+        cache.store(name, ".txt", _asked(command).encode())
+        found = cache.lookup(name, ".txt")
+        assert found is not None
+    kind, version = found.read_text().split("\n")
+    target = {
+        "ncc": (),
+        "zig": ("-target", "ve-freestanding"),
+        "clang": ("--target=ve-unknown-linux-gnu",),
+    }[kind]
+    return Compiler((*command, *target), kind, version)
+
+
+def _asked(command: tuple[str, ...]) -> str:
+    """Kind and version of a compiler, in two lines. Errors: `ToolchainError`."""
+    done = call([*command, "--version"])
+    text = (done.stdout or done.stderr).strip()
+    if done.returncode or not text:
+        raise ToolchainError(f"{shlex.join(command)} --version failed: {done.stderr.strip()[:200]}")
+    kind = "ncc" if Path(command[0]).name == "ncc" else "clang"
+    version = text.splitlines()[0].strip()
+    if Path(command[0]).name == "zig" or "ziglang" in command:
+        kind = "zig"
+        version += f", zig {call([*command[:-1], 'version']).stdout.strip()}"
+    if kind == "clang":  # many are built without the VE target
+        done = call([*command, "--print-targets"])
+        if not re.search(r"^\s*ve\s", done.stdout, re.M):
+            raise ToolchainError(f"{shlex.join(command)} has no VE target")
+    return f"{kind}\n{version}"
+
+
+def compile_objects(sources: Mapping[str, str]) -> dict[str, Path | Refused]:
+    """The object (with ncc, the shared object) of each C file, or why there is none for lack of
+    registers; files are compiled in parallel. A first line `/* flags: ... */` adds clang's flags.
+
+    Errors: `ToolchainError` with the compiler's first words and where the refused file is kept.
+    """
+    compiler = find_compiler()
+    done: dict[str, Path | Refused] = {}
+    # the longest first, so that the last to end is a short one
+    order = sorted(sources, key=lambda n: len(sources[n]), reverse=True)
+    missing = []
+    for name in order:
+        found = _lookup(_key(compiler, sources[name]), compiler)
+        if found is None:
+            missing.append(name)
+        else:
+            done[name] = found
+    if missing:
+        with ThreadPoolExecutor(max(1, min(cores(), len(missing)))) as pool:
+            made = pool.map(lambda n: _made(compiler, n, sources[n]), missing)
+            done |= dict(zip(missing, made, strict=True))
+    return done
+
+
+def _suffix(compiler: Compiler) -> str:
+    return ".ve.so" if compiler.kind == "ncc" else ".ve.o"
+
+
+def _key(compiler: Compiler, text: str) -> str:
+    return cache.key("ve object", compiler.command, compiler.version, compiler.flags, text)
+
+
+def _lookup(key: str, compiler: Compiler) -> Path | Refused | None:
+    path = cache.lookup(key, _suffix(compiler))
+    if path is not None:
+        return path
+    said = cache.lookup(key, ".refused")
+    return None if said is None else Refused(said.read_text())
+
+
+def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
+    key = _key(compiler, text)
+    with cache.building(key), tempfile.TemporaryDirectory(prefix="sol-ve-") as place:
+        found = _lookup(key, compiler)  # another process may have made it meanwhile
+        if found is not None:
+            return found
+        source = Path(place) / f"{key}.c"
+        source.write_text(text)
+        out = source.with_suffix(".o")
+        own = _FLAGS.search(text) if compiler.kind != "ncc" else None
+        extra = own[1].split() if own else []
+        step = () if compiler.kind == "ncc" else ("-c",)
+        command = [*compiler.command, *compiler.flags, *extra, *step]
+        done = call([*command, str(source), "-o", str(out)])
+        if done.returncode and _SPILLS not in done.stderr:
+            kept = _keep(name, text)
+            said = first_lines(done.stderr).replace(str(source), str(kept))
+            raise ToolchainError(f"{command[0]} refused {name}, kept as {kept}:\n{said}")
+        reason = "more vector registers live at once than there are" if done.returncode else ""
+        data = b"" if reason else out.read_bytes()
+        if not reason and compiler.kind != "ncc" and uses_index_register(data):
+            reason = "%vix was taken for a vector register"
+        if reason:
+            cache.store(key, ".refused", reason.encode())
+            return Refused(reason)
+        return cache.store(key, _suffix(compiler), data)
+
+
+def _keep(name: str, text: str) -> Path:
+    """Leave a refused file where it can be looked at: in SOL_DUMP, else in the cache."""
+    folder = Path(os.environ.get("SOL_DUMP") or cache.directory() / "refused")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / Path(name).name
+    path.write_text(text)
+    return path
+
+
+def uses_index_register(elf: bytes) -> bool:
+    """Whether code of an object names %vix where a vector register is due: LLVM allocates it like
+    any other, and it is an alias of one."""
+    from . import sim
+
+    suspects: set[int] = set()
+    for section in _code_sections(elf):
+        words = struct.unpack(f"<{len(section) // 8}Q", section[: len(section) // 8 * 8])
+        # a register's number is one byte of the lower half: 255 is %vix
+        suspects |= {
+            w
+            for w in words
+            if 0xFF in (w & 0xFF, w >> 8 & 0xFF, w >> 16 & 0xFF, w >> 24 & 0xFF)
+        }
+    return any("%vix" in sim.disassemble(w) for w in suspects)
+
+
+def _code_sections(elf: bytes) -> Sequence[bytes]:
+    """The bytes of an ELF file's sections of instructions."""
+    (headers,) = struct.unpack_from("<Q", elf, 0x28)
+    size, count = struct.unpack_from("<HH", elf, 0x3A)
+    found = []
+    for n in range(count):
+        at = headers + n * size
+        kind, flags = struct.unpack_from("<IQ", elf, at + 4)
+        offset, length = struct.unpack_from("<QQ", elf, at + 24)
+        if kind == 1 and flags & 4:  # SHT_PROGBITS, SHF_EXECINSTR
+            found.append(elf[offset : offset + length])
+    return found

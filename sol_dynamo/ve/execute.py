@@ -1,0 +1,220 @@
+"""Runs a built program on the card: one call for each core, on the device's current stream.
+
+Programs are cut at ATen calls, as on a CPU; arena and scratch are memory of the device's allocator,
+which hands it on in the order of the stream, so that nothing waits for a call to end. A fault of
+the card is the RuntimeError of the next call that waits. An index out of range is reported in
+memory of the card: programs with such indices read it when their call is done.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..ir import Extern, Load, Program, read, walk
+from ..kernels.c.execute import IndirectIndexError
+from ..kernels.c.program import addresses, indirect_sites
+from ..kernels.host import Blocks, Operands, call, runs, tensor
+from ..lowering.graph import TORCH_DTYPE
+from . import module
+from .program import Step
+
+STATE = 64  # bytes: an error, and how often cores have met
+ALIGN = 256
+
+
+@dataclass(frozen=True)
+class Built:
+    """A program's kernels as objects, and the object that runs them."""
+
+    steps: tuple[Step, ...]
+    objects: tuple[Path, ...]  # by step
+    runtime: Path
+
+
+@dataclass
+class Loaded:
+    """A program on one card."""
+
+    run: int  # the address of sol_run
+    table: torch.Tensor  # sol_program, then its steps
+    scratch_bytes: int  # of a core
+    name: str
+
+
+_libraries: dict[tuple[int, str], int] = {}
+_symbols: dict[tuple[int, str, str], int] = {}
+_loading = threading.Lock()
+
+
+def symbol(device: int, path: Path, name: str) -> int:
+    """The address of a function in an object on a card; objects stay loaded."""
+    key = (device, str(path), name)
+    found = _symbols.get(key)
+    if found is not None:
+        return found
+    native = module.native()
+    with _loading:
+        library = _libraries.get(key[:2])
+        if library is None:
+            library = _libraries[key[:2]] = native.load_library(device, str(path))
+        return _symbols.setdefault(key, native.find_symbol(device, library, name))
+
+
+class VeExecutable:
+    """See `target.Executable`."""
+
+    def __init__(self, program: Program, built: Built):
+        self.program, self.built = program, built
+        self._operands = Operands(program)
+        self._slots = addresses(program)[1]
+        touched = self._operands.touched
+        self._input_slots = [
+            (self._slots[n], i) for i, n in enumerate(self._operands.inputs) if n in touched
+        ]
+        self._weight_slots = [
+            (self._slots[n], i) for i, n in enumerate(self._operands.weights) if n in touched
+        ]
+        outputs, saved = self._operands.outputs, self._operands.saved
+        self._made = [
+            (self._slots[b.name], b.shape, b.strides, TORCH_DTYPE[b.dtype]) for b in outputs
+        ]
+        self._saved: dict[int, Blocks] = {}  # by device
+        self._names = [b.name for b in (*outputs, *saved)]
+        self._results = [
+            None if o is None else (self._names.index(o) if o in self._names else o)
+            for o in program.outputs
+        ]
+        self._named = any(isinstance(r, str) for r in self._results)
+        self._plan = runs(program)
+        self._sites = indirect_sites(program)
+        self._lock = threading.Lock()
+        self._loaded: dict[int, Loaded] = {}
+
+    def notes(self) -> list[str]:
+        return []
+
+    def prepare(self, weights: list[Any]) -> list[Any]:
+        return self._operands.prepare(weights)
+
+    # -- on a card -----------------------------------------------------------------------------
+
+    def _on(self, device: int) -> Loaded:
+        with self._lock:
+            found = self._loaded.get(device)
+            if found is None:
+                found = self._loaded[device] = self._load(device)
+            return found
+
+    def _load(self, device: int) -> Loaded:
+        """Load all kernels, and write the table of steps: {function, units, first, last} each."""
+        steps, bands = self.built.steps, {d.first: d for d in self.program.depth_first}
+        rows = [
+            [symbol(device, path, s.name), s.units, 0, 0]
+            for s, path in zip(steps, self.built.objects, strict=True)
+        ]
+        place, n = {}, 0  # position in the program -> in the table of kernels
+        for position, step in enumerate((*self.program.kernels, None)):
+            place[position] = n
+            n += step is not None and not isinstance(step, Extern)
+        inner = {place[d.first]: [0, d.trips, place[d.first], place[d.last]] for d in bands.values()}
+        outer, k = [], 0
+        while k < len(rows):
+            outer.append(inner.get(k, rows[k]))
+            k = inner[k][3] if k in inner else k + 1
+        band = -(-max([0, *(s.scratch for s in steps)]) // ALIGN) * ALIGN
+        size = -(-max(band + self.program.band_bytes, 1) // ALIGN) * ALIGN + ALIGN
+        table = torch.empty(32 * (1 + len(outer) + len(rows)), dtype=torch.uint8, device=f"ve:{device}")
+        start = table.data_ptr() + 32
+        head = [start, start + 32 * len(outer), size, band]
+        words = torch.tensor([*head, *sum(outer + rows, [])], dtype=torch.int64)
+        table.copy_(words.view(torch.uint8))
+        name = steps[0].name if len(steps) == 1 else f"a program of {len(steps)} kernels"
+        return Loaded(symbol(device, self.built.runtime, "sol_run"), table, size, name)
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def __call__(self, inputs: list[Any], weights: list[Any]) -> list[Any]:
+        given = (*inputs, *weights)
+        device = next(
+            (t.device for t in given if isinstance(t, torch.Tensor) and t.device.type == "ve"), None
+        ) or torch.device("ve", torch.ve.current_device())
+        with torch.ve.device(device):
+            return self._run(device, inputs, weights)
+
+    def _run(self, device: torch.device, inputs: list[Any], weights: list[Any]) -> list[Any]:
+        pointers = [0] * len(self._slots)
+        for slot, i in self._weight_slots:
+            pointers[slot] = weights[i].data_ptr()
+        for slot, i in self._input_slots:
+            pointers[slot] = inputs[i].data_ptr()
+        outputs = []
+        for slot, shape, strides, dtype in self._made:
+            y = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            pointers[slot] = y.data_ptr()
+            outputs.append(y)
+        with self._lock:
+            blocks = self._saved.get(device.index)
+            if blocks is None:
+                blocks = Blocks(self._operands.saved, str(device))
+                self._saved[device.index] = blocks
+            saved = blocks.take()
+        for name, y in saved:
+            pointers[self._slots[name]] = y.data_ptr()
+            outputs.append(y)
+        arena = torch.empty(max(self.program.arena_bytes, 64), dtype=torch.uint8, device=device)
+        values: dict[str, Any] = {}
+        if self._named or len(self._plan) > 1 or isinstance(self._plan[0], Extern):
+            values = self._operands.given(inputs, weights)
+            values |= zip(self._names, outputs, strict=True)
+        for step in self._plan:
+            if isinstance(step, Extern):
+                self._call(step, arena, pointers, values)
+            elif step[0] < step[1]:
+                self._launch(device, step, arena, pointers)
+        return [
+            None
+            if r is None
+            else outputs[r]
+            if isinstance(r, int)
+            else tensor(self.program, r, arena, values)
+            for r in self._results
+        ]
+
+    def _launch(
+        self, device: torch.device, steps: tuple[int, int], arena: torch.Tensor, pointers: list[int]
+    ) -> None:
+        loaded = self._on(device.index)
+        scratch = torch.empty(loaded.scratch_bytes, dtype=torch.uint8, device=device)
+        state = torch.zeros(STATE // 8, dtype=torch.int64, device=device)
+        words = [
+            loaded.table.data_ptr(), steps[0] | steps[1] << 32, arena.data_ptr(),
+            scratch.data_ptr(), state.data_ptr(), 0, 1, 0, *pointers,
+        ]  # fmt: skip
+        module.native().launch(device.index, loaded.run, words, loaded.name)
+        if self._sites:
+            site, value = state[:2].tolist()
+            if site:
+                raise self._out_of_range(site, value)
+
+    def _out_of_range(self, site: int, value: int) -> IndirectIndexError:
+        """Eager's error for an index, and what it came from."""
+        kernel, bind = self._sites[site - 1]
+        text = f"index {value} is out of bounds for dimension with size {bind.bound}"
+        sources = [e.buffer for e in walk(bind.value) if isinstance(e, Load)]
+        place = f"{', '.join(kernel.origin.ops) or kernel.name}, index {value} from "
+        return IndirectIndexError(f"{bind.error or text} ({place}{', '.join(sources)})")
+
+    def _call(
+        self, step: Extern, arena: torch.Tensor, pointers: list[int], values: dict[str, Any]
+    ) -> None:
+        p = self.program
+        given = {b: tensor(p, b, arena, values) for b in read(step)}
+        for name, t in call(self._operands, step, given, arena).items():
+            values[name] = t
+            if name in self._slots:
+                pointers[self._slots[name]] = t.data_ptr()

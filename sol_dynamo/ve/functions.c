@@ -1,0 +1,399 @@
+/* Math functions of vectors. A lane holds a double, a float in its upper half, or a long.
+
+   Functions of floats are computed in double, which costs the vector unit nothing: the error is
+   that of the last rounding, and no argument needs care for subnormals or overflow. The cores are
+   those of kernels/c/vecmath_f32.c, whose comments give their errors. Functions of doubles are
+   within about one ulp. functions.py takes what a file needs: every function stands by itself,
+   from `static inline` to a brace in the first column. L is the vector length. */
+
+static inline __vr sol_select(__vm256 m, __vr a, __vr b, int L)
+{
+  return _vel_vmrg_vvvml(b, a, m, L);
+}
+
+static inline __vr sol_bits_or(__vr a, __vr b, int L)
+{
+  return _vel_vor_vvvl(a, b, L);
+}
+
+/* |x| of doubles and of floats */
+static inline __vr sol_magnitude(__vr x, int L)
+{
+  return _vel_vand_vsvl(0x7fffffffffffffffL, x, L);
+}
+
+/* y, which is positive or has it already, with the sign of x */
+static inline __vr sol_signed(__vr y, __vr x, int L)
+{
+  return _vel_vor_vvvl(y, _vel_vand_vsvl(-0x7fffffffffffffffL - 1, x, L), L);
+}
+
+/* lo <= x <= hi; NaN stays */
+static inline __vr sol_clamp_f64(__vr x, double lo, double hi, int L)
+{
+  x = sol_select(_vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(hi, x, L), L), _vel_vbrdd_vsl(hi, L), x, L);
+  return sol_select(_vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(lo, x, L), L), _vel_vbrdd_vsl(lo, L), x, L);
+}
+
+/* -- rounding (exact) ------------------------------------------------------------------------- */
+
+/* x + 2^52 has no fraction, and the sum rounds half to even; larger x are integers already */
+static inline __vr sol_round_f64v(__vr x, int L)
+{
+  const __vr a = sol_magnitude(x, L);
+  const __vr n = _vel_vfaddd_vsvl(-0x1p52, _vel_vfaddd_vsvl(0x1p52, a, L), L);
+  const __vm256 small = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p52, a, L), L);
+  return sol_select(small, sol_signed(n, x, L), x, L);
+}
+
+static inline __vr sol_floor_f64v(__vr x, int L)
+{
+  const __vr n = sol_round_f64v(x, L);
+  const __vm256 above = _vel_vfmkdgt_mvl(_vel_vfcmpd_vvvl(n, x, L), L);
+  return sol_signed(sol_select(above, _vel_vfaddd_vsvl(-1.0, n, L), n, L), x, L);
+}
+
+static inline __vr sol_ceil_f64v(__vr x, int L)
+{
+  const __vr n = sol_round_f64v(x, L);
+  const __vm256 below = _vel_vfmkdlt_mvl(_vel_vfcmpd_vvvl(n, x, L), L);
+  return sol_signed(sol_select(below, _vel_vfaddd_vsvl(1.0, n, L), n, L), x, L);
+}
+
+static inline __vr sol_trunc_f64v(__vr x, int L)
+{
+  return sol_signed(sol_floor_f64v(sol_magnitude(x, L), L), x, L);
+}
+
+static inline __vr sol_sqrt_f64v(__vr x, int L)
+{
+  return _vel_vfsqrtd_vvl(x, L);
+}
+
+static inline __vr sol_sqrt_f32v(__vr x, int L)
+{
+  return _vel_vfsqrts_vvl(x, L);
+}
+
+static inline __vr sol_rsqrt_f64v(__vr x, int L)
+{
+  return _vel_vfdivd_vsvl(1.0, _vel_vfsqrtd_vvl(x, L), L);
+}
+
+/* -- parts ------------------------------------------------------------------------------------ */
+
+/* exp(r) - 1 for |r| <= log(2)/2, error 2^-31.9 */
+static inline __vr sol_expm1_near(__vr r, int L)
+{
+  __vr q = _vel_vfmadd_vsvvl(0x1.6d723defb46f3p-10, _vel_vbrdd_vsl(0x1.a032c08f01e98p-13, L), r, L);
+  q = _vel_vfmadd_vsvvl(0x1.1111899adb9bap-7, q, r, L);
+  q = _vel_vfmadd_vsvvl(0x1.5554b0ec6fd96p-5, q, r, L);
+  q = _vel_vfmadd_vsvvl(0x1.555554ef4e7d9p-3, q, r, L);
+  q = _vel_vfmadd_vsvvl(0x1.00000026069abp-1, q, r, L);
+  return _vel_vfmadd_vvvvl(r, _vel_vfmuld_vvvl(r, r, L), q, L);
+}
+
+/* 2^n of a double t = n + 1.5 * 2^52 */
+static inline __vr sol_power_of_two(__vr t, int L)
+{
+  return _vel_vsll_vvsl(_vel_vaddsl_vsvl(1023, t, L), 52, L);
+}
+
+/* x = n log(2) + r (Cody & Waite 1980): gives exp(r) - 1, and 2^n in *s; |x| < 700.
+   1.5 * 2^52 added rounds to an integer, which then stands in the low bits. */
+static inline __vr sol_exp_parts(__vr x, __vr *s, int L)
+{
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.71547652b82fep+0, x, L), L);
+  const __vr n = _vel_vfaddd_vsvl(-0x1.8p52, t, L);
+  *s = sol_power_of_two(t, L);
+  return sol_expm1_near(_vel_vfmadd_vvsvl(x, -0x1.62e42fefa39efp-1, n, L), L);
+}
+
+/* log(m) = 2 atanh((m - 1) / (m + 1)) for 3/4 <= m < 3/2, error 2^-42.2 */
+static inline __vr sol_log_near(__vr m, int L)
+{
+  const __vr z = _vel_vfdivd_vvvl(_vel_vfaddd_vsvl(-1.0, m, L), _vel_vfaddd_vsvl(1.0, m, L), L);
+  const __vr w = _vel_vfmuld_vvvl(z, z, L);
+  __vr q = _vel_vfmadd_vsvvl(0x1.c553ad0fa44d6p-3, _vel_vbrdd_vsl(0x1.9c1d3420e93a3p-3, L), w, L);
+  q = _vel_vfmadd_vsvvl(0x1.2496e39812271p-2, q, w, L);
+  q = _vel_vfmadd_vsvvl(0x1.99998f47318c0p-2, q, w, L);
+  q = _vel_vfmadd_vsvvl(0x1.5555555915625p-1, q, w, L);
+  return _vel_vfmuld_vvvl(z, _vel_vfmadd_vsvvl(2.0, q, w, L), L);
+}
+
+/* x = 2^k m with 3/4 <= m < 3/2, for any log(x) = k log(2) + log(m): infinite k for 0 and
+   infinity, NaN m for negative x and NaN. x is zero or no subnormal double. */
+static inline __vr sol_split(__vr x, __vr *k, int L)
+{
+  const __vr e = _vel_vsral_vvsl(_vel_vaddsl_vsvl(-0x3fe8000000000000L, x, L), 52, L);
+  const __vm256 zero = _vel_vfmkdeq_mvl(x, L);
+  const __vm256 infinite = _vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(__builtin_inf(), x, L), L);
+  const __vm256 number = _vel_vfmkdge_mvl(x, L);
+  __vr n = _vel_vcvtdl_vvl(e, L);
+  n = sol_select(infinite, _vel_vbrdd_vsl(__builtin_inf(), L), n, L);
+  *k = sol_select(zero, _vel_vbrdd_vsl(-__builtin_inf(), L), n, L);
+  const __vr m = _vel_vsubsl_vvvl(x, _vel_vsll_vvsl(e, 52, L), L);
+  return sol_select(number, m, _vel_vbrdd_vsl(__builtin_nan(""), L), L);
+}
+
+/* sin(r) for |r| <= pi/2, error 2^-35.3 */
+static inline __vr sol_sin_near(__vr r, int L)
+{
+  const __vr s = _vel_vfmuld_vvvl(r, r, L);
+  __vr q = _vel_vfmadd_vsvvl(0x1.71707f10bfdcap-19, _vel_vbrdd_vsl(-0x1.9a686ee3a6d4ap-26, L), s, L);
+  q = _vel_vfmadd_vsvvl(-0x1.a017d998210d9p-13, q, s, L);
+  q = _vel_vfmadd_vsvvl(0x1.11110c49e9977p-7, q, s, L);
+  q = _vel_vfmadd_vsvvl(-0x1.55555547691e3p-3, q, s, L);
+  return _vel_vfmadd_vvvvl(r, _vel_vfmuld_vvvl(r, s, L), q, L);
+}
+
+/* -- exponentials of floats ------------------------------------------------------------------- */
+
+static inline __vr sol_exp_f32v(__vr x, int L)
+{
+  __vr s;
+  const __vr p = sol_exp_parts(sol_clamp_f64(_vel_vcvtds_vvl(x, L), -120.0, 120.0, L), &s, L);
+  return _vel_vcvtsd_vvl(_vel_vfmadd_vvvvl(s, s, p, L), L);
+}
+
+static inline __vr sol_exp2_f32v(__vr x, int L)
+{
+  const __vr y = sol_clamp_f64(_vel_vcvtds_vvl(x, L), -160.0, 160.0, L);
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, y, L), s = sol_power_of_two(t, L);
+  const __vr r = _vel_vfsubd_vvvl(y, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
+  const __vr p = sol_expm1_near(_vel_vfmuld_vsvl(0x1.62e42fefa39efp-1, r, L), L);
+  return _vel_vcvtsd_vvl(_vel_vfmadd_vvvvl(s, s, p, L), L);
+}
+
+/* 2^n p + (2^n - 1), which keeps its precision near zero */
+static inline __vr sol_expm1_wide(__vr x, int L)
+{
+  __vr s;
+  const __vr p = sol_exp_parts(x, &s, L);
+  return _vel_vfmadd_vvvvl(_vel_vfaddd_vsvl(-1.0, s, L), s, p, L);
+}
+
+static inline __vr sol_expm1_f32v(__vr x, int L)
+{
+  const __vr y = sol_clamp_f64(_vel_vcvtds_vvl(x, L), -40.0, 120.0, L);
+  return sol_signed(_vel_vcvtsd_vvl(sol_expm1_wide(y, L), L), x, L);
+}
+
+/* t / (1 + t) or 1 / (1 + t) with t = exp(-|x|), which cannot overflow */
+static inline __vr sol_sigmoid_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtds_vvl(x, L), one = _vel_vbrdd_vsl(1.0, L);
+  const __vr a = sol_clamp_f64(sol_magnitude(y, L), 0.0, 120.0, L);
+  __vr s;
+  const __vr p = sol_exp_parts(_vel_vfsubd_vsvl(0.0, a, L), &s, L);
+  const __vr t = _vel_vfmadd_vvvvl(s, s, p, L);
+  const __vr n = sol_select(_vel_vfmkdlt_mvl(y, L), t, one, L);
+  return _vel_vcvtsd_vvl(_vel_vfdivd_vvvl(n, _vel_vfaddd_vsvl(1.0, t, L), L), L);
+}
+
+/* t / (2 + t) with t = exp(2 |x|) - 1 */
+static inline __vr sol_tanh_f32v(__vr x, int L)
+{
+  const __vr a = sol_clamp_f64(sol_magnitude(_vel_vcvtds_vvl(x, L), L), 0.0, 20.0, L);
+  const __vr t = sol_expm1_wide(_vel_vfaddd_vvvl(a, a, L), L);
+  const __vr y = _vel_vfdivd_vvvl(t, _vel_vfaddd_vsvl(2.0, t, L), L);
+  return sol_signed(_vel_vcvtsd_vvl(y, L), x, L);
+}
+
+/* x + x q(x^2) below 1, error 2^-29.4; above, 1 - exp(-g(x)), error 2^-29.7, which is 1 from 4 on */
+static inline __vr sol_erf_f32v(__vr x, int L)
+{
+  const __vr a = sol_clamp_f64(sol_magnitude(_vel_vcvtds_vvl(x, L), L), 0.0, 4.0, L);
+  const __vr w = _vel_vfmuld_vvvl(a, a, L);
+  __vr q = _vel_vfmadd_vsvvl(-0x1.a3515ep-11, _vel_vbrdd_vsl(0x1.4771fcp-14, L), w, L);
+  q = _vel_vfmadd_vsvvl(0x1.53f224p-8, q, w, L);
+  q = _vel_vfmadd_vsvvl(-0x1.b7f71ap-6, q, w, L);
+  q = _vel_vfmadd_vsvvl(0x1.ce2ce6p-4, q, w, L);
+  q = _vel_vfmadd_vsvvl(-0x1.81273ep-2, q, w, L);
+  q = _vel_vfmadd_vsvvl(0x1.06eba8p-3, q, w, L);
+  __vr g = _vel_vfmadd_vsvvl(0x1.8282aap-9, _vel_vbrdd_vsl(-0x1.871b58p-13, L), a, L);
+  g = _vel_vfmadd_vsvvl(-0x1.65e044p-6, g, a, L);
+  g = _vel_vfmadd_vsvvl(0x1.a65ea2p-4, g, a, L);
+  g = _vel_vfmadd_vsvvl(0x1.46b936p-1, g, a, L);
+  g = _vel_vfmadd_vsvvl(0x1.208974p+0, g, a, L);
+  g = _vel_vfmadd_vsvvl(0x1.63eb4ap-12, g, a, L);
+  __vr s;
+  const __vr p = sol_exp_parts(_vel_vfsubd_vsvl(0.0, g, L), &s, L);
+  const __vr large = _vel_vfsubd_vsvl(1.0, _vel_vfmadd_vvvvl(s, s, p, L), L);
+  const __vr small = _vel_vfmadd_vvvvl(a, a, q, L);
+  const __vm256 below = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(1.0, a, L), L);
+  return sol_signed(_vel_vcvtsd_vvl(sol_select(below, small, large, L), L), x, L);
+}
+
+/* -- logarithms of floats --------------------------------------------------------------------- */
+
+static inline __vr sol_log_f32v(__vr x, int L)
+{
+  __vr k;
+  const __vr m = sol_split(_vel_vcvtds_vvl(x, L), &k, L);
+  return _vel_vcvtsd_vvl(_vel_vfmadd_vvsvl(sol_log_near(m, L), 0x1.62e42fefa39efp-1, k, L), L);
+}
+
+static inline __vr sol_log2_f32v(__vr x, int L)
+{
+  __vr k;
+  const __vr m = sol_split(_vel_vcvtds_vvl(x, L), &k, L);
+  return _vel_vcvtsd_vvl(_vel_vfmadd_vvsvl(k, 0x1.71547652b82fep+0, sol_log_near(m, L), L), L);
+}
+
+static inline __vr sol_log10_f32v(__vr x, int L)
+{
+  __vr k;
+  const __vr m = sol_split(_vel_vcvtds_vvl(x, L), &k, L);
+  const __vr l = _vel_vfmuld_vsvl(0x1.bcb7b1526e50ep-2, sol_log_near(m, L), L);
+  return _vel_vcvtsd_vvl(_vel_vfmadd_vvsvl(l, 0x1.34413509f79ffp-2, k, L), L);
+}
+
+/* log(u) + c where u + c = 1 + x exactly; for u far from 1, c is nothing. u = 2^k m. */
+static inline __vr sol_log1p_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtds_vvl(x, L), u = _vel_vfaddd_vsvl(1.0, y, L);
+  const __vr c = _vel_vfsubd_vvvl(y, _vel_vfaddd_vsvl(-1.0, u, L), L);
+  __vr k;
+  const __vr m = sol_split(u, &k, L);
+  /* infinity - infinity is no correction */
+  const __vm256 finite = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p1000, u, L), L);
+  const __vr rest = sol_select(finite, c, _vel_vbrdd_vsl(0.0, L), L);
+  const __vr l = _vel_vfaddd_vvvl(sol_log_near(m, L), rest, L);
+  const __vr z = _vel_vcvtsd_vvl(_vel_vfmadd_vvsvl(l, 0x1.62e42fefa39efp-1, k, L), L);
+  return sol_select(_vel_vfmkdeq_mvl(y, L), x, z, L);
+}
+
+/* -- trigonometry of floats ------------------------------------------------------------------- */
+
+/* Angles up to 2^22 are reduced in double with pi in two parts: n times the first, of 29 bits, is
+   exact, and what remains is known to 2^-59. Larger ones go lane by lane through libm's double
+   functions, which use as many digits of pi as it takes (Payne & Hanek 1983). */
+
+static inline __vr sol_large_angles(__vr y, __vr x, double (*f)(double), int L)
+{
+  const __vm256 large = _vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(0x1p22, sol_magnitude(x, L), L), L);
+  if (_vel_pcvm_sml(large, L) == 0) return y;
+  double a[256], b[256];
+  _vel_vst_vssl(x, 8, a, L);
+  for (int i = 0; i < L; i++) b[i] = __builtin_fabs(a[i]) > 0x1p22 ? f(a[i]) : 0;
+  return sol_select(large, _vel_vld_vssl(8, b, L), y, L);
+}
+
+/* sin(r + n pi) = (-1)^n sin(r) */
+static inline __vr sol_turned(__vr x, __vr t, __vr n, int L)
+{
+  __vr r = _vel_vfmadd_vvsvl(x, -0x1.921fb54p+1, n, L);
+  r = _vel_vfmadd_vvsvl(r, -0x1.10b4611a62633p-29, n, L);
+  return _vel_vxor_vvvl(sol_sin_near(r, L), _vel_vsll_vvsl(t, 63, L), L);
+}
+
+static inline __vr sol_sin_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtds_vvl(x, L);
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-2, y, L), L);
+  const __vr z = sol_turned(y, t, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
+  const __vr kept = sol_select(_vel_vfmkdeq_mvl(y, L), y, z, L);
+  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, __builtin_sin, L), L);
+}
+
+/* sin(r + n pi) where x + pi/2 = r + n pi */
+static inline __vr sol_cos_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtds_vvl(x, L);
+  const __vr h = _vel_vfaddd_vsvl(0.5, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-2, y, L), L);
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, h, L);
+  const __vr n = _vel_vfaddd_vsvl(-0.5, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
+  return _vel_vcvtsd_vvl(sol_large_angles(sol_turned(y, t, n, L), y, __builtin_cos, L), L);
+}
+
+/* sin(r) / cos(r), or -cos(r) / sin(r) for odd n, where x = r + n pi/2; errors 2^-37, 2^-43 */
+static inline __vr sol_tan_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtds_vvl(x, L);
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-1, y, L), L);
+  const __vr n = _vel_vfaddd_vsvl(-0x1.8p52, t, L);
+  __vr r = _vel_vfmadd_vvsvl(y, -0x1.921fb54p+0, n, L);
+  r = _vel_vfmadd_vvsvl(r, -0x1.10b4611a62633p-30, n, L);
+  const __vr s = _vel_vfmuld_vvvl(r, r, L);
+  __vr a = _vel_vfmadd_vsvvl(-0x1.a00f7f0f1e590p-13, _vel_vbrdd_vsl(0x1.6cd1ec72a22ddp-19, L), s, L);
+  a = _vel_vfmadd_vsvvl(0x1.1111086a42ae8p-7, a, s, L);
+  a = _vel_vfmadd_vsvvl(-0x1.5555554c71abcp-3, a, s, L);
+  __vr b = _vel_vfmadd_vsvvl(0x1.a00eb98b10c5dp-16, _vel_vbrdd_vsl(-0x1.23c977e14651cp-22, L), s, L);
+  b = _vel_vfmadd_vsvvl(-0x1.6c16b3487832ap-10, b, s, L);
+  b = _vel_vfmadd_vsvvl(0x1.55555545c4b5fp-5, b, s, L);
+  b = _vel_vfmadd_vsvvl(-0x1.ffffffffe98a7p-2, b, s, L);
+  const __vr sine = _vel_vfmadd_vvvvl(r, _vel_vfmuld_vvvl(r, s, L), a, L);
+  const __vr cosine = _vel_vfmadd_vsvvl(1.0, s, b, L);
+  const __vm256 odd = _vel_vfmklne_mvl(_vel_vand_vsvl(1, t, L), L);
+  const __vr over = sol_select(odd, _vel_vfsubd_vsvl(0.0, cosine, L), sine, L);
+  const __vr z = _vel_vfdivd_vvvl(over, sol_select(odd, sine, cosine, L), L);
+  const __vr kept = sol_select(_vel_vfmkdeq_mvl(y, L), y, z, L);
+  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, __builtin_tan, L), L);
+}
+
+/* -- powers of floats ------------------------------------------------------------------------- */
+
+/* 2^(y log2(2^k m)), with log2 known to 2^-42 of itself; the special cases of C99, F.9.4.4 */
+static inline __vr sol_pow_f32v(__vr x, __vr y, int L)
+{
+  const __vr u = _vel_vcvtds_vvl(x, L), v = _vel_vcvtds_vvl(y, L), a = sol_magnitude(u, L);
+  const __vr half = _vel_vfmuld_vsvl(0.5, v, L), one = _vel_vbrdd_vsl(1.0, L);
+  const __vm256 whole = _vel_vfmkdeq_mvl(_vel_vfcmpd_vvvl(sol_trunc_f64v(v, L), v, L), L);
+  const __vm256 even = _vel_vfmkdeq_mvl(_vel_vfcmpd_vvvl(sol_trunc_f64v(half, L), half, L), L);
+  __vr k;
+  const __vr m = sol_split(a, &k, L);
+  __vr l = _vel_vfmadd_vvsvl(k, 0x1.71547652b82fep+0, sol_log_near(m, L), L);
+  l = sol_clamp_f64(_vel_vfmuld_vvvl(l, v, L), -200.0, 200.0, L);
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, l, L), s = sol_power_of_two(t, L);
+  const __vr r = _vel_vfsubd_vvvl(l, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
+  const __vr p = sol_expm1_near(_vel_vfmuld_vsvl(0x1.62e42fefa39efp-1, r, L), L);
+  const __vm256 plain = _vel_orm_mmm(_vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(1.0, a, L), L),
+                                     _vel_vfmkdeq_mvl(v, L));
+  __vr z = sol_select(plain, one, _vel_vfmadd_vvvvl(s, s, p, L), L);
+  const __vr sign = _vel_vand_vsvl(-0x7fffffffffffffffL - 1, u, L);
+  const __vm256 odd = _vel_nndm_mmm(even, whole);
+  z = sol_select(odd, _vel_vxor_vvvl(z, sign, L), z, L);
+  const __vm256 negative = _vel_andm_mmm(_vel_vfmkdlt_mvl(u, L),
+      _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(__builtin_inf(), a, L), L));
+  z = sol_select(_vel_nndm_mmm(whole, negative), _vel_vbrdd_vsl(__builtin_nan(""), L), z, L);
+  return _vel_vcvtsd_vvl(z, L);
+}
+
+/* -- doubles ---------------------------------------------------------------------------------- */
+
+/* Cody & Waite's reduction with log(2) in two parts; the series of exp(r) - 1 - r to r^13 leaves
+   2^-57. 2^n in two steps, so that results may be subnormal. 0.6 ulp. */
+static inline __vr sol_exp_f64v(__vr x, int L)
+{
+  const __vr y = sol_clamp_f64(x, -760.0, 720.0, L);
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.71547652b82fep+0, y, L), L);
+  const __vr n = _vel_vfaddd_vsvl(-0x1.8p52, t, L);
+  const __vr most = _vel_vfmadd_vvsvl(y, -0x1.62e42feep-1, n, L);
+  const __vr low = _vel_vfmuld_vsvl(0x1.a39ef35793c76p-33, n, L);
+  const __vr r = _vel_vfsubd_vvvl(most, low, L);
+  const __vr rest = _vel_vfsubd_vvvl(_vel_vfsubd_vvvl(most, r, L), low, L);
+  __vr q = _vel_vfmadd_vsvvl(1.0 / 479001600, _vel_vbrdd_vsl(1.0 / 6227020800, L), r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 39916800, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 3628800, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 362880, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 40320, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 5040, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 720, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 120, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 24, q, r, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 6, q, r, L);
+  q = _vel_vfmadd_vsvvl(0.5, q, r, L);
+  q = _vel_vfmadd_vvvvl(rest, _vel_vfmuld_vvvl(r, r, L), q, L);
+  const __vr e = _vel_vfaddd_vsvl(1.0, _vel_vfaddd_vvvl(r, q, L), L);
+  const __vr i = _vel_vcvtldrz_vvl(n, L), h = _vel_vsral_vvsl(i, 1, L);
+  const __vr one = _vel_vsll_vvsl(_vel_vaddsl_vsvl(1023, h, L), 52, L);
+  const __vr two = _vel_vsll_vvsl(_vel_vaddsl_vsvl(1023, _vel_vsubsl_vvvl(i, h, L), L), 52, L);
+  return _vel_vfmuld_vvvl(_vel_vfmuld_vvvl(e, one, L), two, L);
+}
+
+static inline __vr sol_sigmoid_f64v(__vr x, int L)
+{
+  const __vr t = sol_exp_f64v(_vel_vfsubd_vsvl(0.0, x, L), L);
+  return _vel_vfdivd_vsvl(1.0, _vel_vfaddd_vsvl(1.0, t, L), L);
+}
