@@ -52,6 +52,7 @@ LINE = 16  # elements of 64 bits in a line of memory
 MOST_TAPS = 64  # steps that are written out
 START = 700  # cycles in which a tile's first loads come
 TRY = None
+FLAGS = "/* flags: -mllvm -enable-misched=false */\n"  # the order of the text is that of issue
 LEAST_WORK = 1 << 14  # products below which a kernel of its own kind is not worth its start
 
 
@@ -671,9 +672,17 @@ def _ring(
 def emit_dense(
     kernel: Kernel, program: Program, name: str, memory: dict[str, str], attempt: int = 0
 ) -> Code | None:
-    """C of a kernel that was scheduled here; None for others, and for a second attempt."""
+    """C of a kernel that was scheduled here; None for others. A further attempt needs fewer
+    registers: loads are less far ahead."""
     own = kernel.schedules[0].own if kernel.schedules else None
-    if attempt or not isinstance(own, (Product, Copy)):
+    if isinstance(own, Product) and attempt < 2:
+        size = own.steps * prod(a.extent for a in kernel.body[0].axes if a.symbol in own.taps)
+        if attempt:
+            fewer = max(d for d in range(1, own.ring + 1) if size % d == 0 and 2 * d <= own.ring + 1)
+            own = replace(own, ring=fewer)
+        code = emit_product(kernel, program, own, name, memory)
+    elif isinstance(own, Copy) and not attempt:
+        code = emit_copy(kernel, program, name, memory)
+    else:
         return None
-    emit = emit_product if isinstance(own, Product) else emit_copy
-    return emit(kernel, program, name, memory)
+    return replace(code, text=FLAGS + code.text)

@@ -56,10 +56,12 @@ class Moves:
 
 
 class _Product:
-    def __init__(self, kernel: Kernel, program: Program, memory: dict[str, str]):
+    def __init__(
+        self, kernel: Kernel, program: Program, product: Product, memory: dict[str, str]
+    ):
         self.kernel, self.program, self.memory = kernel, program, memory
         self.nest, self.root = kernel.body
-        self.p: Product = kernel.schedules[0].own
+        self.p = product
         self.extent = {a.symbol: a.extent for a in self.nest.axes}
         self.points = prod(self.extent[a] for a in self.p.v)
         self.columns = prod(self.extent[a] for a in self.p.s)
@@ -458,8 +460,10 @@ class _Product:
             lines.append(f"{guard}_vel_{op}_vssl({value}, {step}, {at}, {count});")
 
 
-def emit_product(kernel: Kernel, program: Program, name: str, memory: dict[str, str]) -> Code:
+def emit_product(
+    kernel: Kernel, program: Program, product: Product, name: str, memory: dict[str, str]
+) -> Code:
     """C of a contraction that `dense.schedule_dense` scheduled; `memory`: base buffer -> C
     expression of its first byte."""
-    return _Product(kernel, program, memory).code(name)
+    return _Product(kernel, program, product, memory).code(name)
 
