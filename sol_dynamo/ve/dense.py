@@ -536,7 +536,8 @@ def _planes(
     # the columns behind a row are those before the next one, where all of them are zeros
     d, a, stride, t, low = spatial[-1]
     wide, size = a.extent + t.bounds(ranges)[1], shape[d]
-    if stride == 1 and low < 0 and len(spatial) > 1 and 0 < wide - (size - low) <= -low:
+    shared = wide - (size - low)
+    if stride == 1 and len(spatial) > 1 and 0 < shared <= -low and a.extent <= size - low:
         rows[-1] = size - low
     groups = tuple(x for x in (*batch, *deep) if x.symbol in others)
     lines = [Axis(f"line{n}", r) for n, r in enumerate(rows)]

@@ -141,13 +141,14 @@ class Writer:
             (first, a), (second, b) = (second, b), (first, a)
         if isinstance(second, Const) and not isnan(float(second.value)):
             keep = "genan" if e.name == "max" else "lenan"
-            compared = a.text
-            if float(second.value) != 0:
-                compared = self._call("pvfcmp_vvvl", a.text, self.vector(b).text)
+            compared, other = a.text, "0"
+            if float(second.value) != 0:  # the intrinsic takes 32 bits of a scalar
+                other = self.vector(b).text
+                compared = self._call("pvfcmp_vvvl", a.text, other)
             mask = self.name(f"_vel_pvfmks{keep}_Mvl({compared}, {self.length})", "__vm512")
-            return Packed(
-                self.name(f"_vel_vmrgw_vsvMl({b.text}, {a.text}, {mask}, {self.length})")
-            )
+            form = "vsvMl" if other == "0" else "vvvMl"
+            merged = f"_vel_vmrgw_{form}({other}, {a.text}, {mask}, {self.length})"
+            return Packed(self.name(merged))
         a, b = self.vector(a), self.vector(b)
         keep = "gtnan" if e.name == "max" else "ltnan"
         compared = self._call("pvfcmp_vvvl", a.text, b.text)

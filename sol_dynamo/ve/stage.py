@@ -181,7 +181,7 @@ class _Vectors:
         self._made: dict[Index, str] = {}
 
     def name(self, text: str) -> str:
-        made = f"i{len(self.lines)}"
+        made = f"v_{len(self.lines)}"
         self.lines.append(f"V {made} = {text};")
         return made
 
