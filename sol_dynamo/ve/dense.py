@@ -599,15 +599,14 @@ def _sizes(
     cores = max(plan.caps.cores, 1)
     best: tuple[float, float, Product] | None = None
     for vectors in (1, 2, 4, 8):
-        if vectors > 1 and (lanes < vectors * 16 or (pairs and elements % 2 and vectors > 1 and not taps)):
+        if vectors > 1 and lanes < vectors * 16:
             continue
-        if pairs and vectors > 2:
+        # the second of two vectors may start one early or end one late only where there are gaps
+        if pairs and (vectors > 2 or (vectors == 2 and elements % 2 and elements == points)):
             continue
         least = -(-lanes // (LANES * vectors))
         for groups in dict.fromkeys((least, least + 1, -(-least // cores) * cores)):
             length = -(-lanes // (groups * vectors))
-            if pairs and vectors > 1 and elements % 2 and not taps:
-                continue
             count = -(-lanes // (length * vectors))
             if length > LANES or count != groups:
                 continue
