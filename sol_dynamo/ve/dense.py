@@ -40,7 +40,7 @@ from ..kernels.c.nest import Code
 from ..schedule.nests import expr_symbols, is_contraction, map_leaves, product_factors
 from ..schedule.plan import Plan
 from .packed import supported
-from .emit_dense import LANES, Product, emit_product
+from .emit_dense import LANES, LINE, Product, emit_product
 from .stage import Copy, emit_copy, stage_cost, stage_kernel
 
 REGISTERS = 54  # for sums, the ring and copies: the others are for totals and what follows
@@ -48,11 +48,12 @@ FMA = 3  # pipes
 LATENCY = 26  # cycles of an FMA, which accumulators must cover
 AHEAD = 400  # cycles that a load from memory takes
 PART = 256  # terms of a sum that one accumulator takes: longer ones are added in parts
-LINE = 16  # elements of 64 bits in a line of memory
 MOST_TAPS = 64  # steps that are written out
 START = 700  # cycles in which a tile's first loads come
 TRY = None
 FLAGS = "/* flags: -mllvm -enable-misched=false */\n"  # the order of the text is that of issue
+# cycles for a result that a kernel of its own finishes, where it lies as that reads it or not
+IN_ORDER, APART = 0.3, 6.0
 LEAST_WORK = 1 << 14  # products below which a kernel of its own kind is not worth its start
 
 
@@ -82,7 +83,7 @@ def schedule_dense(plan: Plan) -> bool:
 
 def _eligible(plan: Plan) -> bool:
     body = plan.kernel.body
-    if len(body) != 2 or not is_contraction(body[0]) or any(n.binds for n in body):
+    if len(body) != 2 or not _sums_products(body[0]) or any(n.binds for n in body):
         return False
     nest, root = body
     if not all(isinstance(a.extent, int) and a.extent > 0 for n in body for a in n.axes):
@@ -105,6 +106,21 @@ def _eligible(plan: Plan) -> bool:
     if not all(isinstance(s, int) for b in _touched(plan) for s in (*b.strides, b.offset)):
         return False
     return prod(a.extent for a in nest.axes) >= LEAST_WORK
+
+
+def _sums_products(nest: Loops) -> bool:
+    """A contraction, or the product of a matrix by a vector."""
+    if is_contraction(nest):
+        return True
+    s = nest.stores[0]
+    if s.reduce is None or s.reduce.monoid != "sum" or len(nest.stores) > 1:
+        return False
+    factors = product_factors(s.values[0])
+    if factors is None:
+        return False
+    outputs = {a.symbol for a in nest.axes if a.kind == "parallel"}
+    a, b = (_all_symbols(f) for f in factors)
+    return bool(a & b) and bool(outputs) and not (a & b & outputs)
 
 
 def _reads_at_its_point(root: Loops, store: Store) -> bool:
@@ -236,7 +252,7 @@ def _choice(plan: Plan, v: Expr, s: Expr, pairs: bool, split: bool) -> Choice | 
     if len(own_v) + len(own_s) + sum(a.symbol in in_v & in_s for a in outputs) != len(outputs):
         return None
     vs, ss = _together(own_v, addresses), _together(own_s, addresses)
-    if not vs or not ss:
+    if not vs or (own_s and not ss) or (pairs and not ss):
         return None
     batch = tuple(a for a in outputs if a not in vs and a not in ss)
     if not split and not all(x.is_affine_in(a.symbol) for x in addresses for a in batch):
@@ -273,7 +289,8 @@ def _choice(plan: Plan, v: Expr, s: Expr, pairs: bool, split: bool) -> Choice | 
         return None  # the last vector would read past the end of a row
     total = cost + (vector.cost + scalar.cost) / max(plan.caps.cores, 1)
     if split:
-        total += prod(a.extent for a in root.axes) / 8 / max(plan.caps.cores, 1) + START
+        each = IN_ORDER if _place(plan, root, vs[-1]) == 1 else APART
+        total += prod(a.extent for a in root.axes) * each / max(plan.caps.cores, 1) + START
     return Choice(product, vector, scalar, split, total)
 
 
@@ -420,7 +437,7 @@ def _in_rows(plan: Plan, e: Expr, own: tuple[Axis, ...], ks: tuple[Axis, ...]) -
     if not isinstance(e, Load) or e.mask or plan.buffers[e.buffer].scope == "weight":
         return False
     address = plan.address(e.buffer, e.index)
-    apart = abs(address.coefficient(own[-1].symbol)) > 1
+    apart = not own or abs(address.coefficient(own[-1].symbol)) > 1
     along = len(_together(ks, [address])) == len(ks) > 0
     return apart and along and address.coefficient(ks[-1].symbol) == 1 and _affine(address, own)
 

@@ -15,12 +15,14 @@ from math import prod
 import numpy as np
 
 from ..affine import Index
-from ..ir import Buffer, Kernel, Load, Op, Program, expressions
+from ..ir import Buffer, Kernel, Load, Op, Program, expressions, walk
 from ..kernels.c.nest import Code
 from .packed import PRELUDE, Packed, Writer, skewed, text
 
+LINE = 16  # elements of 64 bits in a line of memory
 LANES = 256  # elements of 64 bits in a vector register
 REGISTERS = 58  # that may be live: at 61 results were wrong (KERNELS.md, traps of the compiler)
+EPILOGUE = 50  # of which sums and what is loaded for what follows them
 SCALARS_AHEAD = 8
 LINES_AHEAD = 8  # lines of 16 scalars that are fetched into the first cache ahead of their use
 STREAM_AHEAD = 1024  # scalars that are fetched into the last one
@@ -224,12 +226,6 @@ class _Product:
             op = "vldu" if p.pairs else "vld"
             return f"_vel_{op}_vssl({lane}, {pointer} + {offsets[group]} + {at}, n)"
 
-        for name, _ in self._acc():
-            w(f"V {name} = _vel_vbrdl_vsl(0L, n);")
-        if self.parts() > 1:
-            w("u64 *const totals = (u64 *)c->scratch;")
-            for name, k in self._acc():
-                w(f"_vel_vstot_vssl({name}, 8, totals + {k * LANES}, n);")
         w("const f32 *x = x0; const u64 *w = w0;")
         for d in range(p.ring):
             for v in range(p.vectors):
@@ -237,6 +233,13 @@ class _Product:
         ahead = min(SCALARS_AHEAD, words)
         for i in range(ahead):
             w(f"u64 h{i} = w0[{of_scalars[i]}];")
+        self._fetch()
+        for name, _ in self._acc():
+            w(f"V {name} = _vel_vbrdl_vsl(0L, n);")
+        if self.parts() > 1:
+            w("u64 *const totals = (u64 *)c->scratch;")
+            for name, k in self._acc():
+                w(f"_vel_vstot_vssl({name}, 8, totals + {k * LANES}, n);")
         if p.pairs:
             for v in range(p.vectors):
                 w(f"V d{v}_0 = _vel_vshf_vvvsl(x{v}_0, x{v}_0, 0, n);")
@@ -291,6 +294,19 @@ class _Product:
             self._rest(rest, step, offsets, of_scalars, advance // p.steps)
         if self.parts() > 1:
             self._totals(store=False)
+
+    def _fetch(self) -> None:
+        """Lines of the scalars that what follows needs, a bias': they are there by then."""
+        acc = self.nest.stores[0].buffers[0]
+        for e in walk(*expressions(self.root)):
+            if not isinstance(e, Load) or e.buffer == acc:
+                continue
+            buffer = self.program.buffers[e.buffer]
+            m = self.moves(buffer, e.index)
+            if m.v == 0 and m.s == 1:
+                at = f"{self.base(buffer)} + {m.start} + sb * {self.width}L"
+                for line in range(-(-self.width // (2 * LINE))):
+                    self.w(f'asm volatile("pfch {128 * line}(,%0)" ::"r"({at}));')
 
     def _reload(self, load, g: int, size: int) -> None:
         p = self.p
@@ -383,7 +399,10 @@ class _Product:
                 w(f"const i64 j0 = (vb * {p.vectors} + {v}) * {2 * p.length}L;")
                 w(f"const i64 points = SOL_MAX(SOL_MIN({2 * p.length}L, {self.points}L - j0), 0L);")
                 w("const i64 count = (points + 1) / 2, odd = points / 2; (void)odd;")
-            self.out += skewed([self._result(v, q, gaps) for q in range(p.scalars)])
+            left = (p.vectors - v) * p.scalars  # sums that are in registers yet
+            self.out += skewed(
+                [self._result(v, q, gaps) for q in range(p.scalars)], ahead=EPILOGUE - left
+            )
             w("}")
 
     def _result(self, v: int, q: int, gaps: bool) -> list[str]:
@@ -430,7 +449,11 @@ class _Product:
         step = 4 * m.v * (1 if self.p.pairs else 2)
         a = writer.name(f"_vel_vldlzx_vssl({step}, {low}, count)")
         count = "count" if self.p.pairs else "odd"
-        b = writer.name(f"_vel_vldu_vssl({step}, {high}, {count})")
+        if not self.p.pairs and self.points % 2:  # the last element may have a lower half alone
+            none = "_vel_vbrdl_vsl(0L, count)"
+            b = writer.name(f"_vel_vldu_vssvl({step}, {high}, {none}, odd)")
+        else:
+            b = writer.name(f"_vel_vldu_vssl({step}, {high}, {count})")
         return Packed(writer.name(f"_vel_vor_vvvl({a}, {b}, count)"))
 
     def _aligned(self, buffer: Buffer, index: tuple[Index, ...], m: Moves) -> bool:

@@ -7,6 +7,7 @@ knows more. A scalar holds its value in both halves. Knows no loops and no addre
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from math import isnan
@@ -26,6 +27,7 @@ static inline unsigned long sol_pair(const float *low, const float *high) {
 static inline unsigned long sol_twice(const float *x) { return sol_pair(x, x); }
 #endif
 """
+_LOADS = re.compile(r"(V|u64) \w+ = (_vel_v(ld|gt)|sol_)")
 _SIGNS = 0x8000000080000000
 
 
@@ -68,16 +70,23 @@ def text(index: Index) -> str:
     return f"({' + '.join([*parts, f'{index.const}L'])})"
 
 
-def skewed(members: Sequence[Sequence[str]], by: int = 2) -> list[str]:
+def skewed(members: Sequence[Sequence[str]], by: int = 2, ahead: int = 0) -> list[str]:
     """The lines of several results, each `by` results behind the line before it: what one waits
-    for is computed meanwhile for others, and few values are under way."""
-    longest = max(map(len, members), default=0)
-    found = []
+    for is computed meanwhile for others, and few values are under way. Loads come first: those of
+    as many results ahead as `ahead` vectors take."""
+    loaded = [[x for x in m if _LOADS.match(x)] for m in members]
+    computed = [[x for x in m if not _LOADS.match(x)] for m in members]
+    most = max(map(len, loaded), default=0)
+    first = min(len(members), ahead // most) if most else 0
+    longest = max(map(len, computed), default=0)
+    found = [x for m in loaded[:first] for x in m]
     for slot in range(len(members) + by * longest):
+        if slot + first < len(members):
+            found += loaded[slot + first]
         for t in range(longest - 1, -1, -1):
             m = slot - t * by
-            if 0 <= m < len(members) and t < len(members[m]):
-                found.append(members[m][t])
+            if 0 <= m < len(members) and t < len(computed[m]):
+                found.append(computed[m][t])
     return found
 
 
