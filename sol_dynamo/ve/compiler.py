@@ -31,6 +31,8 @@ FLAGS = (
 )
 NCC = ("ncc", "/opt/nec/ve/bin/ncc")
 _SPILLS = "Can't store this register to stack slot"
+_MASK_WORDS = (0xA7, 0xB7)  # svm, lvm
+_SAVED = re.compile(r"svm %s\d+, ?%vm\d+, ?%s[0-3]$|lvm %vm\d+, ?%s[0-3],")
 _FLAGS = re.compile(r"^/\* flags: (.*) \*/$", re.M)
 
 
@@ -180,8 +182,8 @@ def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
             raise ToolchainError(f"{command[0]} refused {name}, kept as {kept}:\n{said}")
         reason = "more vector registers live at once than there are" if done.returncode else ""
         data = b"" if reason else out.read_bytes()
-        if not reason and compiler.kind != "ncc" and uses_index_register(data):
-            reason = "%vix was taken for a vector register"
+        if not reason and compiler.kind != "ncc":
+            reason = miscompiled(data)
         if reason:
             cache.store(key, ".refused", reason.encode())
             return Refused(reason)
@@ -197,21 +199,23 @@ def _keep(name: str, text: str) -> Path:
     return path
 
 
-def uses_index_register(elf: bytes) -> bool:
-    """Whether code of an object names %vix where a vector register is due: LLVM allocates it like
-    any other, and it is an alias of one."""
+def miscompiled(elf: bytes) -> str:
+    """What LLVM did wrong for lack of registers, or "". It allocates %vix like any vector register,
+    and it is an alias of one; and it saves masks by `svm` and `lvm` with the number of a word as
+    if it were a register's."""
     from . import sim
 
-    suspects: set[int] = set()
+    words: set[int] = set()
     for section in _code_sections(elf):
-        words = struct.unpack(f"<{len(section) // 8}Q", section[: len(section) // 8 * 8])
-        # a register's number is one byte of the lower half: 255 is %vix
-        suspects |= {
-            w
-            for w in words
-            if 0xFF in (w & 0xFF, w >> 8 & 0xFF, w >> 16 & 0xFF, w >> 24 & 0xFF)
-        }
-    return any("%vix" in sim.disassemble(w) for w in suspects)
+        words |= set(struct.unpack(f"<{len(section) // 8}Q", section[: len(section) // 8 * 8]))
+    for w in words:
+        # a vector register's number is one byte of the lower half: 255 is %vix
+        if 0xFF in (w & 0xFF, w >> 8 & 0xFF, w >> 16 & 0xFF, w >> 24 & 0xFF):
+            if "%vix" in sim.disassemble(w):
+                return "%vix was taken for a vector register"
+        elif w >> 56 in _MASK_WORDS and w >> 47 & 1 and _SAVED.match(sim.disassemble(w)):
+            return "masks were saved to the stack"
+    return ""
 
 
 def _code_sections(elf: bytes) -> Sequence[bytes]:

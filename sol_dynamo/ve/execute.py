@@ -8,8 +8,10 @@ memory of the card: programs with such indices read it when their call is done.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from ..kernels.c.execute import IndirectIndexError
 from ..kernels.c.program import addresses, indirect_sites
 from ..kernels.host import Blocks, Operands, call, runs, tensor
 from ..lowering.graph import TORCH_DTYPE
-from . import module
+from ..runtime.toolchain import cores
+from . import cards, module
 from .program import Step
 
-STATE = 64  # bytes: an error, and how often cores have met
 ALIGN = 256
 
 
@@ -43,7 +45,21 @@ class Loaded:
     run: int  # the address of sol_run
     table: torch.Tensor  # sol_program, then its steps
     scratch_bytes: int  # of a core
+    units: list[int]  # by step
     name: str
+
+
+@cache
+def cores_used() -> int:
+    """How many cores work on a program: SOL_VE_CORES, else all of a card's; of simulated ones as
+    many as the host has, since more take turns."""
+    wanted = os.environ.get("SOL_VE_CORES", "")
+    if wanted:
+        if not wanted.isdigit() or int(wanted) < 1:
+            raise ValueError(f"SOL_VE_CORES={wanted!r}: a number of cores, 1 or more, is due")
+        return int(wanted)
+    card = torch.ve.get_device_properties(0).multi_processor_count
+    return min(card, cores()) if cards.find().simulated else card
 
 
 _libraries: dict[tuple[int, str], int] = {}
@@ -134,7 +150,8 @@ class VeExecutable:
         words = torch.tensor([*head, *sum(outer + rows, [])], dtype=torch.int64)
         table.copy_(words.view(torch.uint8))
         name = steps[0].name if len(steps) == 1 else f"a program of {len(steps)} kernels"
-        return Loaded(symbol(device, self.built.runtime, "sol_run"), table, size, name)
+        units = [row[1] for row in outer]
+        return Loaded(symbol(device, self.built.runtime, "sol_run"), table, size, units, name)
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -189,15 +206,19 @@ class VeExecutable:
         self, device: torch.device, steps: tuple[int, int], arena: torch.Tensor, pointers: list[int]
     ) -> None:
         loaded = self._on(device.index)
-        scratch = torch.empty(loaded.scratch_bytes, dtype=torch.uint8, device=device)
-        state = torch.zeros(STATE // 8, dtype=torch.int64, device=device)
+        cores = min(cores_used(), max(loaded.units[steps[0] : steps[1]]))
+        scratch = torch.empty(cores * loaded.scratch_bytes, dtype=torch.uint8, device=device)
+        error = torch.zeros(2, dtype=torch.int64, device=device) if self._sites else None
         words = [
             loaded.table.data_ptr(), steps[0] | steps[1] << 32, arena.data_ptr(),
-            scratch.data_ptr(), state.data_ptr(), 0, 1, 0, *pointers,
+            scratch.data_ptr(), 0 if error is None else error.data_ptr(), 0, 0, 0, *pointers,
         ]  # fmt: skip
-        module.native().launch(device.index, loaded.run, words, loaded.name)
-        if self._sites:
-            site, value = state[:2].tolist()
+        meetings = 1 + steps[1] - steps[0]
+        module.native().launch_on_cores(
+            device.index, loaded.run, words, loaded.name, max(cores, 1), meetings
+        )
+        if error is not None:
+            site, value = error.tolist()
             if site:
                 raise self._out_of_range(site, value)
 

@@ -11,17 +11,6 @@ static inline __vr sol_select(__vm256 m, __vr a, __vr b, int L)
   return _vel_vmrg_vvvml(b, a, m, L);
 }
 
-static inline __vr sol_bits_or(__vr a, __vr b, int L)
-{
-  return _vel_vor_vvvl(a, b, L);
-}
-
-/* |x| of doubles and of floats */
-static inline __vr sol_magnitude(__vr x, int L)
-{
-  return _vel_vand_vsvl(0x7fffffffffffffffL, x, L);
-}
-
 /* y, which is positive or has it already, with the sign of x */
 static inline __vr sol_signed(__vr y, __vr x, int L)
 {
@@ -294,7 +283,7 @@ static inline __vr sol_sin_f32v(__vr x, int L)
   const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-2, y, L), L);
   const __vr z = sol_turned(y, t, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
   const __vr kept = sol_select(_vel_vfmkdeq_mvl(y, L), y, z, L);
-  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, __builtin_sin, L), L);
+  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, sin, L), L);
 }
 
 /* sin(r + n pi) where x + pi/2 = r + n pi */
@@ -304,7 +293,7 @@ static inline __vr sol_cos_f32v(__vr x, int L)
   const __vr h = _vel_vfaddd_vsvl(0.5, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-2, y, L), L);
   const __vr t = _vel_vfaddd_vsvl(0x1.8p52, h, L);
   const __vr n = _vel_vfaddd_vsvl(-0.5, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
-  return _vel_vcvtsd_vvl(sol_large_angles(sol_turned(y, t, n, L), y, __builtin_cos, L), L);
+  return _vel_vcvtsd_vvl(sol_large_angles(sol_turned(y, t, n, L), y, cos, L), L);
 }
 
 /* sin(r) / cos(r), or -cos(r) / sin(r) for odd n, where x = r + n pi/2; errors 2^-37, 2^-43 */
@@ -329,7 +318,7 @@ static inline __vr sol_tan_f32v(__vr x, int L)
   const __vr over = sol_select(odd, _vel_vfsubd_vsvl(0.0, cosine, L), sine, L);
   const __vr z = _vel_vfdivd_vvvl(over, sol_select(odd, sine, cosine, L), L);
   const __vr kept = sol_select(_vel_vfmkdeq_mvl(y, L), y, z, L);
-  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, __builtin_tan, L), L);
+  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, tan, L), L);
 }
 
 /* -- powers of floats ------------------------------------------------------------------------- */

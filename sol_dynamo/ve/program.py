@@ -26,8 +26,8 @@ from ..kernels.c.supports import check_supported
 from ..kernels.c.values import EmitError
 from ..kernels.c.vecmath import PRELUDE
 from .functions import definitions
-from .scalar import without_vectors
-from .vector import VECTORS, VectorWalk
+from .scalar import one_vector_at_a_time, without_vectors
+from .vector import VECTORS, FrugalWalk, ScalarWalk, VectorWalk
 
 log = logging.getLogger("sol_dynamo")
 
@@ -36,6 +36,7 @@ VL = 256
 FILE_TEXT = 6_000  # bytes of kernels in a C file: half a second of compiling
 STEPS = "steps.json"
 RUNTIME = Path(__file__).with_name("steps.c")
+BARRIER = Path(__file__).with_name("barrier.h")
 ATTEMPTS = 2  # of a dense kernel, each with fewer registers
 
 
@@ -101,12 +102,14 @@ class Writer:
                 code = _dense(kernel, self.program, name, self._memory, attempt)
                 if code is not None:
                     return code
-            if attempt == 0:
+            ways = ((kernel, VectorWalk), (one_vector_at_a_time(kernel), FrugalWalk))
+            for scheduled, walk in ways[attempt:]:
                 try:
-                    return self._emitted(kernel, name, VectorWalk)
+                    return self._emitted(scheduled, name, walk)
                 except EmitError as e:
-                    log.info("%s is written without vectors: %s", name, e)
-            return self._emitted(without_vectors(kernel), name, None)
+                    log.info("%s: %s", name, e)
+            log.info("%s is written without vectors", name)
+            return self._emitted(without_vectors(kernel), name, ScalarWalk)
 
     def _emitted(self, kernel: Kernel, name: str, walk: Any) -> Code:
         return emit_kernel(kernel, self.program, name, self._memory, self._sites, walk)
@@ -149,12 +152,8 @@ def file_text(codes: Iterable[Code]) -> str:
 
 def runtime_text() -> str:
     """The C file that runs the steps: the same for all programs."""
-    return prelude() + RUNTIME.read_text()
+    return prelude() + BARRIER.read_text() + RUNTIME.read_text()
 
 
 def prelude() -> str:
-    return "#include <velintrin.h>\n" + PRELUDE(()) + HEADER + YIELD
-
-
-# what a core does while it waits for others
-YIELD = "#define SOL_YIELD() ((void)0)\n"
+    return "#include <velintrin.h>\n" + PRELUDE(()) + HEADER

@@ -1,6 +1,6 @@
-"""Schedules without vectors for kernels of any kind, in place of those that they have.
+"""Schedules that need fewer vector registers, or none, in place of those that a kernel has.
 
-Every nest is computed point by point within the loops that all of its kernel have in common, sums
+Without vectors, every nest is computed point by point within the loops that all of its kernel have in common, sums
 innermost: what can be said in the loop IR can be written so.
 """
 
@@ -47,3 +47,17 @@ def _inside(nest: Loops, outer: set[str]) -> tuple[str, ...]:
     kinds = ("parallel", "scan", "reduce")
     rest = [a for a in nest.axes if a.symbol not in outer]
     return tuple(f"{a.symbol}.0" for kind in kinds for a in rest if a.kind == kind)
+
+
+def one_vector_at_a_time(kernel: Kernel) -> Kernel:
+    """tile = {v: (1024,)}, four vectors in a tile  ==>  tile = {v: (256,)}, one of them"""
+    schedules = []
+    for s in kernel.schedules:
+        tiles = dict(s.tile)
+        if s.vector is not None:
+            axis = s.vector[0].rpartition(".")[0]
+            sizes = tiles.get(axis, ())
+            if sizes and sizes[-1] > s.vector[1]:
+                tiles[axis] = (*sizes[:-1], s.vector[1])
+        schedules.append(replace(s, tile=tiles))
+    return replace(kernel, schedules=tuple(schedules))

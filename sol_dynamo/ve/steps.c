@@ -4,7 +4,6 @@
 
 typedef struct { void (*fn)(const sol_call *, long); long units, first, last; } sol_step;
 typedef struct { const sol_step *steps, *inner; long scratch_size, band; } sol_program;
-typedef struct { sol_error error; long arrived; } sol_state;
 
 static void sol_unit(const sol_program *p, const sol_call *c, const sol_step *s, long u) {
   if (s->fn) { s->fn(c, u); return; }
@@ -14,31 +13,22 @@ static void sol_unit(const sol_program *p, const sol_call *c, const sol_step *s,
     for (long v = 0; v < p->inner[k].units; v++) p->inner[k].fn(&image, v);
 }
 
-static void sol_meet(sol_state *s, long cores, long *met) {
-  if (cores == 1) return;
-  const long all = *met += cores;
-  _vel_fencem_s(3);
-  _vel_svob();
-  __atomic_fetch_add(&s->arrived, 1, __ATOMIC_SEQ_CST);
-  while (__atomic_load_n(&s->arrived, __ATOMIC_SEQ_CST) < all) SOL_YIELD();
-  _vel_fencem_s(2);
-}
-
 /* Steps first..last-1. The pointer table stands behind the eight arguments that are in registers,
- * on the stack. `met`: the value of `arrived` before this call. */
-void sol_run(const sol_program *p, long range, char *arena, char *scratch, sol_state *state,
-             long core, long cores, long met, ...) {
+ * on the stack. `who`: this core's number, and in the second byte how many there are; `line` and
+ * `meeting`: where they meet, and the number of the first barrier. */
+void sol_run(const sol_program *p, long range, char *arena, char *scratch, sol_error *error,
+             long who, unsigned long *line, unsigned long meeting, ...) {
   va_list table;
-  va_start(table, met);
-  const long first = range & 0xffffffff, last = range >> 32;
+  va_start(table, meeting);
+  const long first = range & 0xffffffff, last = range >> 32, core = who & 255, cores = who >> 8;
   char *own = scratch + core * p->scratch_size;
-  const sol_call c = {(void *const *)table, arena, own, own + p->band, 0, &state->error};
-  sol_meet(state, cores, &met);
+  const sol_call c = {(void *const *)table, arena, own, own + p->band, 0, error};
+  sol_barrier(line, meeting++, cores);
   for (long k = first; k < last; k++) {
     const sol_step *s = &p->steps[k];
     const long end = s->units * (core + 1) / cores;
     for (long u = s->units * core / cores; u < end; u++) sol_unit(p, &c, s, u);
-    sol_meet(state, cores, &met);
+    sol_barrier(line, meeting++, cores);
   }
   va_end(table);
 }

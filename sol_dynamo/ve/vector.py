@@ -32,6 +32,7 @@ _MASKS = {"and": "andm", "or": "orm", "xor": "xorm"}
 _BITS = {"and": "vand", "or": "vor", "xor": "vxor"}
 _LOADS = {"f32": "vldu", "i32": "vldlsx", "u32": "vldlzx"}
 _GATHERS = {"f32": "vgtu", "i32": "vgtlsx", "u32": "vgtlzx"}
+_HERE = ("f32", "f64", "i64")
 _STORES = {4: "l", 8: ""}  # of integers, by bytes
 
 
@@ -43,16 +44,21 @@ class VectorExpressions(Expressions):
     """Expressions over vector registers."""
 
     names: Scope
+    in_place = False  # whether vectors of one value are made where they are used: fewer registers
 
     def __init__(self, names: Scope, load: Callable[[Load, int], Value]):
         super().__init__(names, load)
         self.vectors: dict[str, Value] = {}  # C variables that differ from lane to lane
         self._products: dict[str, tuple[Value, Value]] = {}  # name -> its factors
+        self._wide: dict[str, str] = {}  # name of a double -> of the float that it was
 
     # -- lanes ---------------------------------------------------------------------------------
 
     def varies(self, index: Index) -> bool:
         """Whether an index differs from lane to lane."""
+        if LANE not in index.symbols and self.vectors.keys().isdisjoint(index.symbols):
+            return False
+        index = index.simplify(self.names.ranges)
         return LANE in index.symbols or not self.vectors.keys().isdisjoint(index.symbols)
 
     def vector_index(self, index: Index, lanes: int) -> Value:
@@ -69,7 +75,8 @@ class VectorExpressions(Expressions):
             if total is not None:
                 part = self._long(f"_vel_vaddsl_vvvl({total.text}, {part.text}, {lanes})", lanes)
             total = part
-        assert total is not None, f"{index} is the same in all lanes"
+        if total is None:
+            return self._long(f"_vel_vbrdl_vsl({self.names.integer(shared)}, {lanes})", lanes)
         if shared != Index():
             text = f"_vel_vaddsl_vsvl({self.names.integer(shared)}, {total.text}, {lanes})"
             total = self._long(text, lanes)
@@ -108,6 +115,7 @@ class VectorExpressions(Expressions):
         return self.name(Value(text, "bool", lanes), "m").text
 
     def _all_lanes(self, condition: str, lanes: int) -> str:
+        condition = f"sol_here_i64({condition})" if self.in_place else condition
         return f"_vel_vfmklne_mvl(_vel_vbrdl_vsl({condition}, {lanes}), {lanes})"
 
     # -- types and constants -------------------------------------------------------------------
@@ -124,6 +132,7 @@ class VectorExpressions(Expressions):
             if start in ("0", "1"):
                 return f"_vel_vfmkla{'ft'[int(start)]}_ml({lanes})"
             return self._all_lanes(start, lanes)
+        start = f"sol_here_{dtype}({start})" if self.in_place and dtype in _HERE else start
         return f"_vel_{_BROADCAST.get(dtype, 'vbrdl')}_vsl({start}, {lanes})"
 
     def splat(self, v: Value, lanes: int, dtype: str | None = None) -> Value:
@@ -180,7 +189,11 @@ class VectorExpressions(Expressions):
         if v.dtype == "bool":
             return self._bool_as(v, dtype)
         if is_float(v.dtype) and is_float(dtype):
-            return self.name(Value(f"_vel_vcvt{'ds' if dtype == 'f64' else 'sd'}_vvl({x}, {n})", dtype, n))
+            way = "ds" if dtype == "f64" else "sd"
+            made = self.name(Value(f"_vel_vcvt{way}_vvl({x}, {n})", dtype, n))
+            if way == "ds":
+                self._wide[made.text] = x
+            return made
         if is_float(v.dtype):
             if dtype == "u64":
                 return self.by_lane(lambda a: f"(u64){a}", [v], dtype, n)
@@ -298,13 +311,13 @@ class VectorExpressions(Expressions):
             if a.lanes == 1:
                 places.append(a.text)
                 continue
-            self.write(f"  {_array(a.dtype)} x{k}[{lanes}];")
-            self.write(f"  {_put(a.dtype)}({a.text}, {_bytes(a.dtype)}, x{k}, {lanes});")
-            places.append(f"({compute_dtype(args[k].dtype) if a.dtype != 'bool' else 'i32'})x{k}[i]")
+            self.write(f"  {_array(a.dtype)} in{k}[{lanes}];")
+            self.write(f"  {_put(a.dtype)}({a.text}, {_bytes(a.dtype)}, in{k}, {lanes});")
+            places.append(f"({compute_dtype(args[k].dtype) if a.dtype != 'bool' else 'i32'})in{k}[i]")
         kept = "i64" if dtype == "bool" else dtype
-        self.write(f"  {_array(kept)} y[{lanes}];")
-        self.write(f"  for (int i = 0; i < {lanes}; i++) y[i] = {element(*places)};")
-        self.write(f"  {result} = {_get(kept)}({_bytes(kept)}, y, {lanes});")
+        self.write(f"  {_array(kept)} out[{lanes}];")
+        self.write(f"  for (int i = 0; i < {lanes}; i++) out[i] = {element(*places)};")
+        self.write(f"  {result} = {_get(kept)}({_bytes(kept)}, out, {lanes});")
         self.write("}")
         v = Value(result, kept, lanes)
         return self.cast(v, "bool") if dtype == "bool" else v
@@ -388,8 +401,8 @@ class VectorExpressions(Expressions):
         if monoid in ("any", "all"):
             f = "orm" if monoid == "any" else "andm"
             return f"_vel_{f}_mmm({acc.text}, {self.splat(new, n).text})"
-        if monoid == "sum" and new.text in self._products and is_float(acc.dtype):
-            a, b = self._products[new.text]
+        if monoid == "sum" and is_float(acc.dtype) and (factors := self._factors(new)):
+            a, b = (self.cast(x, acc.dtype) for x in factors)
             if a.dtype == b.dtype == acc.dtype:
                 if b.lanes == 1:
                     a, b = b, a
@@ -398,6 +411,11 @@ class VectorExpressions(Expressions):
                 return f"{f}({acc.text}, {a.text}, {b.text}, {n})"
         name = {"sum": "add", "prod": "mul"}.get(monoid, monoid)
         return self.arithmetic(name, [acc, new], acc.dtype, n).text
+
+
+    def _factors(self, v: Value) -> tuple[Value, Value] | None:
+        """What a value is the product of; a product of floats is exact in double."""
+        return self._products.get(self._wide.get(v.text, v.text))
 
 
 class _Line:
@@ -461,7 +479,7 @@ class VectorMemory(Memory):
         stride = str(step)
         guard = self.scope.tests(load.mask)
         if guard:
-            inside = self.scope.fresh("in")
+            inside = self.scope.fresh("inside")
             self.expr.write(f"const long {inside} = {' && '.join(guard)};")
             page = self.addresses.page(buffer.dtype, load.other)
             place, stride = f"({inside} ? {place} : {page})", f"({inside} ? {step} : 0)"
@@ -568,7 +586,16 @@ class VectorMemory(Memory):
         expr.write(f"_vel_vsc{kind}_vvss{m}l({v.text}, {at}, 0, 0, {last});")
 
 
-class VectorAccumulators(Accumulators):
+class WideAccumulators(Accumulators):
+    """Sums of floats are kept in double: lanes are as many, and long sums lose nothing."""
+
+    def _dtypes(self, store: Store) -> list[str]:
+        found = super()._dtypes(store)
+        wide = store.reduce is not None and store.reduce.monoid == "sum"
+        return ["f64" if wide and d == "f32" else d for d in found]
+
+
+class VectorAccumulators(WideAccumulators):
     """Sums in vector registers."""
 
     def _across(self, monoid: str, parts: list[list[Value]]) -> list[Value]:
@@ -631,6 +658,12 @@ def _element(expr: Expressions, v: Value, n: int) -> Value:
     return expr.name(Value(f"({v.dtype})_vel_{op}_svs({v.text}, {n})", v.dtype))
 
 
+class ScalarWalk(Walk):
+    """A kernel written without vectors."""
+
+    sums_type = WideAccumulators
+
+
 class VectorWalk(Walk):
     """A kernel written with vector registers."""
 
@@ -676,3 +709,17 @@ class VectorWalk(Walk):
             f"if (_vel_pcvm_sml({bad.text}, {n})) sol_fail({error}, {self.sites[b]}, {first});"
         )
         expr.vectors[var] = expr.where(bad, Value("0", "i64"), wrapped, "i64", n)
+
+
+class FrugalExpressions(VectorExpressions):
+    in_place = True
+
+
+class FrugalMemory(VectorMemory):
+    expressions_type = FrugalExpressions
+
+
+class FrugalWalk(VectorWalk):
+    """A kernel written with few vector registers, of a schedule of one vector at a time."""
+
+    memory_type = FrugalMemory

@@ -2,6 +2,17 @@
  * alone: smaller elements are found in their words, and stored one by one, or as words where they
  * lie side by side. L is the vector length. */
 
+/* |x| of doubles and of floats */
+double sin(double), cos(double), tan(double); /* the loader's */
+static inline __vr sol_magnitude(__vr x, int L) {
+  return _vel_vand_vsvl(0x7fffffffffffffffL, x, L);
+}
+
+/* a number that the compiler takes for a new one, so that no loop keeps a vector of it */
+static inline f32 sol_here_f32(f32 x) { __asm__ volatile("" : "+r"(x)); return x; }
+static inline f64 sol_here_f64(f64 x) { __asm__ volatile("" : "+r"(x)); return x; }
+static inline i64 sol_here_i64(i64 x) { __asm__ volatile("" : "+r"(x)); return x; }
+
 /* for each address, the bytes from there on to the end of their word, the first one lowest */
 static inline __vr sol_gather_small(__vr at, int L) {
   const __vr word = _vel_vgtlzx_vvssl(_vel_vand_vsvl(~3L, at, L), 0, 0, L);

@@ -189,6 +189,17 @@ def test_to_scalar_registers(process: Process, assemble: Assemble) -> None:
     assert steady(process, assemble(loop(body))) == pytest.approx(turn, abs=1)
 
 
+@pytest.mark.parametrize("register", [16, 17, 18, 31])
+def test_a_scalar_result_waits_for_no_mask(
+    process: Process, assemble: Assemble, register: int
+) -> None:
+    """The bits that name a mask elsewhere are the scalar register's: 17 is not %vm1."""
+    slow = f"\tvfdiv.d %v8, %v8, %v9\n\tvfmk.d.gt %vm{register % 16 or 1}, %v8"
+    body = f"{slow}\n\tlvs %s{register}, %v0(0)\n\tor %s20, 0, %s{register}"
+    turn = max(8 * 16 + COMPLEX, TO_VECTOR + 8 + ALU + TO_SCALAR)
+    assert steady(process, assemble(loop(body))) == pytest.approx(turn, abs=1)
+
+
 # -- memory ---------------------------------------------------------------------------------------
 
 STREAM = """
@@ -360,6 +371,25 @@ def test_partial_lines_are_completed(process: Process, assemble: Assemble) -> No
     assert many - few == 100 * 4096
 
 
+@pytest.mark.parametrize(
+    "store, read",
+    [
+        ("vst.ot %v0, 8, %s1", 0),
+        ("vst.ot %v0, -8, %s3", 0),  # whole lines, from their ends
+        ("vst.ot %v0, 0, %s1", 1),  # 256 times the same 8 bytes
+        ("vsc.ot %v0, %v1, 0, 0", 1),  # likewise
+    ],
+)
+def test_whole_lines_are_those_whose_bytes_are_all_written(
+    process: Process, assemble: Assemble, store: str, read: int
+) -> None:
+    step = "\n\tlea %s1, 2048(, %s1)\n\tlea %s3, 2040(, %s1)\n\tvbrd %v1, %s1"
+    address = process.alloc(2 << 20)
+    function = assemble(loop("\t" + store + step, before="\tlea %s3, 2040(, %s1)\n\tvbrd %v1, %s1"))
+    few, many = (measure(process, function, n, address).memory_bytes for n in (10, 110))
+    assert many - few == 100 * LINE * read
+
+
 def test_mixed(process: Process, assemble: Assemble) -> None:
     """Loads three iterations ahead, 24 products: bound by the FMA pipes; with only 6, by loads."""
     address = process.alloc(8192)
@@ -415,6 +445,32 @@ def test_scalar_caches(process: Process, assemble: Assemble) -> None:
         two, four = (measure(process, function, n * lines // 4, address) for n in (2, 4))
         iteration = max(4 * cycles, 3 * cycles + 1 + LOOP)
         assert 4 * (four.cycles - two.cycles) / (2 * lines) == pytest.approx(iteration, rel=0.02)
+
+
+def test_prefetched_code_is_there_when_its_data_is(process: Process, assemble: Assemble) -> None:
+    """64 lines of code, each a jump to the next: eight at a time are on their way. Divisions follow
+    the last one, so that the time is not just that of the prefetches."""
+    lines, divisions = 64, 50
+    chain = "".join("\t.p2align 7\n1:\n\tbr.l.t 1f\n" for _ in range(lines))
+    divide = "\tdivs.l %s4, %s4, %s5\n" * divisions
+    function = assemble(f"""
+	lea %s3, {LINE}(, %s12)
+2:
+	pfch 0(, %s3)
+	lea %s3, {LINE}(, %s3)
+	adds.l %s0, -1, %s0
+	brne.l.t 0, %s0, 2b
+	br.l.t 1f
+{chain}	.p2align 7
+1:
+	lea %s4, 1
+	lea %s5, 1
+{divide}""")
+    cold, end = MEMORY + LINE / CHANNEL + 24, 48 * divisions
+    # of the divisions' lines too: a line of code that has to be fetched waits for all before it
+    cycles = measure(process, function, lines + 8).cycles - end
+    assert lines / 8 * cold <= cycles <= (lines / 8 + 3) * cold
+    assert measure(process, function, 1).cycles - end >= lines * cold
 
 
 # -- every instruction ----------------------------------------------------------------------------

@@ -198,7 +198,7 @@ class Accumulators:
             # what computes the start stands before the loops, too
             with self.scope.writing_to(declared), self.memory.addresses.outside():
                 start = self._start(store, point, lanes)
-        for n, dtype in enumerate(reduce.dtypes(store)):
+        for n, dtype in enumerate(self._dtypes(store)):
             name = self.scope.fresh("a")
             if start is not None:
                 text = start[n].text
@@ -209,13 +209,17 @@ class Accumulators:
             values.append(Value(name, dtype, lanes, 32))
         return Accumulator(values, declared, index, split, point)
 
+    def _dtypes(self, store: Store) -> list[str]:
+        """The dtypes in which the values of a reduction are kept."""
+        return reduce.dtypes(store)
+
     def _start(self, store: Store, point: dict[str, Index], lanes: int) -> list[Value] | None:
         """The values that a reduction starts from, where they are not the monoid's identity."""
         if store.reduce is None or store.reduce.init is None:
             return None
         start, expr = [], self.expr
         with expr.block():
-            for e, dtype in zip(store.reduce.init, reduce.dtypes(store), strict=True):
+            for e, dtype in zip(store.reduce.init, self._dtypes(store), strict=True):
                 v = expr.cast(self.memory.evaluate(e, point, lanes), dtype)
                 v = expr.mask_bits(v, 32) if v.dtype == "bool" and v.lanes > 1 else v
                 start.append(v if v.lanes == lanes else expr.splat(v, lanes))
@@ -265,7 +269,7 @@ class Accumulators:
         """A part of a sum added to what memory holds of it; the first part, to where it starts."""
         if index is None:
             raise EmitError(f"sums carried in registers\n{show(self.kernel)}")
-        (name,), (dtype,) = store.buffers, reduce.dtypes(store)
+        (name,), (dtype,) = store.buffers, self._dtypes(store)
         zero = self.expr.splat_text(reduce.identity(_monoid(store), 0, dtype, False), dtype, lanes)
         start = self._start(store, point, lanes) or [Value(zero, dtype, lanes)]
         so_far = self.memory.evaluate(Load(name, index, dtype), {}, lanes)

@@ -1,5 +1,6 @@
 // What Python sees: sol_dynamo/ve/module.py makes torch.ve of it.
 #include "allocator.h"
+#include "cores.h"
 #include "fallback.h"
 #include "generator.h"
 #include "torch_interfaces.h"
@@ -70,6 +71,18 @@ void launch(
   queue.call(function, args.get(), name);
 }
 
+// The same on several cores of the card: see cores.h.
+void launch_on_cores(
+    DeviceIndex device,
+    uint64_t function,
+    std::vector<uint64_t> words,
+    const std::string& name,
+    unsigned cores,
+    uint64_t meetings) {
+  Queue& queue = current_queue(index_of(c10::Device(kVE, device)));
+  call_on_cores(queue, function, std::move(words), name, cores, meetings);
+}
+
 } // namespace
 
 // Errors without the C++ stack behind them, which says nothing to who calls from Python.
@@ -115,6 +128,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("load_library", load_library, Released());
   m.def("find_symbol", find_symbol, Released());
   m.def("launch", launch, Released());
+  m.def("launch_on_cores", launch_on_cores, Released());
 
   m.def("fallbacks", fallbacks);
   m.def("reset_fallbacks", reset_fallbacks);

@@ -11,42 +11,32 @@ namespace vesim {
 LineCache::LineCache(uint64_t bytes, unsigned ways)
     : ways_(ways),
       sets_(std::max<uint64_t>(bytes / (kLineBytes * ways), 1)),
+      mask_((sets_ & (sets_ - 1)) == 0 ? sets_ - 1 : 0),
+      tags_(sets_ * ways, kNone),
       lines_(sets_ * ways) {}
 
-LineCache::Line* LineCache::find(uint64_t line) {
-  Line* const set = &lines_[line % sets_ * ways_];
-  for (unsigned way = 0; way < ways_; ++way) {
-    if (set[way].tag == line) {
-      set[way].used = ++clock_;
-      return &set[way];
-    }
-  }
-  return nullptr;
-}
-
 LineCache::Line* LineCache::replace(uint64_t line, bool* written) {
-  Line* const set = &lines_[line % sets_ * ways_];
-  Line* oldest = set;
-  for (unsigned way = 1; way < ways_; ++way) {
-    if (set[way].used < oldest->used) oldest = &set[way];
+  const uint64_t first = first_of(line);
+  uint64_t oldest = first;
+  for (uint64_t at = first + 1; at < first + ways_; ++at) {
+    if (lines_[at].used < lines_[oldest].used) oldest = at;
   }
-  *written = oldest->dirty;
-  *oldest = {line, ++clock_, 0, false};
-  return oldest;
+  *written = lines_[oldest].dirty;
+  tags_[oldest] = line;
+  lines_[oldest] = {++clock_, 0, false};
+  return &lines_[oldest];
 }
 
 void LineCache::forget(uint64_t line) {
-  if (Line* found = find(line)) *found = Line{};
-}
-
-void LineCache::settle() {
-  for (Line& line : lines_) line.ready = 0;
+  if (Line* found = find(line)) {
+    tags_[static_cast<uint64_t>(found - lines_.data())] = kNone;
+    *found = Line{};
+  }
 }
 
 // --- barriers ------------------------------------------------------------------------------------
 
-bool Barriers::known(uint64_t line) const {
-  if (!any()) return false;
+bool Barriers::contains(uint64_t line) const {
   std::lock_guard<std::mutex> lock(mutex_);
   return lines_.count(line) != 0;
 }
@@ -56,7 +46,7 @@ void Barriers::arrive(uint64_t line, double time) {
   Line& found = lines_[line];
   found.arrival = found.over ? time : std::max(found.arrival, time);
   found.over = false;
-  count_ = lines_.size();
+  filter_[slot_of(line)].fetch_or(bit_of(line), std::memory_order_relaxed);
 }
 
 double Barriers::release(uint64_t address, uint64_t value) {

@@ -13,21 +13,36 @@ namespace vesim {
 class LineCache {
  public:
   struct Line {
-    uint64_t tag = ~uint64_t{0};
     uint64_t used = 0;   // for the choice of the line that was not used for longest
     double ready = 0;
     bool dirty = false;
   };
   LineCache(uint64_t bytes, unsigned ways);
-  Line* find(uint64_t line);                    // nullptr: not there
+  Line* find(uint64_t line) {  // nullptr: not there
+    const uint64_t first = first_of(line);
+    for (uint64_t at = first; at < first + ways_; ++at) {
+      if (tags_[at] != line) continue;
+      Line& found = lines_[at];
+      if (found.used <= settled_) found.ready = 0;
+      found.used = ++clock_;
+      return &found;
+    }
+    return nullptr;
+  }
   Line* replace(uint64_t line, bool* written);  // `*written`: a changed line had to go
   void forget(uint64_t line);
-  void settle();  // all data under way has arrived
+  void settle() { settled_ = clock_; }  // all data under way has arrived
 
  private:
+  static constexpr uint64_t kNone = ~uint64_t{0};  // no line of an address has this number
+  uint64_t first_of(uint64_t line) const {
+    return (mask_ != 0 ? line & mask_ : line % sets_) * ways_;
+  }
+
   const unsigned ways_;
-  const uint64_t sets_;
-  uint64_t clock_ = 0;
+  const uint64_t sets_, mask_;  // mask_: sets_ - 1 where that is one
+  uint64_t clock_ = 0, settled_ = 0;
+  std::vector<uint64_t> tags_;  // beside the lines: the search reads these only
   std::vector<Line> lines_;
 };
 
@@ -38,8 +53,10 @@ class LineCache {
 // the host.
 class Barriers {
  public:
-  bool any() const { return count_.load(std::memory_order_relaxed) != 0; }
-  bool known(uint64_t line) const;
+  bool known(uint64_t line) const {  // asked for each scalar access, so mostly without the lock
+    return (filter_[slot_of(line)].load(std::memory_order_relaxed) & bit_of(line)) != 0 &&
+           contains(line);
+  }
   void arrive(uint64_t line, double time);
   double release(uint64_t address, uint64_t value);         // the last arrival's time
   double released(uint64_t address, uint64_t value) const;  // the same; 0: nobody stored the value
@@ -54,8 +71,14 @@ class Barriers {
     bool over = false;               // released: the next arrival is of another barrier
     std::vector<Release> releases;   // the last ones
   };
+  // Of lines that may be a barrier's: one bit for each of 4096 classes.
+  static constexpr unsigned kSlots = 64;
+  static unsigned slot_of(uint64_t line) { return line / 64 % kSlots; }
+  static uint64_t bit_of(uint64_t line) { return uint64_t{1} << line % 64; }
+  bool contains(uint64_t line) const;
+
   mutable std::mutex mutex_;
-  std::atomic<size_t> count_{0};
+  std::atomic<uint64_t> filter_[kSlots] = {};
   std::unordered_map<uint64_t, Line> lines_;
 };
 

@@ -251,8 +251,8 @@ void CycleModel::State::fetch_code(uint64_t ic) {
   if (code.find(line)) return;
   bool ignored = false;
   code.replace(line, &ignored);
-  if (l2.find(line)) {
-    now += kL2Latency;
+  if (const LineCache::Line* hit = l2.find(line)) {
+    now = std::max(now + kL2Latency, hit->ready);  // a prefetched line may be on its way still
   } else {
     l2.replace(line, &ignored)->ready = now = fetch(line, now) + kL2Latency;
   }
@@ -385,7 +385,8 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
 
   double port_busy = 0;  // by the lines so far
   double data = start;   // when the last element is there
-  uint64_t line = ~uint64_t{0}, covered = 0, bank = kBanks;
+  uint64_t line = ~uint64_t{0}, bank = kBanks;
+  uint32_t covered = 0;  // which fours of a line's bytes
   // The line that is being collected is complete: access it.
   const auto access = [&] {
     if (line == ~uint64_t{0}) return;
@@ -393,7 +394,7 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
     bank = line % kBanks;
     const double from = start + port_busy;
     if (stores) {
-      write_line(line, from, covered >= kLineBytes, keep);
+      write_line(line, from, covered == ~uint32_t{0}, keep);
     } else {
       data = std::max(data, fetch(line, from, keep));
     }
@@ -406,7 +407,7 @@ void CycleModel::State::vector_memory(const Rule& rule, const Instruction& i, co
         covered = 0;
       }
     }
-    covered += rule.bytes;
+    covered |= (rule.bytes == 8 ? 3u : 1u) << address % kLineBytes / 4;
   };
   const uint64_t* const elements = core.v[vector_register(i.vy, core)];
   for (unsigned e = 0; e < vl; ++e) {
@@ -554,7 +555,7 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
     if (rule.uses & ReadMasks) {
       for (const unsigned m : {i.vx, i.vy, i.vz}) read(mask[m & 15]);
     }
-    if (i.m != 0) {
+    if (i.m != 0 && rule.unit != Unit::ToScalar) {  // there, the bits belong to sx
       read(mask[i.m & 15]);
       read(mask[(i.m | 1) & 15]);
     }

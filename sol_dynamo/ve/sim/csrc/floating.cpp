@@ -22,24 +22,21 @@ void binary(Core& core, const Instruction& i) {
 }
 
 // An immediate as a quad is its upper half and zeros. open: LLVM never makes one.
-quad quad_y(const Core& core, const Instruction& i) {
+Quad quad_y(const Core& core, const Instruction& i) {
   return i.cy ? quad_in(core, i.sy) : quad_from(i.y, 0);
 }
-quad quad_z(const Core& core, const Instruction& i) {
+Quad quad_z(const Core& core, const Instruction& i) {
   return i.cz ? quad_in(core, i.sz) : quad_from(i.z, 0);
 }
-template <quad Op(quad, quad)>
+template <Quad Op(Quad, Quad)>
 void quad_binary(Core& core, const Instruction& i) {
   set_quad(core, i.sx, Op(quad_y(core, i), quad_z(core, i)));
 }
-quad quad_add(quad a, quad b) { return a + b; }
-quad quad_sub(quad a, quad b) { return a - b; }
-quad quad_mul(quad a, quad b) { return a * b; }
 // open: a double with the sign of the comparison, NaN where unordered; compilers use the sign only.
 void quad_compare(Core& core, const Instruction& i) {
-  const quad a = quad_y(core, i), b = quad_z(core, i);
-  core.s[i.sx] = to(a < b ? -1.0 : a > b ? 1.0 : a == b ? 0.0
-                                                        : std::numeric_limits<double>::quiet_NaN());
+  static const double results[] = {-1, 0, 1, std::numeric_limits<double>::quiet_NaN()};
+  const Order order = quad_order(quad_y(core, i), quad_z(core, i));
+  core.s[i.sx] = to(results[static_cast<int>(order)]);
 }
 
 // --- conversions ---------------------------------------------------------------------------------
@@ -71,11 +68,11 @@ void reformat(Core& core, const Instruction& i) {
 }
 template <class F>
 void from_quad(Core& core, const Instruction& i) {
-  core.s[i.sx] = to(static_cast<F>(quad_y(core, i)));
+  core.s[i.sx] = to(quad_to<F>(quad_y(core, i)));
 }
 template <class F>
 void to_quad(Core& core, const Instruction& i) {
-  set_quad(core, i.sx, static_cast<quad>(from<F>(y(core, i))));
+  set_quad(core, i.sx, quad_of(from<F>(y(core, i))));
 }
 
 // --- the table -----------------------------------------------------------------------------------

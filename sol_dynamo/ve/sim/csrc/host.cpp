@@ -15,9 +15,6 @@
 namespace vesim {
 namespace {
 
-using i128 = __int128;
-using u128 = unsigned __int128;
-
 // --- arguments and results -----------------------------------------------------------------------
 // The ABI: integers of less than 64 bits are extended by the caller or not at all (only their own
 // bits are read), floats lie in upper halves, 128-bit numbers in two registers.
@@ -27,7 +24,7 @@ template <> float argument<float>(const Core& core, unsigned n) { return upper_f
 template <> double argument<double>(const Core& core, unsigned n) {
   return bits_as<double>(core.s[n]);
 }
-template <> quad argument<quad>(const Core& core, unsigned n) { return quad_in(core, n); }
+template <> Quad argument<Quad>(const Core& core, unsigned n) { return quad_in(core, n); }
 template <> u128 argument<u128>(const Core& core, unsigned n) {
   return static_cast<u128>(core.s[n + 1]) << 64 | core.s[n];
 }
@@ -38,7 +35,7 @@ template <> i128 argument<i128>(const Core& core, unsigned n) {
 template <class T> void give(Core& core, T value) { core.s[0] = static_cast<uint64_t>(value); }
 void give(Core& core, float value) { core.s[0] = from_upper_float(value); }
 void give(Core& core, double value) { core.s[0] = bits_as<uint64_t>(value); }
-void give(Core& core, quad value) { set_quad(core, 0, value); }
+void give(Core& core, Quad value) { set_quad(core, 0, value); }
 void give(Core& core, u128 value) {
   core.s[0] = static_cast<uint64_t>(value);
   core.s[1] = static_cast<uint64_t>(value >> 64);
@@ -139,25 +136,39 @@ u128 multiply_wide(u128 a, u128 b) { return a * b; }
 u128 shift_wide_left(u128 a, int b) { return a << (b & 127); }
 u128 shift_wide_right(u128 a, int b) { return a >> (b & 127); }
 i128 shift_wide_arithmetic(i128 a, int b) { return a >> (b & 127); }
-quad quad_quotient(quad a, quad b) { return a / b; }
-quad quad_sum(quad a, quad b) { return a + b; }
-quad quad_difference(quad a, quad b) { return a - b; }
-quad quad_product(quad a, quad b) { return a * b; }
 
 // Conversions that have no instruction. Out of range is undefined in C: here it saturates.
+template <class To> constexpr bool kSigned = To(-1) < To(0);
+template <class To> constexpr To kMost = static_cast<To>(
+    (kSigned<To> ? u128{1} << (8 * sizeof(To) - 1) : u128{1} << (8 * sizeof(To) - 1) << 1) - 1);
+template <class To> constexpr To kLeast = kSigned<To> ? static_cast<To>(-kMost<To> - 1) : To(0);
+
 template <class To, class From>
 To converted(From x) {
-  const To most = std::numeric_limits<To>::max() != To{0} ? std::numeric_limits<To>::max()
-                  : To(-1) < To(0) ? static_cast<To>(static_cast<u128>(-1) >> 1)
-                                   : static_cast<To>(-1);
-  const To least = To(-1) < To(0) ? static_cast<To>(-most - 1) : To(0);
-  if (x != x) return 0;
-  if (x >= static_cast<From>(most)) return most;
-  if (x <= static_cast<From>(least)) return least;
-  return static_cast<To>(x);
+  if constexpr (std::is_same_v<From, Quad>) {
+    const Whole128 whole = quad_whole(x);
+    if (!whole.negative) {
+      return static_cast<To>(std::min(whole.magnitude, static_cast<u128>(kMost<To>)));
+    }
+    const u128 most = kSigned<To> ? static_cast<u128>(kMost<To>) + 1 : 0;
+    return static_cast<To>(u128{0} - std::min(whole.magnitude, most));
+  } else {
+    if (x != x) return 0;
+    if (x >= static_cast<From>(kMost<To>)) return kMost<To>;
+    if (x <= static_cast<From>(kLeast<To>)) return kLeast<To>;
+    return static_cast<To>(x);
+  }
 }
 template <class To, class From>
-To exact(From x) { return static_cast<To>(x); }
+To exact(From x) {
+  if constexpr (std::is_same_v<To, Quad>) {
+    const bool negative = x < From(0);
+    const auto bits = static_cast<u128>(x);
+    return quad_of_integer(negative, negative ? u128{0} - bits : bits);
+  } else {
+    return static_cast<To>(x);
+  }
+}
 
 float half_to_float(uint32_t h) {
   const uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 0x3ff;
@@ -229,12 +240,12 @@ const HostFunction kFunctions[] = {
     {"__ashlti3", call2<u128, u128, int, shift_wide_left>},
     {"__lshrti3", call2<u128, u128, int, shift_wide_right>},
     {"__ashrti3", call2<i128, i128, int, shift_wide_arithmetic>},
-    {"__addtf3", call2<quad, quad, quad, quad_sum>},
-    {"__subtf3", call2<quad, quad, quad, quad_difference>},
-    {"__multf3", call2<quad, quad, quad, quad_product>},
-    {"__divtf3", call2<quad, quad, quad, quad_quotient>},
-    FIX("sf", float), FIX("df", double), FIX("tf", quad),
-    FLY("sf", float), FLY("df", double), FLY("tf", quad),
+    {"__addtf3", call2<Quad, Quad, Quad, quad_add>},
+    {"__subtf3", call2<Quad, Quad, Quad, quad_sub>},
+    {"__multf3", call2<Quad, Quad, Quad, quad_mul>},
+    {"__divtf3", call2<Quad, Quad, Quad, quad_div>},
+    FIX("sf", float), FIX("df", double), FIX("tf", Quad),
+    FLY("sf", float), FLY("df", double), FLY("tf", Quad),
     {"__extendhfsf2", call1<float, uint32_t, half_to_float>},
     {"__gnu_h2f_ieee", call1<float, uint32_t, half_to_float>},
     {"__truncsfhf2", call1<uint32_t, float, float_to_half>},

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cfenv>
 #include <cstring>
+#include <thread>
 
 #include "decode.h"
 #include "host.h"
@@ -178,12 +179,38 @@ void Core::rounding_changed() {
   std::fesetround(host[psw >> kRoundShift & 3]);
 }
 
+// Every so many turns of a loop, less and less often: a loop that works has other registers then.
+// One that has not depends on memory alone, so on other cores. This decides about the host's time,
+// and when a hopeless wait ends; never about results.
+void Core::look_at_loop() {
+  loop_.turns = 0;
+  if (std::memcmp(s, loop_.s, sizeof s) != 0) {
+    std::memcpy(loop_.s, s, sizeof s);
+    loop_.look = std::min(2 * loop_.look, kRareLook);
+    if (turns_.fruitless != 0) loop_.look = kFirstLook;
+    turns_.fruitless = 0;
+    return;
+  }
+  loop_.look = 1;
+  if (__atomic_load_n(&interrupted_, __ATOMIC_RELAXED)) raise(Trap::Interrupted);
+  if (waits == nullptr) {
+    std::this_thread::yield();
+    return;
+  }
+  const std::string failure = waits->turn(turns_);
+  if (!failure.empty()) {
+    raise(Trap::Interrupted, 0, "waits for another core, but a call has failed: " + failure);
+  }
+}
+
 Trap Core::execute(uint64_t entry, uint64_t stop) {
   FloatingEnvironment environment;
   if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   set_up_thread_storage();
   stop_ = stop;
   __atomic_store_n(&interrupted_, false, __ATOMIC_RELAXED);
+  loop_ = {};
+  if (waits != nullptr) waits->begin(turns_);
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);
@@ -191,6 +218,7 @@ Trap Core::execute(uint64_t entry, uint64_t stop) {
       Interpreter::loop<false>(*this, entry);
     }
   } catch (const TrapSignal& signal) {
+    if (waits != nullptr && signal.trap.kind != Trap::Interrupted) waits->fail(signal.trap.text);
     return signal.trap;
   }
   return {};

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "memory.h"
+#include "waits.h"
 
 namespace vesim {
 
@@ -151,6 +152,7 @@ class Core {
   uint64_t executed = 0;           // instructions, all together
   uint64_t step_limit = 0;         // of one run; 0: none
   Observer* observer = nullptr;    // called for every instruction
+  Waits* waits = nullptr;          // of the cores of a process; nullptr: this one is alone
   Perturb perturb;
 
   // The next number of the perturbation's sequence, in [-1, 1]; 0 where perturb.seed is 0.
@@ -161,11 +163,30 @@ class Core {
   uint64_t next = 0;               // address of the instruction after this one; branches set it
   void rounding_changed();         // psw has another rounding mode
   void forget_code() { code_version_ = 0; }
+  // A branch to the begin of a loop is taken. Loops that wait for another core are found by it.
+  void turn() {
+    if (ic != loop_.ic) {
+      loop_.ic = ic;
+      loop_.turns = 0;
+      loop_.look = kFirstLook;
+      turns_.fruitless = 0;
+    } else if (++loop_.turns >= loop_.look) {
+      look_at_loop();
+    }
+  }
 
  private:
   struct CodePage;
   friend struct Interpreter;
   void set_up_thread_storage();
+  void look_at_loop();
+  static constexpr unsigned kFirstLook = 8, kRareLook = 1 << 12;  // turns between two looks
+  struct Loop {
+    uint64_t ic = 0;               // of the branch that was taken last
+    unsigned turns = 0, look = kFirstLook;
+    uint64_t s[64] = {};           // at the last look
+  } loop_;
+  Waits::Turns turns_;
   Memory& memory_;
   Arch arch_;
   uint64_t stack_ = 0, stack_bytes_ = 0;

@@ -101,7 +101,9 @@ Context::Context(std::shared_ptr<Space> space, uint64_t stack_bytes)
       stack_bytes_(stack_bytes),
       core_(std::make_unique<Core>(space_->memory, space_->arch, stack_bytes)),
       trace_(trace_from_environment()),
-      worker_([this] { work(); }) {}
+      worker_([this] { work(); }) {
+  core_->waits = &space_->waits;
+}
 
 Context::~Context() { cancel(); }
 
@@ -112,14 +114,34 @@ void Context::admit(Lock& lock) {
   if (closed_) throw Refused{"the context is closed"};
 }
 
+// A context in a function of the host does not count as busy: it may wait for another context's
+// request itself, and what it waits for is counted.
+void Context::tell_waits() {
+  const bool busy = !in_host_ && (!queue_.empty() || !running_.empty());
+  if (busy != busy_) space_->waits.busy(busy ? 1 : -1);
+  busy_ = busy;
+}
+
+uint64_t Context::queue(Lock& lock, Work work, bool host) {
+  (void)lock;
+  const uint64_t id = next_id_++;
+  outcomes_.emplace(id, std::nullopt);
+  queue_.push_back({id, std::move(work), host});
+  tell_waits();
+  changed_.notify_all();
+  return id;
+}
+
 uint64_t Context::submit(Work work) {
   Lock lock(mutex_);
   admit(lock);
-  const uint64_t id = next_id_++;
-  outcomes_.emplace(id, std::nullopt);
-  queue_.push_back({id, std::move(work)});
-  changed_.notify_all();
-  return id;
+  return queue(lock, std::move(work), false);
+}
+
+uint64_t Context::submit_host(Work work) {
+  Lock lock(mutex_);
+  admit(lock);
+  return queue(lock, std::move(work), true);
 }
 
 uint64_t Context::submit(Call call) {
@@ -133,12 +155,9 @@ Outcome Context::perform(Work work) {
   admit(lock);
   if (queue_.empty() && running_.empty()) {
     // Nobody is before it: the caller's own thread does it, which saves two changes of thread.
-    return execute(lock, next_id_++, work);
+    return execute(lock, next_id_++, work, false);
   }
-  const uint64_t id = next_id_++;
-  outcomes_.emplace(id, std::nullopt);
-  queue_.push_back({id, std::move(work)});
-  changed_.notify_all();
+  const uint64_t id = queue(lock, std::move(work), false);
   lock.unlock();
   return pick_up(id, true);
 }
@@ -158,12 +177,15 @@ void Context::work() {
 void Context::execute_front(Lock& lock) {
   const Request request = std::move(queue_.front());
   queue_.pop_front();
-  Outcome outcome = execute(lock, request.id, request.work);
+  Outcome outcome = execute(lock, request.id, request.work, request.host);
   outcomes_[request.id] = std::move(outcome);
 }
 
-Outcome Context::execute(Lock& lock, uint64_t id, const Work& work) {
+Outcome Context::execute(Lock& lock, uint64_t id, const Work& work, bool host) {
+  const bool outer = in_host_;
   running_.push_back(id);
+  in_host_ = host;
+  tell_waits();
   lock.unlock();
   Outcome outcome{VEO_COMMAND_ERROR};
   try {
@@ -175,6 +197,8 @@ Outcome Context::execute(Lock& lock, uint64_t id, const Work& work) {
   }
   lock.lock();
   running_.pop_back();
+  in_host_ = outer;
+  tell_waits();
   if (!outcome.fault.empty()) fault_ = outcome.fault;
   changed_.notify_all();
   return outcome;
@@ -253,6 +277,7 @@ void Context::cancel() {
     outcomes_[request.id] = Outcome{VEO_COMMAND_ERROR, 0, "cancelled: the process was destroyed"};
   }
   queue_.clear();
+  tell_waits();
   changed_.notify_all();
   while (!gone_ || !running_.empty()) {
     core_->interrupt();  // again and again: a run that was about to begin forgets earlier ones

@@ -69,6 +69,7 @@ struct Space {
   std::weak_ptr<Process> owner;
   Memory memory;
   Libraries libraries;
+  Waits waits;                        // of the contexts' cores for each other
   enum Timing { Off, Cold, Warm };   // whether calls are timed, with empty caches or not
   std::atomic<Timing> timing{Off};
   Barriers barriers;
@@ -109,6 +110,7 @@ class Context {
 
   uint64_t submit(Work);       // an identifier; throws Refused once closed
   uint64_t submit(Call);
+  uint64_t submit_host(Work);  // a function of the host, which may wait for other contexts
   // Runs a function without arguments, from within this context's own work; Refused if it traps.
   void initialize(uint64_t function);
   Outcome perform(Work);       // in its turn, and waits
@@ -134,12 +136,15 @@ class Context {
   struct Request {
     uint64_t id;
     Work work;
+    bool host = false;  // a function of the host
   };
   using Lock = std::unique_lock<std::mutex>;
 
   void work();                              // the thread
+  uint64_t queue(Lock&, Work, bool host);
   void execute_front(Lock&);
-  Outcome execute(Lock&, uint64_t id, const Work&);
+  Outcome execute(Lock&, uint64_t id, const Work&, bool host);
+  void tell_waits();                        // after each change of the queue or of what runs
   void admit(Lock&);                        // waits for other threads' blocks; throws when closed
   bool idle_before(uint64_t id) const;
   void join();
@@ -157,6 +162,8 @@ class Context {
   std::condition_variable changed_;    // any of what follows
   std::deque<Request> queue_;
   std::vector<uint64_t> running_;      // more than one where a host function waits for requests
+  bool busy_ = false;                  // what `waits` was told
+  bool in_host_ = false;               // the innermost of what runs is a function of the host
   std::unordered_map<uint64_t, std::optional<Outcome>> outcomes_;  // of requests not picked up
   uint64_t next_id_ = 0;
   bool closed_ = false, gone_ = false;

@@ -105,12 +105,14 @@ template <class T>
 void branch_relative(Core& core, const Instruction& i) {
   if (holds<T>(i.m, converted<T>(y(core, i)), converted<T>(z(core, i)))) {
     core.next = core.ic + static_cast<uint64_t>(i.imm);
+    if (i.imm < 0) core.turn();
   }
 }
 void never(Core&, const Instruction&) {}
 void jump(Core& core, const Instruction& i) { core.next = address_without_y(core, i); }
 void jump_relative(Core& core, const Instruction& i) {
   core.next = core.ic + static_cast<uint64_t>(i.imm);
+  if (i.imm < 0) core.turn();
 }
 void branch_and_save(Core& core, const Instruction& i) {
   const uint64_t target = address(core, i);

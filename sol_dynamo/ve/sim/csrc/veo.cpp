@@ -398,7 +398,8 @@ uint64_t veo_call_async_by_name(veo_thr_ctxt* ctx, uint64_t library, const char*
 uint64_t veo_call_async_vh(veo_thr_ctxt* ctx, uint64_t (*function)(void*), void* argument) {
   return guarded<uint64_t>(VEO_REQUEST_ID_INVALID, [&] {
     if (!function) throw Refused{"the function is a null pointer"};
-    return context_of(ctx)->submit([=] { return Outcome{VEO_COMMAND_OK, function(argument)}; });
+    return context_of(ctx)->submit_host(
+        [=] { return Outcome{VEO_COMMAND_OK, function(argument)}; });
   });
 }
 

@@ -1,0 +1,107 @@
+// Calls on which several cores of a card work together. See cores.h.
+#include "cores.h"
+
+#include <c10/util/Exception.h>
+
+#include <map>
+
+namespace ve {
+namespace {
+
+constexpr uint64_t kLineBytes = 128; // SOL_BARRIER_BYTES of barrier.h
+// Ids of workers, behind those of streams: seen in messages alone.
+constexpr c10::StreamId kFirstWorker = 100;
+
+// A stream's barrier: two calls that run at the same time must not meet each other.
+struct Line {
+  uint64_t address = 0;
+  uint64_t next = 1; // number of the next barrier
+};
+
+struct Group {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Queue>> workers;
+  bool full = false; // no more contexts can be had
+  std::map<c10::StreamId, Line> lines;
+};
+
+Group& group(DeviceIndex device) {
+  static auto* all = new std::array<Group, 128>; // contexts end with the process, not before it
+  return (*all)[device];
+}
+
+void add_workers(Group& group, DeviceIndex device, size_t count) {
+  while (group.workers.size() < count && !group.full) {
+    const auto id = kFirstWorker + static_cast<c10::StreamId>(group.workers.size());
+    try {
+      group.workers.push_back(std::make_unique<Queue>(device, id));
+    } catch (const c10::Error&) {
+      group.full = true;
+    }
+  }
+}
+
+Line& line_of(Group& group, Queue& queue) {
+  Line& line = group.lines[queue.id];
+  if (line.address == 0) {
+    uint64_t start = 0;
+    const int status = driver().alloc_mem(process(queue.device), &start, 2 * kLineBytes);
+    TORCH_CHECK(status == 0, "no memory for a barrier on the card", driver().refusal());
+    line.address = (start + kLineBytes - 1) / kLineBytes * kLineBytes;
+    const std::vector<char> zeros(kLineBytes);
+    queue.write_now(line.address, zeros.data(), zeros.size());
+  }
+  return line;
+}
+
+using Args = std::unique_ptr<veo_args, void (*)(veo_args*)>;
+
+Args arguments(const std::vector<uint64_t>& words, const std::string& name) {
+  Args args(driver().args_alloc(), driver().args_free);
+  TORCH_CHECK(args, "the driver of the ve device has no memory for arguments");
+  for (size_t i = 0; i < words.size(); ++i)
+    TORCH_CHECK(
+        driver().args_set_u64(args.get(), static_cast<int>(i), words[i]) == 0,
+        "the driver refused argument ",
+        i,
+        " of ",
+        name,
+        driver().refusal());
+  return args;
+}
+
+} // namespace
+
+void call_on_cores(
+    Queue& queue,
+    uint64_t function,
+    std::vector<uint64_t> words,
+    const std::string& name,
+    unsigned cores,
+    uint64_t meetings) {
+  TORCH_CHECK(
+      words.size() >= kCore + 3 && cores < 256, name, " has no words that say which core it is on");
+  if (cores < 2) {
+    words[kCore] = 1 << 8;
+    queue.call(function, arguments(words, name).get(), name);
+    return;
+  }
+  Group& all = group(queue.device);
+  std::lock_guard<std::mutex> lock(all.mutex);
+  add_workers(all, queue.device, cores - 1);
+  cores = static_cast<unsigned>(std::min<size_t>(cores, all.workers.size() + 1));
+  Line& line = line_of(all, queue);
+  words[kCore + 1] = line.address;
+  words[kCore + 2] = line.next;
+  std::vector<Args> args; // all of them before the first request, which would wait for the others
+  for (unsigned core = 0; core < cores; ++core) {
+    words[kCore] = core | cores << 8;
+    args.push_back(arguments(words, name));
+  }
+  line.next += meetings;
+  for (unsigned core = 1; core < cores; ++core)
+    all.workers[core - 1]->call(function, args[core].get(), name);
+  queue.call(function, args[0].get(), name);
+}
+
+} // namespace ve

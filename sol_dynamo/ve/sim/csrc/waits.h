@@ -1,0 +1,52 @@
+// Cores that wait for each other in memory: a wait gives the host's processor away, and ends where
+// no core can end it any more because one of them has failed.
+//
+// A loop that comes to its begin with the same registers does nothing but wait for another core
+// (Core::look_at_loop). It first yields, then sleeps. Once every busy core of the process waits so,
+// and one has failed since a waiting call began, that call ends with a trap that tells the first
+// failure: on hardware a failure ends the whole process. A wait without a failure is left alone, as
+// the host may still write what ends it. This file knows nothing of instructions.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+
+namespace vesim {
+
+class Waits {
+ public:
+  // What a waiting core remembers between two turns of its loop.
+  struct Turns {
+    uint64_t fruitless = 0;   // turns since it began to wait
+    uint64_t epoch = 0;       // in which `seen` turns were made
+    unsigned seen = 0;
+    uint64_t failures = 0;    // how many there had been when its call began
+  };
+
+  void busy(int change);                  // a core has work, or none any more
+  void begin(Turns& of);                  // a call begins
+  void fail(const std::string& text);     // a call has failed
+  // A turn without progress: lets others run. The first failure where none of them ever will.
+  std::string turn(Turns& of);
+
+ private:
+  struct Failure {
+    uint64_t number;
+    std::string text;
+  };
+  void change();
+
+  std::mutex mutex_;
+  // Grows with all that may end a wait: a core that begins or ends its work, or begins to wait and
+  // may have stored before.
+  uint64_t epoch_ = 1;
+  unsigned waiting_ = 0;    // cores that made two whole turns in this epoch
+  int busy_ = 0;
+  uint64_t failures_ = 0;
+  std::deque<Failure> last_;
+};
+
+}  // namespace vesim

@@ -1,0 +1,160 @@
+"""Cores that work together: the barrier of generated code, on more cores than the host has.
+
+A wait must give the host's processor away, memory must be whole behind it, and where a core fails
+the others must not wait for it forever.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from offload import Process, compile_ve
+
+from sol_dynamo.ve import driver as ve
+
+pytestmark = pytest.mark.ve
+
+HEADER = Path(ve.__file__).with_name("barrier.h").read_text()
+CORES = 8
+
+# Each phase, a core reads what its neighbours wrote in the one before: once scalar, once by vectors
+# whose stores have no order among themselves.
+PROGRAM = f"""
+#include <velintrin.h>
+{HEADER}
+typedef unsigned long u64;
+u64 phases(u64 *line, u64 first, u64 cores, u64 me, u64 n, u64 *slots, u64 fails) {{
+  u64 wrong = 0;
+  u64 *mine = slots + 512 * me, *left = slots + 512 * ((me + 1) % cores);
+  for (u64 p = 0; p < n; ++p) {{
+    mine[0] = 3 * p + me;
+    _vel_vstot_vssl(_vel_vbrdl_vsl(5 * p + me, 256), 8, mine + 256, 256);
+    if (fails && p == fails) *(volatile u64 *)(8 * me) = 1;
+    sol_barrier(line, first + 2 * p, cores);
+    wrong += left[0] != 3 * p + (me + 1) % cores;
+    __vr got = _vel_vldnc_vssl(8, left + 256, 256);
+    wrong += _vel_lvsl_svs(got, 255) != 5 * p + (me + 1) % cores;
+    sol_barrier(line, first + 2 * p + 1, cores);
+  }}
+  return wrong;
+}}
+u64 spin(volatile u64 *flag) {{
+  while (!*flag) {{}}
+  return *flag;
+}}
+u64 store_far(volatile u64 *p) {{ return *p = 1; }}
+"""
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    monkeypatch.setenv("SOL_VE_DRIVER", "sim")
+    for name in ("SOL_VE_CARDS", "SOL_VE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    p = Process()
+    yield p
+    p.destroy()
+
+
+class Group:
+    """Eight contexts with the program above, a barrier's line, and memory of each core."""
+
+    def __init__(self, process: Process, folder: Path):
+        self.p = process
+        library = process.load(compile_ve(folder, "phases.c", PROGRAM, "-O2"))
+        self.phases, self.spin, self.store_far = (
+            process.symbol(library, n) for n in ("phases", "spin", "store_far")
+        )
+        self.contexts = [process.main, *(process.open() for _ in range(CORES - 1))]
+        self.slots = process.alloc(512 * 8 * CORES)
+        line = process.alloc(256)
+        self.line = line + -line % 128
+        process.write(self.line, bytes(128))
+        self.generation = 1
+
+    def start(self, n: int, fails: dict[int, int] | None = None) -> list[int]:
+        """`fails`: core -> the phase in which it stores to an address that is not mapped."""
+        fails = fails or {}
+        requests = [
+            self.p.start(
+                context,
+                self.phases,
+                *(self.line, self.generation, CORES, me, n, self.slots, fails.get(me, 0)),
+            )
+            for me, context in enumerate(self.contexts)
+        ]
+        self.generation += 2 * n
+        return requests
+
+    def wait(self, requests: list[int]) -> list[tuple[int, int]]:
+        return [self.p.wait(c, r) for c, r in zip(self.contexts, requests, strict=True)]
+
+
+@pytest.fixture
+def group(process: Process, tmp_path: Path) -> Group:
+    return Group(process, tmp_path)
+
+
+def test_a_thousand_barriers(group: Group) -> None:
+    assert group.wait(group.start(500)) == [(ve.OK, 0)] * CORES
+
+
+def test_a_barrier_on_the_cycle_model(group: Group) -> None:
+    """All cores leave together, and repeated calls take the same time."""
+    p = group.p
+    assert p.lib.vesim_cycles_enable(p.handle, 1) == 0
+    cycles = []
+    for _ in range(3):
+        for c in group.contexts:
+            assert p.lib.vesim_report_clear(c) == 0
+        assert group.wait(group.start(20)) == [(ve.OK, 0)] * CORES
+        cycles.append([p.driver.report(c)[0].cycles for c in group.contexts])
+    assert cycles[0] == cycles[1] == cycles[2]
+    assert min(cycles[0]) == max(cycles[0]) > 40 * 2000
+
+
+@pytest.mark.parametrize("when", [1, 7])
+def test_a_failing_core_ends_the_others_wait(group: Group, when: int) -> None:
+    """Of two calls in the queues the first fails on core 5: its others end with that reason, and
+    the next call's barriers are whole."""
+    first, second = group.start(10, {5: when}), group.start(10)
+    done = group.wait(first)
+    assert [status for status, _ in done] == [ve.EXCEPTION] * CORES
+    assert group.wait(second) == [(ve.OK, 0)] * CORES
+    for me, context in enumerate(group.contexts):
+        said = group.p.fault(context)
+        assert "memory access violation" in said and "0x28" in said and "phases" in said, said
+        assert ("waits for another core" in said) == (me != 5)
+    assert group.wait(group.start(10)) == [(ve.OK, 0)] * CORES
+
+
+def test_the_first_of_several_failures_is_told(group: Group) -> None:
+    done = group.wait(group.start(10, {2: 3, 6: 4}))
+    assert [status for status, _ in done] == [ve.EXCEPTION] * CORES
+    assert all("address 0x10 is not mapped" in group.p.fault(c) for c in group.contexts)
+
+
+def test_other_waits_outlive_a_failure(group: Group) -> None:
+    """A core that waits for something else goes on: for another core that still works, or for the
+    host where no core failed since its call began."""
+    p = group.p
+    flags = p.alloc(16)
+    p.write(flags, bytes(16))
+    waiting = p.start(group.contexts[1], group.spin, flags)
+    p.write(flags, struct.pack("<Q", 7))
+    assert p.wait(group.contexts[1], waiting) == (ve.OK, 7)
+
+    # 2 fails while 3 waits for 4, whose call works long before it stores
+    p.write(flags, bytes(16))
+    waiting = p.start(group.contexts[3], group.spin, flags)
+    long = group.phases, group.line, group.generation, 1, 0, 20_000, group.slots, 0
+    work = p.start(group.contexts[4], *long)
+    release = p.start(group.contexts[4], group.store_far, flags)
+    failing = p.start(group.contexts[2], group.store_far, 64)
+    assert p.wait(group.contexts[2], failing)[0] == ve.EXCEPTION
+    assert p.wait(group.contexts[3], waiting) == (ve.OK, 1)
+    assert p.wait(group.contexts[4], work)[0] == ve.OK
+    assert p.wait(group.contexts[4], release) == (ve.OK, 1)

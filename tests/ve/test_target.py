@@ -1,0 +1,297 @@
+"""The vector engine as a target: graphs that torch.compile gives it run as code of the card.
+
+Every operator's first sample runs on the device in one of a few graphs; all samples run with
+SOL_TEST_TARGET=ve in test_samples.py. Results are held to float64 as elsewhere; no op may run on
+the host but where a test says so.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import test_samples
+import torch
+from accuracy import relative_error
+from samples import ROWS
+from torch import nn
+
+import sol_dynamo.ve.execute
+from sol_dynamo.backend import sol
+from sol_dynamo.ve import compiler, program
+from sol_dynamo.ve.driver import open_driver
+
+pytestmark = pytest.mark.ve
+PARTS = 6
+
+
+def setup_module():
+    torch.ve.init()
+
+
+def on_card(f):
+    """f compiled, with its arguments and results on the host; nothing of it runs there."""
+    torch._dynamo.reset()
+    sol.reset()
+    compiled = torch.compile(f, backend=sol)
+
+    def run(*args):
+        given = [a.to("ve") for a in args]
+        compiled(*given)  # weights are packed
+        torch.ve.reset_fallbacks()
+        result = compiled(*given)
+        assert not torch.ve.fallbacks()
+        return torch.utils._pytree.tree_map(lambda t: t.cpu(), result)
+
+    return run
+
+
+def close(got, exact, eager):
+    """Within twice eager's error, and two ulp."""
+    ulp = torch.finfo(got.dtype).eps
+    error, allowed = relative_error(got, exact), relative_error(eager, exact)
+    assert error <= 2 * allowed + 2 * ulp, f"error {error:.2e}, eager's {allowed:.2e}"
+
+
+# -- operators -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_first_samples(part, monkeypatch):
+    """The first sample of each operator, side by side in a few graphs."""
+    monkeypatch.setattr(test_samples, "DEVICE", "ve")
+    monkeypatch.setattr(test_samples, "SEEDS", (1,))
+    by_check: dict[str, list] = {}
+    for op, row in list(ROWS.items())[part::PARTS]:
+        by_check.setdefault(row.check, []).append(test_samples.calls(op, row)[0])
+    for check, calls in by_check.items():
+        test_samples.check(test_samples.run_compiled, check, calls)
+
+
+# -- graphs ----------------------------------------------------------------------------------------
+
+
+class Net(nn.Module):
+    """A little of what convolutional networks have."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 20, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(20), nn.ReLU6()
+        )
+        self.depthwise = nn.Conv2d(20, 20, 5, padding=2, groups=20)
+        self.grouped = nn.Conv2d(20, 30, 1, groups=2)
+        self.norm = nn.BatchNorm2d(30)
+        self.head = nn.Linear(30 * 9, 7)
+
+    def forward(self, x):
+        x = torch.max_pool2d(self.stem(x), 3, 2, 1)
+        y = self.norm(self.grouped(self.depthwise(x) + x))
+        y = torch.cat([y[:, 15:], torch.sigmoid(y[:, :15])], 1)
+        return self.head(torch.nn.functional.adaptive_avg_pool2d(y, 3).flatten(1)).softmax(-1)
+
+
+def seeded(make):
+    torch.manual_seed(3)
+    return make()
+
+
+def test_a_convolutional_network():
+    net, x = seeded(Net).eval(), torch.randn(2, 3, 37, 41)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.running_mean.normal_()
+            m.running_var.uniform_(0.5, 2)
+    with torch.no_grad():
+        eager, exact = net(x), copy.deepcopy(net).double()(x.double())
+        close(on_card(net.to("ve"))(x), exact, eager)
+
+
+def test_an_encoder_layer():
+    layer = seeded(lambda: nn.TransformerEncoderLayer(32, 4, 48, batch_first=True)).eval()
+    x = torch.randn(3, 19, 32)
+    eager, exact = layer(x), copy.deepcopy(layer).double()(x.double())
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(layer).to("ve"), backend=sol)
+    close(compiled(x.to("ve")).detach().cpu(), exact.detach(), eager.detach())
+
+
+def test_embedding_and_gather():
+    table = torch.randn(50, 33)
+    index = torch.tensor([[3, 0, 49], [-1, 7, 7]])
+
+    def f(table, index):
+        rows = table[index]
+        return rows.cumsum(1), rows.argmax(-1), torch.gather(rows, 2, rows.argsort(-1)), rows.max(-1)
+
+    torch._dynamo.reset()
+    results = torch.compile(f, backend=sol)(table.to("ve"), index.to("ve"))
+    for got, wanted in zip(
+        torch.utils._pytree.tree_leaves(results), torch.utils._pytree.tree_leaves(f(table, index))
+    ):
+        assert torch.equal(got.cpu(), wanted) or (
+            torch.allclose(got.cpu(), wanted, rtol=1e-6) and got.is_floating_point()
+        )
+
+
+@pytest.mark.parametrize("size", [5, 700])
+def test_an_index_out_of_range_is_said(size):
+    table, index = torch.randn(50, size), torch.tensor([3, 50, 49])
+    torch._dynamo.reset()
+    f = torch.compile(lambda t, i: t[i] * 2, backend=sol)
+    with pytest.raises(IndexError, match="index 50 is out of bounds for dimension with size 50"):
+        f(table.to("ve"), index.to("ve"))
+    good = index.clamp(max=49)
+    assert torch.equal(f(table.to("ve"), good.to("ve")).cpu(), table[good] * 2)
+
+
+def test_sizes_that_change():
+    torch._dynamo.reset()
+    f = torch.compile(lambda x: (x.sigmoid() * x).sum(-1), backend=sol, dynamic=True)
+    for n in (5, 9, 9, 300, 300):
+        x = torch.randn(3, n)
+        torch.ve.reset_fallbacks()
+        got = f(x.to("ve")).cpu()
+        close(got, (x.double().sigmoid() * x.double()).sum(-1), (x.sigmoid() * x).sum(-1))
+
+
+def test_weights_that_change_are_seen():
+    net, x = seeded(Net).eval(), torch.randn(1, 3, 30, 30)
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(net).to("ve"), backend=sol)
+    with torch.no_grad():
+        for k in range(3):
+            close(compiled(x.to("ve")).cpu(), copy.deepcopy(net).double()(x.double()), net(x))
+            for w, v in zip(net.parameters(), compiled.parameters(), strict=True):
+                w.mul_(1.0 + 0.1 * k)
+                v.mul_(1.0 + 0.1 * k)
+
+
+def test_training():
+    x, target = torch.randn(8, 3, 24, 24), torch.randint(0, 7, (8,))
+
+    class Small(Net):
+        def forward(self, x):
+            return nn.functional.cross_entropy(super().forward(x), target.to(x.device))
+
+    losses = []
+    for device in ("cpu", "ve"):
+        net = seeded(Small).to(device).train()
+        step = net
+        if device == "ve":
+            torch._dynamo.reset()
+            step = torch.compile(net, backend=sol)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        losses.append([])
+        for _ in range(4):
+            loss = step(x.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[-1].append(loss.item())
+    assert torch.allclose(*map(torch.tensor, losses), atol=1e-5), losses
+
+
+# -- cores -----------------------------------------------------------------------------------------
+
+
+def test_any_number_of_cores_gives_the_same_bits(monkeypatch):
+    net, x = seeded(Net).eval().to("ve"), torch.randn(2, 3, 90, 90).to("ve")
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend=sol)
+    results = []
+    for cores in (1, 2, 3, 8):
+        monkeypatch.setattr(sol_dynamo.ve.execute, "cores_used", lambda n=cores: n)
+        with torch.no_grad():
+            results.append(compiled(x).cpu())
+    assert all(torch.equal(results[0], r) for r in results[1:])
+
+
+def test_streams_share_the_cores(monkeypatch):
+    monkeypatch.setattr(sol_dynamo.ve.execute, "cores_used", lambda: 3)
+    torch._dynamo.reset()
+    f = torch.compile(lambda x: (x.exp() + x).softmax(-1), backend=sol)
+    inputs = [torch.randn(64, 500) for _ in range(4)]
+    streams = [torch.ve.Stream() for _ in inputs]
+    results = []
+    f(inputs[0].to("ve"))
+    for x, s in zip(inputs * 3, streams * 3, strict=True):
+        given = x.to("ve")
+        torch.ve.synchronize()
+        with torch.ve.stream(s):
+            results.append(f(given))
+    torch.ve.synchronize()
+    for x, r in zip(inputs * 3, results, strict=True):
+        close(r.cpu(), (x.double().exp() + x.double()).softmax(-1), (x.exp() + x).softmax(-1))
+
+
+# -- registers -------------------------------------------------------------------------------------
+
+
+def code_of(body: str) -> str:
+    return program.prelude() + body
+
+
+def test_code_that_needs_too_many_registers_is_refused():
+    loads = "".join(f"__vr v{k} = _vel_vld_vssl(8, p + {k} * 256, 256);" for k in range(70))
+    stores = "".join(f"_vel_vst_vssl(v{k}, 8, q + {k} * 256, 256);" for k in range(70))
+    text = code_of(f"void f(long *p, long *q) {{ {loads} q[0] = p[70 * 256]; {stores} }}\n")
+    assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)
+    assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)  # kept
+
+
+def test_code_that_saves_masks_is_refused():
+    masks = "".join(
+        f"__vm256 m{k} = _vel_vfmklge_mvl(_vel_vld_vssl(8, p + {k} * 256, 256), 256);"
+        for k in range(20)
+    )
+    stores = "".join(f"_vel_vst_vssml(v, 8, q + {k} * 256, m{k}, 256);" for k in range(20))
+    text = code_of(
+        f"void f(long *p, long *q) {{ {masks} __vr v = _vel_vld_vssl(8, q, 256); {stores} {stores} }}\n"
+    )
+    found = compiler.compile_objects({"f.c": text})["f.c"]
+    assert isinstance(found, compiler.Refused) and "masks" in str(found)
+
+
+def test_a_kernel_of_too_many_registers_is_written_otherwise():
+    """Many sums at once over many inputs: more vectors than there are registers."""
+
+    def f(*xs):
+        s = [x.exp() for x in xs]
+        return [sum(s[(i + k) % len(s)] * (k + 1) for k in range(len(s))) for i in range(len(s))]
+
+    xs = [torch.randn(3000) for _ in range(40)]
+    got = on_card(lambda *xs: f(*xs))(*xs)
+    for g, e, t in zip(got, f(*(x.double() for x in xs)), f(*xs), strict=True):
+        close(g, e, t)
+
+
+def test_masks_beyond_the_registers():
+    def f(x, y):
+        tests = [(x > k / 10) & (y < k / 7) for k in range(24)]
+        total = torch.zeros_like(x)
+        for k, t in enumerate(tests):
+            total = torch.where(t | tests[-1 - k], total + k, total * 0.5)
+        return total, torch.stack(tests).any(0)
+
+    x, y = torch.randn(2000), torch.randn(2000)
+    for g, e in zip(on_card(f)(x, y), f(x, y), strict=True):
+        assert torch.equal(g, e)
+
+
+def test_small_elements_at_any_place():
+    """Bytes and halves are found in the words around them, and stored without their neighbours."""
+
+    def f(a, b, c):
+        return (a[1:] > 3), b[:, 1:] + b[:, :-1], (c[3:-2] * 2).to(torch.int8), a.to(torch.uint8)
+
+    a = torch.randint(-100, 100, (1003,), dtype=torch.int16)
+    b = torch.randn(7, 301).to(torch.bfloat16)
+    c = torch.randint(-50, 50, (777,), dtype=torch.int8)
+    for g, e in zip(on_card(f)(a, b, c), f(a, b, c), strict=True):
+        assert torch.equal(g, e)
+
+
+def test_doctor_knows_the_target():
+    facts = sol_dynamo.target.get_target("ve").describe()
+    assert facts["cards"].startswith(str(open_driver().cards)) and facts["compiler"]
