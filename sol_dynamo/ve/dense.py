@@ -42,6 +42,7 @@ from ..schedule.plan import Plan
 from .packed import supported
 from .emit_dense import LANES, LINE, Product, emit_product
 from .stage import Copy, emit_copy, stage_cost, stage_kernel
+from .window import MONOIDS, RING, Window, emit_window
 
 REGISTERS = 54  # for sums, the ring and copies: the others are for totals and what follows
 FMA = 3  # pipes
@@ -73,7 +74,10 @@ def schedule_dense(plan: Plan) -> bool:
     another way is as good."""
     if not _eligible(plan):
         return False
-    choices = [c for c in _choices(plan) if c is not None]
+    if _sums_products(plan.kernel.body[0]):
+        choices = [c for c in _choices(plan) if c is not None]
+    else:
+        choices = [c for c in (_window(plan),) if c is not None]
     if not choices:
         return False
     best = min(choices, key=lambda c: c.cost)
@@ -83,7 +87,7 @@ def schedule_dense(plan: Plan) -> bool:
 
 def _eligible(plan: Plan) -> bool:
     body = plan.kernel.body
-    if len(body) != 2 or not _sums_products(body[0]) or any(n.binds for n in body):
+    if len(body) != 2 or any(n.binds for n in body):
         return False
     nest, root = body
     if not all(isinstance(a.extent, int) and a.extent > 0 for n in body for a in n.axes):
@@ -91,12 +95,11 @@ def _eligible(plan: Plan) -> bool:
     if any(a.kind == "scan" for n in body for a in n.axes) or root.reduce_axes:
         return False
     store = nest.stores[0]
-    assert store.reduce is not None
+    if store.reduce is None or store.reduce.monoid not in MONOIDS or len(nest.stores) > 1:
+        return False
     if store.reduce.acc_dtype != "f32" or store.mask or any(s.mask or s.reduce for s in root.stores):
         return False
-    factors = product_factors(store.values[0])
-    assert factors is not None
-    if any(f.dtype != "f32" for f in factors):
+    if store.values[0].dtype != "f32":
         return False
     outputs = {a.symbol for a in nest.axes if a.kind == "parallel"}
     if {a.symbol for a in root.axes} != outputs:
@@ -152,13 +155,16 @@ class Choice:
 
     product: Product
     vector: Operand
-    scalar: Operand
+    scalar: Operand | None
     split: bool  # what follows the sum is a kernel of its own
     cost: float
+    window: Window | None = None
 
     def apply(self, plan: Plan) -> None:
         nest, root = plan.kernel.body
         for operand in (self.vector, self.scalar):
+            if operand is None:
+                continue
             for b in operand.buffers:
                 plan.buffers.setdefault(b.name, b)
             plan.before.extend(operand.before)
@@ -166,7 +172,9 @@ class Choice:
                 plan.packs.append(operand.pack)
         kernel = plan.kernel
         store = nest.stores[0]
-        value = Op("mul", (self.vector.load, self.scalar.load), "f32")
+        value: Expr = self.vector.load
+        if self.scalar is not None:
+            value = Op("mul", (self.vector.load, self.scalar.load), "f32")
         start = store.reduce.init if store.reduce else None
         if self.split:
             root, after = _split(plan, self.product, nest, root)
@@ -187,9 +195,9 @@ class Choice:
         order = tuple(f"{a.symbol}.0" for a in root.axes)
         inner = tuple(f"{s}.0" for s in (*p.deep, *p.taps))
         if order:
-            first = Schedule(inner, own=p, at=(root.name, order[-1]))
+            first = Schedule(inner, own=self.window or p, at=(root.name, order[-1]))
         else:
-            first = Schedule(inner, own=p, at=(root.name, ""))
+            first = Schedule(inner, own=self.window or p, at=(root.name, ""))
         plan.kernel = replace(kernel, body=(nest, root), schedules=(first, Schedule(order)))
 
 
@@ -203,6 +211,69 @@ def _choices(plan: Plan) -> Iterator[Choice | None]:
             if fused:
                 yield _choice(plan, v, s, pairs, split=False)
             yield _choice(plan, v, s, pairs, split=True)
+
+
+def _window(plan: Plan) -> Choice | None:
+    """A depthwise convolution or pooling: nobody but the windows' operand has the points' axes."""
+    nest, root = plan.kernel.body
+    store = nest.stores[0]
+    assert store.reduce is not None
+    factors = product_factors(store.values[0]) if store.reduce.monoid == "sum" else None
+    e, weight = (store.values[0], None) if factors is None else factors
+    outputs = sorted(root.axes, key=lambda a: -_place(plan, root, a))
+    names = {a.symbol for a in outputs}
+    if weight is not None and not names <= _all_symbols(e):
+        e, weight = weight, e
+    if not isinstance(e, Load) or not names <= _all_symbols(e):
+        return None
+    tapped = {a.symbol for a in nest.reduce_axes}
+    own = set() if weight is None else _all_symbols(weight)
+    still = [
+        a
+        for a in outputs
+        if (a.symbol in own if weight is not None else _alone(e, a, tapped)) and a.extent > 1
+    ]
+    if not still or not own - tapped <= {still[-1].symbol}:
+        return None
+    c = still[-1]
+    at = outputs.index(c)
+    batch, vs = tuple(outputs[:at]), tuple(outputs[at + 1 :])
+    addresses = _followers(plan, nest, root)
+    fused = _fusable(plan, nest, root) and len(_together(vs, addresses)) == len(vs)
+    fused = fused and all(x.is_affine_in(a.symbol) for x in addresses for a in (*batch, c))
+    found = _planes(plan, e, (*batch, c), vs, nest.reduce_axes, c) if vs else None
+    if found is None or found[1]:
+        return None
+    elements, _, taps, vector, _ = found
+    scalar = None
+    if weight is not None:
+        scalar = _ordered(plan, weight, (), (c,), taps, 2, False, "scalars")
+    chunks = -(-elements // LANES)
+    points = prod(a.extent for a in vs)
+    for vectors in (4, 3, 2, 1):
+        groups = -(-chunks // vectors)
+        length = -(-elements // (groups * vectors))
+        last = elements - (groups - 1) * vectors * length
+        exact = last % vectors == 0
+        # where there are gaps a last vector may end late: another row of zeros is behind them
+        late = elements != points and (len(vs) > 1 or vectors <= 2)
+        if length <= LANES and last > 0 and (exact or late) and vectors <= chunks:
+            break
+    written = prod(a.extent for a in taps)
+    ring = max(d for d in range(1, RING + 1) if written * vectors % d == 0)
+    pairs, cores = -(-c.extent // 2), max(plan.caps.cores, 1)
+    many = prod(a.extent for a in batch) * groups
+    per = max(1, min(pairs, pairs * many // (4 * cores)))
+    symbols = (tuple(a.symbol for a in axes) for axes in (vs, (c,), batch, (), taps))
+    product = Product(True, *symbols, vectors, 1, length, groups, 1, ring, 1)
+    window = Window(product, store.reduce.monoid, per, weight is not None)
+    return Choice(product, vector, scalar, not fused, vector.cost, window)
+
+
+def _alone(e: Load, a: Axis, tapped: set[str]) -> bool:
+    """Whether an axis is one of a load's dimensions, without taps."""
+    mine = [i for i in e.index if a.symbol in i.symbols]
+    return len(mine) == 1 and not mine[0].symbols & tapped and mine[0].is_affine_in(a.symbol)
 
 
 def _fusable(plan: Plan, nest: Loops, root: Loops) -> bool:
@@ -342,8 +413,10 @@ def _vector_operand(
                 return prod(a.extent for a in vs), *cut, Operand(e), False
     if not pairs:
         return prod(a.extent for a in vs), ks, (), Operand(_dummy()), True
-    if isinstance(e, Load) and (found := _planes(plan, e, batch, vs, ks)) is not None:
-        return found
+    if isinstance(e, Load) and e.other in (None, 0.0):
+        found = _planes(plan, e, batch, vs, ks)
+        if found is not None:
+            return found
     laid = _ordered(plan, e, batch, vs, ks, prod(a.extent for a in vs), False, "columns")
     return None if laid is None else (prod(a.extent for a in vs), ks, (), laid, False)
 
@@ -508,11 +581,17 @@ def _at(e: Expr, values: dict[str, Index], mask: tuple[Index, ...]) -> Expr:
 
 
 def _planes(
-    plan: Plan, e: Load, batch: tuple[Axis, ...], vs: tuple[Axis, ...], ks: tuple[Axis, ...]
+    plan: Plan,
+    e: Load,
+    batch: tuple[Axis, ...],
+    vs: tuple[Axis, ...],
+    ks: tuple[Axis, ...],
+    two: Axis | None = None,
 ) -> tuple[int, tuple[Axis, ...], tuple[Axis, ...], Operand, bool] | None:
     """x[.., a*s + k*d - pad, ..] where that is inside  ==>  planes[.., phase, a + (k*d) // s, ..]
-    with zeros around; the rows of a plane lie at one pitch."""
-    if e.other not in (None, 0.0) or plan.buffers[e.buffer].dtype != "f32":
+    with zeros around; the rows of a plane lie at one pitch. Neighbours along `two` are the halves
+    of an element."""
+    if plan.buffers[e.buffer].dtype != "f32":
         return None
     shape = plan.buffers[e.buffer].shape
     of_axis = {a.symbol: a for a in (*vs, *ks, *batch)}
@@ -557,9 +636,17 @@ def _planes(
     if stride == 1 and len(spatial) > 1 and 0 < shared <= -low and a.extent <= size - low:
         rows[-1] = size - low
     groups = tuple(x for x in (*batch, *deep) if x.symbol in others)
+    if two is not None:
+        pair = Axis("pair", -(-two.extent // 2))
+        groups = tuple(pair if x is two else x for x in groups)
     lines = [Axis(f"line{n}", r) for n, r in enumerate(rows)]
-    axes = tuple(replace(x, kind="parallel") for x in (*groups, *phases, *lines))
+    halves = () if two is None else (Axis("half", 2),)
+    axes = tuple(replace(x, kind="parallel") for x in (*groups, *phases, *lines, *halves))
     index, mask = list(e.index), []
+    if two is not None:
+        channel = Index({"pair": 2, "half": 1})
+        index = [i.subst({two.symbol: channel}) for i in index]
+        mask += [two.extent - 1 - channel] if two.extent % 2 else []
     spans = {x.symbol: (0, x.extent - 1) for x in axes}
     for n, (d, _, stride, _, low) in enumerate(spatial):
         p = Index.of(f"line{n}") * stride + Index.of(f"phase{n}") + low
@@ -568,7 +655,6 @@ def _planes(
         mask += ([p] if lo < 0 else []) + ([shape[d] - 1 - p] if hi >= shape[d] else [])
     extents = tuple(x.extent for x in axes)
     strides = contiguous(extents)
-    key: tuple[Any, ...] = ("planes", e.buffer, tuple(index), axes, plan.images)
     name = f"{plan.kernel.name}_planes"
     buffer = Buffer(name, "f32", extents, strides)
     flat = replace(buffer, name=f"{name}_flat", shape=(prod(extents),), strides=(1,), base=name)
@@ -580,15 +666,19 @@ def _planes(
         elif x in lines:
             _, a, stride, t, _ = spatial[lines.index(x)]
             place = place + (Index.of(a.symbol) + t // stride) * step
+        elif two is not None and x.symbol == "pair":
+            place = place + Index.of(two.symbol) // 2 * step
+        elif two is not None and x.symbol == "half":
+            place = place + Index.of(two.symbol) % 2
         else:
             place = place + Index.of(x.symbol) * step
     place = place.simplify(ranges)
-    del key
-    value = Load(e.buffer, tuple(index), "f32", tuple(mask), 0.0)
+    other = 0.0 if e.other is None else e.other
+    value = Load(e.buffer, tuple(index), "f32", tuple(mask), other)
     store = Store((name,), tuple(Index.of(x.symbol) for x in axes), (value,))
     kernel = stage_kernel(plan, Loops(axes, (store,)), False)
     span = {a.symbol: strides[len(groups) + len(phases) + n] for n, a in enumerate(vs)}
-    elements = 1 + sum((a.extent - 1) * span[a.symbol] for a in vs)
+    elements = 1 + sum((a.extent - 1) * span[a.symbol] for a in vs) // (1 if two is None else 2)
     operand = Operand(Load(flat.name, (place,), "f32"), (kernel,), (buffer, flat), None, stage_cost(kernel))
     return elements, deep, taps_axes, operand, False
 
@@ -692,7 +782,9 @@ def emit_dense(
     """C of a kernel that was scheduled here; None for others. A further attempt needs fewer
     registers: loads are less far ahead."""
     own = kernel.schedules[0].own if kernel.schedules else None
-    if isinstance(own, Product) and attempt < 2:
+    if isinstance(own, Window) and not attempt:
+        code = emit_window(kernel, program, own, name, memory)
+    elif isinstance(own, Product) and attempt < 2:
         size = own.steps * prod(a.extent for a in kernel.body[0].axes if a.symbol in own.taps)
         if attempt:
             fewer = max(d for d in range(1, own.ring + 1) if size % d == 0 and 2 * d <= own.ring + 1)

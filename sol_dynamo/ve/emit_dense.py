@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 
 from ..affine import Index
-from ..ir import Buffer, Kernel, Load, Op, Program, expressions, walk
+from ..ir import Buffer, Expr, Kernel, Load, Op, Program, expressions, walk
 from ..kernels.c.nest import Code
 from .packed import PRELUDE, Packed, Writer, skewed, text
 
@@ -57,7 +57,9 @@ class Moves:
     v: int
 
 
-class _Product:
+class Tile:
+    """What the sums of a tile have in common: addresses, and what follows them."""
+
     def __init__(
         self, kernel: Kernel, program: Program, product: Product, memory: dict[str, str]
     ):
@@ -70,13 +72,15 @@ class _Product:
         self.depth = prod(self.extent[a] for a in self.p.deep)
         self.taps = prod(self.extent[a] for a in self.p.taps)
         self.width = self.p.scalars * (2 if self.p.pairs else 1)
-        product = self.nest.stores[0].values[0]
-        assert isinstance(product, Op)
-        vector, scalar = product.args
-        assert isinstance(vector, Load) and isinstance(scalar, Load)
-        self.vector, self.scalar = vector, scalar
+        self.vector, self.scalar = self.operands(self.nest.stores[0].values[0])
         self.out: list[str] = []
         self.places = self._places()
+
+    def operands(self, value: Expr) -> tuple[Load, Load]:
+        assert isinstance(value, Op)
+        vector, scalar = value.args
+        assert isinstance(vector, Load) and isinstance(scalar, Load)
+        return vector, scalar
 
     def w(self, line: str) -> None:
         self.out.append(line)
@@ -400,17 +404,17 @@ class _Product:
                 w(f"const i64 points = SOL_MAX(SOL_MIN({2 * p.length}L, {self.points}L - j0), 0L);")
                 w("const i64 count = (points + 1) / 2, odd = points / 2; (void)odd;")
             left = (p.vectors - v) * p.scalars  # sums that are in registers yet
-            self.out += skewed(
-                [self._result(v, q, gaps) for q in range(p.scalars)], ahead=EPILOGUE - left
-            )
+            members = []
+            for q in range(p.scalars):
+                a = f"a{v}_{q}"
+                lines = [f"{a} = _vel_vcp_vvmvl({a}, vm, {a}, n);"] if gaps else []
+                members.append(self.result(v, q, Writer(lines, "count", f"t{q}_")))
+            self.out += skewed(members, ahead=EPILOGUE - left)
             w("}")
 
-    def _result(self, v: int, q: int, gaps: bool) -> list[str]:
+    def result(self, v: int, q: int, writer: Writer) -> list[str]:
         """The lines that finish one sum."""
-        lines: list[str] = []
-        if gaps:
-            lines.append(f"a{v}_{q} = _vel_vcp_vvmvl(a{v}_{q}, vm, a{v}_{q}, n);")
-        writer = Writer(lines, "count", f"t{q}_")
+        lines = writer.lines
         acc = self.nest.stores[0].buffers[0]
 
         def leaf(e: Load) -> Packed:
@@ -419,7 +423,9 @@ class _Product:
         made = iter(writer.member(list(expressions(self.root)), leaf))
         for store in self.root.stores:
             for b in store.buffers:
-                self._store(lines, self.program.buffers[b], store.index, next(made).text, q)
+                self._store(
+                    writer, self.program.buffers[b], store.index, next(made).text, q
+                )
         return lines
 
     def _row(self, q: int, half: int, clamp: bool) -> str:
@@ -436,6 +442,7 @@ class _Product:
         return f"{self.base(buffer)} + {m.start} + {at}"
 
     def _leaf(self, writer: Writer, e: Load, q: int) -> Packed:
+        count = writer.length
         buffer = self.program.buffers[e.buffer]
         m = self.moves(buffer, e.index)
         low = self._pointer(buffer, m, q, 0, True)
@@ -445,16 +452,16 @@ class _Product:
                 return Packed(writer.name(f"sol_twice({low})", "u64"), True)
             return Packed(writer.name(f"sol_pair({low}, {high})", "u64"), True)
         if self._aligned(buffer, e.index, m):
-            return Packed(writer.name(f"_vel_vld_vssl(8, {low}, count)"))
+            return Packed(writer.name(f"_vel_vld_vssl(8, {low}, {count})"))
         step = 4 * m.v * (1 if self.p.pairs else 2)
-        a = writer.name(f"_vel_vldlzx_vssl({step}, {low}, count)")
-        count = "count" if self.p.pairs else "odd"
+        a = writer.name(f"_vel_vldlzx_vssl({step}, {low}, {count})")
         if not self.p.pairs and self.points % 2:  # the last element may have a lower half alone
-            none = "_vel_vbrdl_vsl(0L, count)"
+            none = f"_vel_vbrdl_vsl(0L, {count})"
             b = writer.name(f"_vel_vldu_vssvl({step}, {high}, {none}, odd)")
         else:
-            b = writer.name(f"_vel_vldu_vssl({step}, {high}, {count})")
-        return Packed(writer.name(f"_vel_vor_vvvl({a}, {b}, count)"))
+            some = count if self.p.pairs else "odd"
+            b = writer.name(f"_vel_vldu_vssl({step}, {high}, {some})")
+        return Packed(writer.name(f"_vel_vor_vvvl({a}, {b}, {count})"))
 
     def _aligned(self, buffer: Buffer, index: tuple[Index, ...], m: Moves) -> bool:
         """Whether two lanes are an element of 64 bits in memory."""
@@ -466,21 +473,22 @@ class _Product:
         return placed and address.const % 2 == 0 and not any(c % 2 for c in rest)
 
     def _store(
-        self, lines: list[str], buffer: Buffer, index: tuple[Index, ...], value: str, q: int
+        self, writer: Writer, buffer: Buffer, index: tuple[Index, ...], value: str, q: int
     ) -> None:
+        lines, count = writer.lines, writer.length
         p, m = self.p, self.moves(buffer, index)
         low = self._pointer(buffer, m, q, 0, False)
         high = self._pointer(buffer, m, q, 1, False)
         tail = bool(self.columns % self.width)
         if self._aligned(buffer, index, m):
             guard = f"if ({q} < some) " if tail else ""
-            lines.append(f"{guard}_vel_vstot_vssl({value}, 8, {low}, count);")
+            lines.append(f"{guard}_vel_vstot_vssl({value}, 8, {low}, {count});")
             return
         step = 4 * m.v * (1 if p.pairs else 2)
         for half, (op, at) in enumerate((("vstlot", low), ("vstuot", high))):
             guard = f"if ({2 * q + half if p.pairs else q} < some) " if tail else ""
-            count = "odd" if half and not p.pairs else "count"
-            lines.append(f"{guard}_vel_{op}_vssl({value}, {step}, {at}, {count});")
+            some = "odd" if half and not p.pairs else count
+            lines.append(f"{guard}_vel_{op}_vssl({value}, {step}, {at}, {some});")
 
 
 def emit_product(
@@ -488,5 +496,5 @@ def emit_product(
 ) -> Code:
     """C of a contraction that `dense.schedule_dense` scheduled; `memory`: base buffer -> C
     expression of its first byte."""
-    return _Product(kernel, program, product, memory).code(name)
+    return Tile(kernel, program, product, memory).code(name)
 
