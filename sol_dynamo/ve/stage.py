@@ -34,7 +34,7 @@ class Copy:
 
     units: int  # how many axes lead
     kept: int  # how many behind them add to addresses and are in no mask
-    twice: bool  # the last axis is both halves of 64 bits: they hold the same
+    halves: int  # 0; 1: the last axis is both halves of 64 bits, which hold the same; 2: it is these
     blocks: int
     groups: int  # units of each block
     gather: float = GATHER  # cycles of one
@@ -66,6 +66,8 @@ def _splits(nest: Loops, twice: bool) -> Iterator[Loops]:
     inner = 1
     for n in range(len(nest.axes) - twice - 1, -1, -1):
         a = nest.axes[n]
+        if a.symbol == "half":
+            continue
         for low in range(2, min(a.extent, 2 * BLOCK // inner + 1)):
             if a.extent % low == 0 and low * inner > BLOCK // 2:
                 high, less = f"{a.symbol}_high", f"{a.symbol}_low"
@@ -92,8 +94,9 @@ def _cost(copy: Copy, axes: Sequence[Axis]) -> float:
 
 
 def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
-    axes = nest.axes[: len(nest.axes) - twice]
     found = list(loads(nest))
+    halves = 1 if twice else 2 * _paired(plan, nest)
+    axes = nest.axes[: len(nest.axes) - (halves > 0)]
     if not 0 < len(found) <= 4 or any(e.dtype != "f32" for e in found):
         return None
     ranges = _ranges(nest)
@@ -109,7 +112,7 @@ def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
             a.symbol in m.symbols for m in masks
         )
 
-    gather = float(GATHER)
+    gather = float(GATHER * max(halves, 1))
     for i in indices:  # of each element in a line of its own, and all of them in one bank
         step = 4 * abs(i.coefficient(axes[-1].symbol))
         if step >= 128:
@@ -120,7 +123,7 @@ def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
             if not all(map(adds, axes[units : units + kept])):
                 break
             blocks = -(-prod(a.extent for a in axes[units + kept :]) // BLOCK)
-            made = Copy(units, kept, twice, blocks, 1, gather)
+            made = Copy(units, kept, halves, blocks, 1, gather)
             if best is None or _cost(made, axes) < _cost(best, axes):
                 best = made
     if best is None:
@@ -129,6 +132,16 @@ def _copy(plan: Plan, nest: Loops, twice: bool) -> Copy | None:
     over = prod(a.extent for a in axes[best.units : best.units + best.kept])
     wanted = -(-4 * max(plan.caps.cores, 1) // times)
     return replace(best, groups=max(1, min(wanted, over // (2 * AHEAD))))
+
+
+def _paired(plan: Plan, nest: Loops) -> bool:
+    """Whether the last axis is two halves that lie a fixed distance apart in what is read."""
+    a = nest.axes[-1]
+    return a.symbol == "half" and all(
+        plan.address(e.buffer, e.index).is_affine_in("half")
+        and not any("half" in m.symbols for m in e.mask)
+        for e in loads(nest)
+    )
 
 
 def _valid(e: Load, axes: Sequence[Axis]) -> dict[str, int] | None:
@@ -226,7 +239,7 @@ def emit_copy(
 ) -> Code:
     """C of a copy; `memory`: base buffer -> C expression of its first byte."""
     nest, copy = kernel.body[0], kernel.schedules[0].own
-    axes = nest.axes[: len(nest.axes) - copy.twice]
+    axes = nest.axes[: len(nest.axes) - (copy.halves > 0)]
     lead, rest_axes = axes[: copy.units], axes[copy.units :]
     outer, inner = rest_axes[: copy.kept], rest_axes[copy.kept :]
     times, elements = prod(a.extent for a in outer), prod(a.extent for a in inner)
@@ -264,7 +277,7 @@ def emit_copy(
     zeros = {a.symbol: 0 for a in outer}
     for k, e in enumerate(found):
         address = program.buffers[e.buffer].address(e.index)
-        inside = address.subst(zeros)
+        inside = address.subst(zeros | ({"half": 0} if copy.halves else {}))
         inside = inside - inside.subst(dict.fromkeys(inside.symbols, 0)).const
         if inside.symbols.isdisjoint(names) and not e.mask:
             continue
@@ -279,7 +292,8 @@ def emit_copy(
             offset = vectors.name(f"_vel_vmrg_vsvml({4 * safe}L, {offset}, m{k}, n)")
         offsets[k] = offset
     gathered = [k for k in range(len(found)) if k in offsets]
-    ahead = max(1, min(AHEAD, 40 // max(len(gathered), 1)))
+    several = 1 + (copy.halves == 2)
+    ahead = max(1, min(AHEAD, 40 // (several * max(len(gathered), 1))))
     turns = -(-size // ahead)
     ahead = -(-size // turns)
     starts = {
@@ -287,20 +301,30 @@ def emit_copy(
         for k, e in enumerate(found)
     }
 
-    def gather(k: int, u: int, at: str) -> str:
+    def gather(k: int, u: int, at: str, half: int = 0) -> str:
         base = starts[k](f"({at} + {u})")
-        return (
-            f"_vel_vgtu_vvssl(_vel_vaddsl_vsvl((i64)({base}), {offsets[k]}, n), 0, 0, n)"
-        )
+        if half:
+            base += f" + {apart[k]}L"
+        op = "vgtlzx" if copy.halves == 2 and not half else "vgtu"
+        return f"_vel_{op}_vvssl(_vel_vaddsl_vsvl((i64)({base}), {offsets[k]}, n), 0, 0, n)"
 
-    step, kind, put = (8, "u64", "vstot") if copy.twice else (4, "f32", "vstuot")
+    def gathers(u: int, at: str, new: str = "") -> list[str]:
+        lines = [f"{new}a{k}_{u} = {gather(k, u, at)};" for k in gathered]
+        if copy.halves == 2:
+            lines += [f"{new}b{k}_{u} = {gather(k, u, at, 1)};" for k in gathered]
+        return lines
+
+    apart = [
+        program.buffers[e.buffer].address(e.index).coefficient("half") if copy.halves == 2 else 0
+        for e in found
+    ]
+    step, kind, put = (8, "u64", "vstot") if copy.halves else (4, "f32", "vstuot")
     store = program.buffers[nest.name]
     target = memory[program.base(nest.name).name]
     assert store.base is None
     w(f"{kind} *const y = ({kind} *){target} + at_lead * {times * elements}L + e0;")
     for u in range(ahead):
-        for k in gathered:
-            w(f"V a{k}_{u} = {gather(k, u, 'o0')};")
+        out += gathers(u, "o0", "V ")
 
     def member(m: int) -> list[str]:
         """The lines that store one piece."""
@@ -310,15 +334,20 @@ def emit_copy(
         def leaf(e: Load) -> Packed:
             k = found.index(e)
             if k not in offsets:
-                return Packed(writer.name(f"sol_twice({starts[k](f'(o + {m})')})", "u64"), True)
+                low = starts[k](f"(o + {m})")
+                made = f"sol_pair({low}, {low} + {apart[k]}L)" if copy.halves == 2 else ""
+                return Packed(writer.name(made or f"sol_twice({low})", "u64"), True)
+            got = f"a{k}_{m}"
+            if copy.halves == 2:
+                got = writer.name(f"_vel_vor_vvvl({got}, b{k}_{m}, n)")
             if k not in masks:
-                return Packed(f"a{k}_{m}")
+                return Packed(got)
             other = word(0.0 if e.other is None else float(e.other))
-            return Packed(writer.name(f"_vel_vmrg_vsvml({other}, a{k}_{m}, {masks[k]}, n)"))
+            return Packed(writer.name(f"_vel_vmrg_vsvml({other}, {got}, {masks[k]}, n)"))
 
         (made,) = writer.member([value], leaf)
         v = made.text
-        if copy.twice:
+        if copy.halves == 1:
             v = f"_vel_vshf_vvvsl({v}, {v}, 0, n)"
         lines.append(f"_vel_{put}_vssl({v}, {step}, y + (o + {m}) * {elements}L, n);")
         return lines
@@ -327,7 +356,7 @@ def emit_copy(
         members = [member(m) for m in range(ahead)]
         if not last:
             for m, lines in enumerate(members):
-                lines += [f"a{k}_{m} = {gather(k, m, 'next')};" for k in gathered]
+                lines += gathers(m, "next")
         w("{")
         out.extend(skewed(members, 1))
         w("}")
