@@ -723,8 +723,11 @@ def _sizes(
                     continue
                 if TRY and TRY != (pairs, vectors, scalars):
                     continue
-                steps, ring = _ring(depth, written, vectors, scalars, pairs, length)
-                step = _step_cost(vectors, scalars, pairs, length)
+                sets = _sets(vectors * scalars, length)
+                steps, ring = _ring(depth, written, vectors, scalars, pairs, length, sets)
+                while steps * written % sets:
+                    sets //= 2
+                step = _step_cost(vectors, scalars, pairs, length, sets)
                 turns = -(-length // 32)
                 flushes = terms // PART * vectors * scalars * turns * 1.5
                 tail = vectors * scalars * (length if apart else 4 * turns)
@@ -736,7 +739,7 @@ def _sizes(
                 part = max(1, PART // (steps * written))
                 p = Product(
                     pairs, (), (), (), tuple(a.symbol for a in deep), tuple(a.symbol for a in taps),
-                    vectors, scalars, length, groups, steps, ring, part,
+                    vectors, scalars, length, groups, steps, ring, part, sets,
                 )  # fmt: skip
                 key = (cost, -vectors * scalars)
                 if best is None or key < best[:2]:
@@ -744,28 +747,36 @@ def _sizes(
     return None if best is None else (best[0], best[2])
 
 
-def _step_cost(vectors: int, scalars: int, pairs: bool, length: int) -> float:
+def _sets(sums: int, length: int) -> int:
+    """Sets of sums that take turns: with few of them each would wait for itself."""
+    busy = sums * -(-length // 32) / FMA
+    return 1 if 2 * busy > LATENCY else 2 if 4 * busy > LATENCY or sums > 8 else 4
+
+
+def _step_cost(vectors: int, scalars: int, pairs: bool, length: int, sets: int = 1) -> float:
     """Cycles of one term of the sum for a tile: pipes, issue, latency, and lines of scalars."""
     turns = -(-length // 32)
     fma = vectors * scalars * turns / FMA
     issue = vectors * scalars + scalars * 1.07 + vectors * (3 if pairs else 2)
     lines = scalars * 8 / 128 * 30
-    return max(fma, issue, LATENCY, lines, vectors * 8.5)
+    return max(fma, issue, LATENCY / sets, lines, vectors * 8.5)
 
 
 def _ring(
-    depth: int, written: int, vectors: int, scalars: int, pairs: bool, length: int
+    depth: int, written: int, vectors: int, scalars: int, pairs: bool, length: int, sets: int
 ) -> tuple[int, int]:
     """How many steps of the deep axes a turn has, and how many loads are under way: so many divide
     the turn's, reach back for the latency of memory and leave registers."""
-    free = REGISTERS - vectors * scalars - (2 * vectors if pairs else 0)
+    free = REGISTERS - vectors * scalars * sets - (2 * vectors if pairs else 0)
     most = max(1, free // vectors)
-    want = ceil(AHEAD / _step_cost(vectors, scalars, pairs, length))
+    want = ceil(AHEAD / _step_cost(vectors, scalars, pairs, length, sets))
     best, choice = None, (1, 1)
-    for steps in range(1, min(depth, 16) + 1):
+    for steps in range(1, min(depth, 32) + 1):
         size = steps * written
-        if steps > 1 and size > 24:
+        if steps > 1 and size > 32:
             break
+        if size % sets and depth * written >= sets:
+            continue
         rest = depth % steps
         for ring in range(1, min(most, size) + 1):
             if size % ring:

@@ -45,6 +45,7 @@ class Product:
     steps: int  # of the deep axes in a turn
     ring: int  # vectors under way
     part: int  # turns after which the sums are added to the totals
+    sets: int = 1  # of sums that take turns, where there are too few for the latency of one
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,20 @@ class Tile:
     def scratch(self) -> int:
         return 0 if self.parts() < 2 else self.p.vectors * self.p.scalars * LANES * 8
 
+    def _set(self, v: int, q: int, group: int) -> str:
+        """The sum that a group of the sum's terms is added to."""
+        k = group % self.p.sets
+        return f"a{v}_{q}_{k}" if k else f"a{v}_{q}"
+
+    def _join(self) -> None:
+        p = self.p
+        for k in range(1, p.sets):
+            for v in range(p.vectors):
+                for q in range(p.scalars):
+                    one = self._set(v, q, k)
+                    self.w(f"a{v}_{q} = _vel_pvfadd_vvvl(a{v}_{q}, {one}, n);")
+                    self.w(f"{one} = _vel_vbrdl_vsl(0L, n);")
+
     def _acc(self) -> list[tuple[str, int]]:
         p = self.p
         return [(f"a{v}_{s}", s * p.vectors + v) for s in range(p.scalars) for v in range(p.vectors)]
@@ -239,7 +254,8 @@ class Tile:
             w(f"u64 h{i} = w0[{of_scalars[i]}];")
         self._fetch()
         for name, _ in self._acc():
-            w(f"V {name} = _vel_vbrdl_vsl(0L, n);")
+            for k in range(p.sets):
+                w(f"V {name}{f'_{k}' if k else ''} = _vel_vbrdl_vsl(0L, n);")
         if self.parts() > 1:
             w("u64 *const totals = (u64 *)c->scratch;")
             for name, k in self._acc():
@@ -279,7 +295,8 @@ class Tile:
                 scalar = f"h{i}" if i < ahead else f"n{i - ahead}"
                 for v in range(p.vectors):
                     x = f"d{v}_{g}" if p.pairs else f"x{v}_{g % p.ring}"
-                    w(f"a{v}_{q} = _vel_pvfmad_vvsvl(a{v}_{q}, {scalar}, {x}, n);")
+                    a = self._set(v, q, g)
+                    w(f"{a} = _vel_pvfmad_vvsvl({a}, {scalar}, {x}, n);")
             if not p.pairs:
                 self._reload(load, g, size)
         for i in range(ahead):
@@ -291,8 +308,10 @@ class Tile:
         w("} while (--now > 0);")
         if self.parts() > 1:
             w("if (left == 0) break;")
+            self._join()
             self._totals()
             w("}")
+        self._join()
         if rest:
             w(f"x = x0 + {turns * p.steps * step}L; w = w0 + {turns * advance}L;")
             self._rest(rest, step, offsets, of_scalars, advance // p.steps)
@@ -322,7 +341,7 @@ class Tile:
     def _totals(self, store: bool = True) -> None:
         """Add the sums to their totals in memory, and start anew; or the other way round."""
         names, p = self._acc(), self.p
-        live = p.vectors * (p.scalars + p.ring + p.pairs)
+        live = p.vectors * (p.scalars * p.sets + p.ring + p.pairs)
         size = max(1, min(8, REGISTERS - live))
         for first in range(0, len(names), size):
             some = names[first : first + size]
