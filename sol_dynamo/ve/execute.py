@@ -58,7 +58,7 @@ def cores_used() -> int:
         if not wanted.isdigit() or int(wanted) < 1:
             raise ValueError(f"SOL_VE_CORES={wanted!r}: a number of cores, 1 or more, is due")
         return int(wanted)
-    card = torch.ve.get_device_properties(0).multi_processor_count
+    card = module.get_device_properties(0).multi_processor_count
     return min(card, cores()) if cards.find().simulated else card
 
 
@@ -137,17 +137,21 @@ class VeExecutable:
         for position, step in enumerate((*self.program.kernels, None)):
             place[position] = n
             n += step is not None and not isinstance(step, Extern)
-        inner = {place[d.first]: [0, d.trips, place[d.first], place[d.last]] for d in bands.values()}
+        inner = {
+            place[d.first]: [0, d.trips, place[d.first], place[d.last]] for d in bands.values()
+        }
         outer, k = [], 0
         while k < len(rows):
             outer.append(inner.get(k, rows[k]))
             k = inner[k][3] if k in inner else k + 1
         band = -(-max([0, *(s.scratch for s in steps)]) // ALIGN) * ALIGN
         size = -(-max(band + self.program.band_bytes, 1) // ALIGN) * ALIGN + ALIGN
-        table = torch.empty(32 * (1 + len(outer) + len(rows)), dtype=torch.uint8, device=f"ve:{device}")
+        table = torch.empty(
+            32 * (1 + len(outer) + len(rows)), dtype=torch.uint8, device=f"ve:{device}"
+        )
         start = table.data_ptr() + 32
         head = [start, start + 32 * len(outer), size, band]
-        words = torch.tensor([*head, *sum(outer + rows, [])], dtype=torch.int64)
+        words = torch.tensor([head, *outer, *rows], dtype=torch.int64).flatten()
         table.copy_(words.view(torch.uint8))
         name = steps[0].name if len(steps) == 1 else f"a program of {len(steps)} kernels"
         units = [row[1] for row in outer]
@@ -159,8 +163,8 @@ class VeExecutable:
         given = (*inputs, *weights)
         device = next(
             (t.device for t in given if isinstance(t, torch.Tensor) and t.device.type == "ve"), None
-        ) or torch.device("ve", torch.ve.current_device())
-        with torch.ve.device(device):
+        ) or torch.device("ve", module.current_device())
+        with module.device(device):
             return self._run(device, inputs, weights)
 
     def _run(self, device: torch.device, inputs: list[Any], weights: list[Any]) -> list[Any]:

@@ -125,17 +125,6 @@ static inline __vr sol_split(__vr x, __vr *k, int L)
   return sol_select(number, m, _vel_vbrdd_vsl(__builtin_nan(""), L), L);
 }
 
-/* sin(r) for |r| <= pi/2, error 2^-35.3 */
-static inline __vr sol_sin_near(__vr r, int L)
-{
-  const __vr s = _vel_vfmuld_vvvl(r, r, L);
-  __vr q = _vel_vfmadd_vsvvl(0x1.71707f10bfdcap-19, _vel_vbrdd_vsl(-0x1.9a686ee3a6d4ap-26, L), s, L);
-  q = _vel_vfmadd_vsvvl(-0x1.a017d998210d9p-13, q, s, L);
-  q = _vel_vfmadd_vsvvl(0x1.11110c49e9977p-7, q, s, L);
-  q = _vel_vfmadd_vsvvl(-0x1.55555547691e3p-3, q, s, L);
-  return _vel_vfmadd_vvvvl(r, _vel_vfmuld_vvvl(r, s, L), q, L);
-}
-
 /* -- exponentials of floats ------------------------------------------------------------------- */
 
 static inline __vr sol_exp_f32v(__vr x, int L)
@@ -238,10 +227,10 @@ static inline __vr sol_log10_f32v(__vr x, int L)
   return _vel_vcvtsd_vvl(_vel_vfmadd_vvsvl(l, 0x1.34413509f79ffp-2, k, L), L);
 }
 
-/* log(u) + c where u + c = 1 + x exactly; for u far from 1, c is nothing. u = 2^k m. */
-static inline __vr sol_log1p_f32v(__vr x, int L)
+/* log(1 + y) = log(u) + c where u + c = 1 + y exactly; for u far from 1, c is nothing. u = 2^k m. */
+static inline __vr sol_log1p_wide(__vr y, int L)
 {
-  const __vr y = _vel_vcvtds_vvl(x, L), u = _vel_vfaddd_vsvl(1.0, y, L);
+  const __vr u = _vel_vfaddd_vsvl(1.0, y, L);
   const __vr c = _vel_vfsubd_vvvl(y, _vel_vfaddd_vsvl(-1.0, u, L), L);
   __vr k;
   const __vr m = sol_split(u, &k, L);
@@ -249,76 +238,290 @@ static inline __vr sol_log1p_f32v(__vr x, int L)
   const __vm256 finite = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p1000, u, L), L);
   const __vr rest = sol_select(finite, c, _vel_vbrdd_vsl(0.0, L), L);
   const __vr l = _vel_vfaddd_vvvl(sol_log_near(m, L), rest, L);
-  const __vr z = _vel_vcvtsd_vvl(_vel_vfmadd_vvsvl(l, 0x1.62e42fefa39efp-1, k, L), L);
-  return sol_select(_vel_vfmkdeq_mvl(y, L), x, z, L);
+  return _vel_vfmadd_vvsvl(l, 0x1.62e42fefa39efp-1, k, L);
+}
+
+static inline __vr sol_log1p_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtsd_vvl(sol_log1p_wide(_vel_vcvtds_vvl(x, L), L), L);
+  return sol_select(_vel_vfmkseq_mvl(x, L), x, y, L);
 }
 
 /* -- trigonometry of floats ------------------------------------------------------------------- */
 
 /* Angles up to 2^22 are reduced in double with pi in two parts: n times the first, of 29 bits, is
-   exact, and what remains is known to 2^-59. Larger ones go lane by lane through libm's double
-   functions, which use as many digits of pi as it takes (Payne & Hanek 1983). */
-
-static inline __vr sol_large_angles(__vr y, __vr x, double (*f)(double), int L)
+   exact, and what remains is known to 2^-59. Of larger ones, x = 2^e m with a whole m of 24 bits,
+   the product of m and 96 bits of 2/pi from the place that 2^e chooses holds the angle modulo a
+   turn (Payne & Hanek 1983): the number of quarters modulo 4 in *n, and the rest. */
+static inline __vr sol_quarter_large(__vr x, __vr *n, int L)
 {
+  static const u32 words[] = {0, 0xa2f9836e, 0x4e441529, 0xfc2757d1, 0xf534ddc0, 0xdb629599, 0x3c439041, 0xfe5163ab, 0xdebbc561, 0xb7246e3a};
+  const __vr bits = sol_magnitude(x, L);
+  const __vr m = _vel_vsrl_vvsl(_vel_vor_vsvl(1L << 52, _vel_vand_vsvl((1L << 52) - 1, bits, L), L), 29, L);
+  /* 32 zeros stand before the point; of small or infinite numbers no word is read that is not there */
+  __vr e = _vel_vaddsl_vsvl(-1023 - 23 - 2 + 32, _vel_vsrl_vvsl(bits, 52, L), L);
+  e = _vel_vminsl_vsvl(160, _vel_vmaxsl_vsvl(0, e, L), L);
+  const __vr at = _vel_vaddsl_vsvl((long)words, _vel_vsll_vvsl(_vel_vsrl_vvsl(e, 5, L), 2, L), L);
+  const __vr s = _vel_vand_vsvl(31, e, L), left = _vel_vsubsl_vsvl(32, s, L);
+  __vr w[4], f[3];
+  for (int k = 0; k < 4; k++)
+    w[k] = _vel_vgtlzx_vvssl(_vel_vaddsl_vsvl(4 * k, at, L), 0, 0, L);
+  for (int k = 0; k < 3; k++) {
+    const __vr high = _vel_vsll_vvvl(w[k], s, L), low = _vel_vsrl_vvvl(w[k + 1], left, L);
+    f[k] = _vel_vand_vsvl(0xffffffffL, _vel_vor_vvvl(high, low, L), L);
+  }
+  __vr p = _vel_vsll_vvsl(_vel_vmulsl_vvvl(m, f[0], L), 32, L);
+  p = _vel_vaddsl_vvvl(p, _vel_vmulsl_vvvl(m, f[1], L), L);
+  p = _vel_vaddsl_vvvl(p, _vel_vsrl_vvsl(_vel_vmulsl_vvvl(m, f[2], L), 32, L), L);
+  const __vr q = _vel_vsrl_vvsl(_vel_vaddsl_vsvl(1L << 61, p, L), 62, L);
+  const __vr r = _vel_vsubsl_vvvl(p, _vel_vsll_vvsl(q, 62, L), L);
+  const __vm256 negative = _vel_vfmkllt_mvl(x, L);
+  const __vr sign = _vel_vand_vsvl(-0x7fffffffffffffffL - 1, x, L);
+  *n = _vel_vmrg_vvvml(q, _vel_vsubsl_vsvl(0, q, L), negative, L);
+  return _vel_vxor_vvvl(_vel_vfmuld_vsvl(0x1.921fb54442d18p-62, _vel_vcvtdl_vvl(r, L), L), sign, L);
+}
+
+/* x = r + n pi/2: gives r, |r| <= pi/4, and n modulo 4 in the low bits of *n */
+static inline __vr sol_quarter(__vr x, __vr *n, int L)
+{
+  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-1, x, L), L);
+  const __vr k = _vel_vfaddd_vsvl(-0x1.8p52, t, L);
+  __vr r = _vel_vfmadd_vvsvl(x, -0x1.921fb54p+0, k, L);
+  r = _vel_vfmadd_vvsvl(r, -0x1.10b4611a62633p-30, k, L);
+  *n = t;
   const __vm256 large = _vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(0x1p22, sol_magnitude(x, L), L), L);
-  if (_vel_pcvm_sml(large, L) == 0) return y;
-  double a[256], b[256];
-  _vel_vst_vssl(x, 8, a, L);
-  for (int i = 0; i < L; i++) b[i] = __builtin_fabs(a[i]) > 0x1p22 ? f(a[i]) : 0;
-  return sol_select(large, _vel_vld_vssl(8, b, L), y, L);
+  if (_vel_pcvm_sml(large, L)) {
+    __vr other;
+    const __vr rest = sol_quarter_large(x, &other, L);
+    r = sol_select(large, rest, r, L);
+    *n = sol_select(large, other, t, L);
+  }
+  const __vm256 infinite = _vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(__builtin_inf(), sol_magnitude(x, L), L), L);
+  return sol_select(infinite, _vel_vbrdd_vsl(__builtin_nan(""), L), r, L);
 }
 
-/* sin(r + n pi) = (-1)^n sin(r) */
-static inline __vr sol_turned(__vr x, __vr t, __vr n, int L)
+/* sine and cosine of |r| <= pi/4; errors 2^-37, 2^-43 */
+static inline __vr sol_sine_near(__vr r, int L)
 {
-  __vr r = _vel_vfmadd_vvsvl(x, -0x1.921fb54p+1, n, L);
-  r = _vel_vfmadd_vvsvl(r, -0x1.10b4611a62633p-29, n, L);
-  return _vel_vxor_vvvl(sol_sin_near(r, L), _vel_vsll_vvsl(t, 63, L), L);
-}
-
-static inline __vr sol_sin_f32v(__vr x, int L)
-{
-  const __vr y = _vel_vcvtds_vvl(x, L);
-  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-2, y, L), L);
-  const __vr z = sol_turned(y, t, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
-  const __vr kept = sol_select(_vel_vfmkdeq_mvl(y, L), y, z, L);
-  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, sin, L), L);
-}
-
-/* sin(r + n pi) where x + pi/2 = r + n pi */
-static inline __vr sol_cos_f32v(__vr x, int L)
-{
-  const __vr y = _vel_vcvtds_vvl(x, L);
-  const __vr h = _vel_vfaddd_vsvl(0.5, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-2, y, L), L);
-  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, h, L);
-  const __vr n = _vel_vfaddd_vsvl(-0.5, _vel_vfaddd_vsvl(-0x1.8p52, t, L), L);
-  return _vel_vcvtsd_vvl(sol_large_angles(sol_turned(y, t, n, L), y, cos, L), L);
-}
-
-/* sin(r) / cos(r), or -cos(r) / sin(r) for odd n, where x = r + n pi/2; errors 2^-37, 2^-43 */
-static inline __vr sol_tan_f32v(__vr x, int L)
-{
-  const __vr y = _vel_vcvtds_vvl(x, L);
-  const __vr t = _vel_vfaddd_vsvl(0x1.8p52, _vel_vfmuld_vsvl(0x1.45f306dc9c883p-1, y, L), L);
-  const __vr n = _vel_vfaddd_vsvl(-0x1.8p52, t, L);
-  __vr r = _vel_vfmadd_vvsvl(y, -0x1.921fb54p+0, n, L);
-  r = _vel_vfmadd_vvsvl(r, -0x1.10b4611a62633p-30, n, L);
   const __vr s = _vel_vfmuld_vvvl(r, r, L);
   __vr a = _vel_vfmadd_vsvvl(-0x1.a00f7f0f1e590p-13, _vel_vbrdd_vsl(0x1.6cd1ec72a22ddp-19, L), s, L);
   a = _vel_vfmadd_vsvvl(0x1.1111086a42ae8p-7, a, s, L);
   a = _vel_vfmadd_vsvvl(-0x1.5555554c71abcp-3, a, s, L);
+  return _vel_vfmadd_vvvvl(r, _vel_vfmuld_vvvl(r, s, L), a, L);
+}
+
+static inline __vr sol_cosine_near(__vr r, int L)
+{
+  const __vr s = _vel_vfmuld_vvvl(r, r, L);
   __vr b = _vel_vfmadd_vsvvl(0x1.a00eb98b10c5dp-16, _vel_vbrdd_vsl(-0x1.23c977e14651cp-22, L), s, L);
   b = _vel_vfmadd_vsvvl(-0x1.6c16b3487832ap-10, b, s, L);
   b = _vel_vfmadd_vsvvl(0x1.55555545c4b5fp-5, b, s, L);
   b = _vel_vfmadd_vsvvl(-0x1.ffffffffe98a7p-2, b, s, L);
-  const __vr sine = _vel_vfmadd_vvvvl(r, _vel_vfmuld_vvvl(r, s, L), a, L);
-  const __vr cosine = _vel_vfmadd_vsvvl(1.0, s, b, L);
-  const __vm256 odd = _vel_vfmklne_mvl(_vel_vand_vsvl(1, t, L), L);
+  return _vel_vfmadd_vsvvl(1.0, s, b, L);
+}
+
+/* sin(r + n pi/2): of each odd quarter the cosine, of the upper two with the other sign */
+static inline __vr sol_turned(__vr r, __vr n, int L)
+{
+  const __vm256 odd = _vel_vfmklne_mvl(_vel_vand_vsvl(1, n, L), L);
+  const __vr y = sol_select(odd, sol_cosine_near(r, L), sol_sine_near(r, L), L);
+  return _vel_vxor_vvvl(y, _vel_vsll_vvsl(_vel_vand_vsvl(2, n, L), 62, L), L);
+}
+
+static inline __vr sol_sin_f32v(__vr x, int L)
+{
+  __vr n;
+  const __vr r = sol_quarter(_vel_vcvtds_vvl(x, L), &n, L);
+  const __vr y = _vel_vcvtsd_vvl(sol_turned(r, n, L), L);
+  return sol_select(_vel_vfmkseq_mvl(x, L), x, y, L);
+}
+
+static inline __vr sol_cos_f32v(__vr x, int L)
+{
+  __vr n;
+  const __vr r = sol_quarter(_vel_vcvtds_vvl(x, L), &n, L);
+  return _vel_vcvtsd_vvl(sol_turned(r, _vel_vaddsl_vsvl(1, n, L), L), L);
+}
+
+/* sin(r) / cos(r), or -cos(r) / sin(r) for odd n */
+static inline __vr sol_tan_f32v(__vr x, int L)
+{
+  __vr n;
+  const __vr r = sol_quarter(_vel_vcvtds_vvl(x, L), &n, L);
+  const __vr sine = sol_sine_near(r, L), cosine = sol_cosine_near(r, L);
+  const __vm256 odd = _vel_vfmklne_mvl(_vel_vand_vsvl(1, n, L), L);
   const __vr over = sol_select(odd, _vel_vfsubd_vsvl(0.0, cosine, L), sine, L);
-  const __vr z = _vel_vfdivd_vvvl(over, sol_select(odd, sine, cosine, L), L);
-  const __vr kept = sol_select(_vel_vfmkdeq_mvl(y, L), y, z, L);
-  return _vel_vcvtsd_vvl(sol_large_angles(kept, y, tan, L), L);
+  const __vr y = _vel_vfdivd_vvvl(over, sol_select(odd, sine, cosine, L), L);
+  return sol_select(_vel_vfmkseq_mvl(x, L), x, _vel_vcvtsd_vvl(y, L), L);
+}
+
+/* atan(a) for a >= 0: the series below tan(pi/8), error 2^-35; above, of (a - 1) / (a + 1) beside
+   pi/4, and of -1 / a beside pi/2 */
+static inline __vr sol_atan_wide(__vr a, int L)
+{
+  const __vm256 middle = _vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(0x1.a827999fcef34p-2, a, L), L);
+  const __vm256 top = _vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(0x1.3504f333f9de6p+1, a, L), L);
+  const __vr one = _vel_vbrdd_vsl(1.0, L);
+  __vr n = sol_select(middle, _vel_vfaddd_vsvl(-1.0, a, L), a, L);
+  __vr d = sol_select(middle, _vel_vfaddd_vsvl(1.0, a, L), one, L);
+  n = sol_select(top, _vel_vbrdd_vsl(-1.0, L), n, L);
+  d = sol_select(top, a, d, L);
+  __vr base = sol_select(middle, _vel_vbrdd_vsl(0x1.921fb54442d18p-1, L), _vel_vbrdd_vsl(0.0, L), L);
+  base = sol_select(top, _vel_vbrdd_vsl(0x1.921fb54442d18p+0, L), base, L);
+  const __vr t = _vel_vfdivd_vvvl(n, d, L), s = _vel_vfmuld_vvvl(t, t, L);
+  __vr q = _vel_vfmadd_vsvvl(1.0 / 25, _vel_vbrdd_vsl(-1.0 / 27, L), s, L);
+  q = _vel_vfmadd_vsvvl(-1.0 / 23, q, s, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 21, q, s, L);
+  q = _vel_vfmadd_vsvvl(-1.0 / 19, q, s, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 17, q, s, L);
+  q = _vel_vfmadd_vsvvl(-1.0 / 15, q, s, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 13, q, s, L);
+  q = _vel_vfmadd_vsvvl(-1.0 / 11, q, s, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 9, q, s, L);
+  q = _vel_vfmadd_vsvvl(-1.0 / 7, q, s, L);
+  q = _vel_vfmadd_vsvvl(1.0 / 5, q, s, L);
+  q = _vel_vfmadd_vsvvl(-1.0 / 3, q, s, L);
+  return _vel_vfaddd_vvvl(base, _vel_vfmadd_vvvvl(t, _vel_vfmuld_vvvl(t, s, L), q, L), L);
+}
+
+static inline __vr sol_atan_f32v(__vr x, int L)
+{
+  const __vr y = sol_atan_wide(sol_magnitude(_vel_vcvtds_vvl(x, L), L), L);
+  return sol_signed(_vel_vcvtsd_vvl(y, L), x, L);
+}
+
+/* atan(x / sqrt(1 - x^2)) */
+static inline __vr sol_asin_f32v(__vr x, int L)
+{
+  const __vr a = sol_magnitude(_vel_vcvtds_vvl(x, L), L);
+  const __vr s = _vel_vfmuld_vvvl(_vel_vfsubd_vsvl(1.0, a, L), _vel_vfaddd_vsvl(1.0, a, L), L);
+  const __vr y = sol_atan_wide(_vel_vfdivd_vvvl(a, _vel_vfsqrtd_vvl(s, L), L), L);
+  return sol_signed(_vel_vcvtsd_vvl(y, L), x, L);
+}
+
+/* 2 atan(sqrt((1 - x) / (1 + x))) */
+static inline __vr sol_acos_f32v(__vr x, int L)
+{
+  const __vr y = _vel_vcvtds_vvl(x, L);
+  const __vr s = _vel_vfdivd_vvvl(_vel_vfsubd_vsvl(1.0, y, L), _vel_vfaddd_vsvl(1.0, y, L), L);
+  const __vr z = sol_atan_wide(_vel_vfsqrtd_vvl(s, L), L);
+  return _vel_vcvtsd_vvl(_vel_vfaddd_vvvl(z, z, L), L);
+}
+
+/* of y and x: the special cases of C99, F.9.1.4 */
+static inline __vr sol_atan2_f32v(__vr y, __vr x, int L)
+{
+  const __vr u = sol_magnitude(_vel_vcvtds_vvl(y, L), L), v = sol_magnitude(_vel_vcvtds_vvl(x, L), L);
+  const double infinity = __builtin_inf();
+  const __vm256 zeros = _vel_andm_mmm(_vel_vfmkdeq_mvl(u, L), _vel_vfmkdeq_mvl(v, L));
+  const __vm256 infinite = _vel_andm_mmm(_vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(infinity, u, L), L),
+                                         _vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(infinity, v, L), L));
+  __vr r = sol_select(zeros, u, _vel_vfdivd_vvvl(u, v, L), L);
+  r = sol_atan_wide(sol_select(infinite, _vel_vbrdd_vsl(1.0, L), r, L), L);
+  const __vm256 behind = _vel_vfmkllt_mvl(x, L);
+  r = sol_select(behind, _vel_vfsubd_vsvl(0x1.921fb54442d18p+1, r, L), r, L);
+  return sol_signed(_vel_vcvtsd_vvl(r, L), y, L);
+}
+
+/* -- hyperbolic functions of floats ----------------------------------------------------------- */
+
+/* (t + t / (1 + t)) / 2 with t = exp(|x|) - 1 */
+static inline __vr sol_sinh_f32v(__vr x, int L)
+{
+  const __vr a = sol_clamp_f64(sol_magnitude(_vel_vcvtds_vvl(x, L), L), 0.0, 120.0, L);
+  const __vr t = sol_expm1_wide(a, L);
+  const __vr y = _vel_vfaddd_vvvl(t, _vel_vfdivd_vvvl(t, _vel_vfaddd_vsvl(1.0, t, L), L), L);
+  return sol_signed(_vel_vcvtsd_vvl(_vel_vfmuld_vsvl(0.5, y, L), L), x, L);
+}
+
+static inline __vr sol_cosh_f32v(__vr x, int L)
+{
+  const __vr a = sol_clamp_f64(sol_magnitude(_vel_vcvtds_vvl(x, L), L), 0.0, 120.0, L);
+  __vr s;
+  const __vr p = sol_exp_parts(a, &s, L), t = _vel_vfmadd_vvvvl(s, s, p, L);
+  const __vr y = _vel_vfaddd_vvvl(t, _vel_vfdivd_vsvl(1.0, t, L), L);
+  return _vel_vcvtsd_vvl(_vel_vfmuld_vsvl(0.5, y, L), L);
+}
+
+/* log1p(a + a^2 / (1 + sqrt(1 + a^2))) */
+static inline __vr sol_asinh_f32v(__vr x, int L)
+{
+  const __vr a = sol_magnitude(_vel_vcvtds_vvl(x, L), L), s = _vel_vfmuld_vvvl(a, a, L);
+  const __vr root = _vel_vfsqrtd_vvl(_vel_vfaddd_vsvl(1.0, s, L), L);
+  const __vr t = _vel_vfdivd_vvvl(s, _vel_vfaddd_vsvl(1.0, root, L), L);
+  const __vm256 infinite = _vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(__builtin_inf(), a, L), L);
+  const __vr y = sol_log1p_wide(_vel_vfaddd_vvvl(a, sol_select(infinite, a, t, L), L), L);
+  return sol_signed(_vel_vcvtsd_vvl(y, L), x, L);
+}
+
+/* log1p(t + sqrt(2 t + t^2)) with t = x - 1 */
+static inline __vr sol_acosh_f32v(__vr x, int L)
+{
+  const __vr t = _vel_vfaddd_vsvl(-1.0, _vel_vcvtds_vvl(x, L), L);
+  const __vr s = _vel_vfmuld_vvvl(t, _vel_vfaddd_vsvl(2.0, t, L), L);
+  const __vr y = sol_log1p_wide(_vel_vfaddd_vvvl(t, _vel_vfsqrtd_vvl(s, L), L), L);
+  const __vm256 none = _vel_vfmkdlt_mvl(t, L);
+  return _vel_vcvtsd_vvl(sol_select(none, _vel_vbrdd_vsl(__builtin_nan(""), L), y, L), L);
+}
+
+/* log1p(2 a / (1 - a)) / 2 */
+static inline __vr sol_atanh_f32v(__vr x, int L)
+{
+  const __vr a = sol_magnitude(_vel_vcvtds_vvl(x, L), L);
+  const __vr t = _vel_vfdivd_vvvl(_vel_vfaddd_vvvl(a, a, L), _vel_vfsubd_vsvl(1.0, a, L), L);
+  const __vr y = _vel_vfmuld_vsvl(0.5, sol_log1p_wide(t, L), L);
+  return sol_signed(_vel_vcvtsd_vvl(y, L), x, L);
+}
+
+/* -- remainders and lengths of floats --------------------------------------------------------- */
+
+/* The remainder of |x| by |y| in steps of 2^28 at most: quotients of so few bits times a float are
+   exact in double, and a quotient that is one too large is taken back. */
+static inline __vr sol_fmod_f32v(__vr x, __vr y, int L)
+{
+  const double infinity = __builtin_inf();
+  const __vr u = sol_magnitude(_vel_vcvtds_vvl(x, L), L), v = sol_magnitude(_vel_vcvtds_vvl(y, L), L);
+  const __vm256 finite = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(infinity, u, L), L);
+  const __vm256 divides = _vel_andm_mmm(_vel_vfmkdgt_mvl(v, L),
+                                        _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(infinity, v, L), L));
+  const __vm256 usual = _vel_andm_mmm(finite, divides);
+  __vr r = sol_select(usual, u, _vel_vbrdd_vsl(0.0, L), L);
+  const __vr d = sol_select(usual, v, _vel_vbrdd_vsl(1.0, L), L);
+  for (;;) {
+    const __vr apart = _vel_vsubsl_vvvl(_vel_vsrl_vvsl(r, 52, L), _vel_vsrl_vvsl(d, 52, L), L);
+    const __vr step = _vel_vmaxsl_vsvl(0, _vel_vaddsl_vsvl(-26, apart, L), L);
+    const __vr b = _vel_vaddsl_vvvl(d, _vel_vsll_vvsl(step, 52, L), L);
+    const __vr q = _vel_vcvtdl_vvl(_vel_vcvtldrz_vvl(_vel_vfdivd_vvvl(r, b, L), L), L);
+    r = _vel_vfnmsbd_vvvvl(r, q, b, L);
+    r = sol_select(_vel_vfmkdlt_mvl(r, L), _vel_vfaddd_vvvl(r, b, L), r, L);
+    r = sol_magnitude(r, L);
+    if (_vel_pcvm_sml(_vel_vfmklgt_mvl(step, L), L) == 0) break;
+  }
+  const __vm256 endless = _vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(infinity, v, L), L);
+  __vr z = _vel_vbrdd_vsl(__builtin_nan(""), L);
+  z = sol_select(usual, r, z, L);
+  z = sol_select(_vel_andm_mmm(finite, endless), u, z, L);
+  return sol_signed(_vel_vcvtsd_vvl(z, L), x, L);
+}
+
+/* as Python and torch: the sign of the divisor */
+static inline __vr sol_mod_f32v(__vr x, __vr y, int L)
+{
+  const __vr r = sol_fmod_f32v(x, y, L);
+  const __vm256 apart = _vel_vfmkllt_mvl(_vel_vxor_vvvl(r, y, L), L);
+  const __vm256 some = _vel_vfmksnenan_mvl(r, L);
+  return sol_select(_vel_andm_mmm(apart, some), _vel_vfadds_vvvl(r, y, L), r, L);
+}
+
+static inline __vr sol_hypot_f32v(__vr x, __vr y, int L)
+{
+  const __vr u = sol_magnitude(_vel_vcvtds_vvl(x, L), L), v = sol_magnitude(_vel_vcvtds_vvl(y, L), L);
+  const double infinity = __builtin_inf();
+  const __vm256 infinite = _vel_orm_mmm(_vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(infinity, u, L), L),
+                                        _vel_vfmkdeq_mvl(_vel_vfcmpd_vsvl(infinity, v, L), L));
+  const __vr s = _vel_vfmadd_vvvvl(_vel_vfmuld_vvvl(u, u, L), v, v, L);
+  const __vr z = sol_select(infinite, _vel_vbrdd_vsl(infinity, L), _vel_vfsqrtd_vvl(s, L), L);
+  return _vel_vcvtsd_vvl(z, L);
 }
 
 /* -- powers of floats ------------------------------------------------------------------------- */

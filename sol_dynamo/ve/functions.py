@@ -65,7 +65,9 @@ def _scalar(name: str, dtype: str) -> str:
     arguments = f"{dtype} x, {dtype} y" if two else f"{dtype} x"
     if _through_double(name, dtype):
         values = "x, y" if two else "x"
-        return f"static inline f32 sol_{name}_f32({arguments}) {{ return sol_{name}_f64({values}); }}"
+        return (
+            f"static inline f32 sol_{name}_f32({arguments}) {{ return sol_{name}_f64({values}); }}"
+        )
     return vecmath.function_of_one(name, dtype)
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..ir import Bind, Kernel, KernelError, Program, blamed
+from ..ir import Bind, Kernel, Program, blamed
 from ..kernels.c.addresses import page_name, storage
 from ..kernels.c.nest import Code, emit_kernel
 from ..kernels.c.program import HEADER, addresses, indirect_sites
@@ -87,9 +87,7 @@ class Writer:
         self.program = program
         self.kernels = [k for k in program.kernels if isinstance(k, Kernel)]
         self._memory, _ = addresses(program)
-        self._sites: dict[Bind, int] = {
-            b: n for n, (_, b) in enumerate(indirect_sites(program), 1)
-        }
+        self._sites: dict[Bind, int] = {b: n for n, (_, b) in enumerate(indirect_sites(program), 1)}
 
     def name(self, n: int) -> str:
         return f"k{n}_{identifier(self.kernels[n].name)}"

@@ -1,7 +1,7 @@
 """Schedules that need fewer vector registers, or none, in place of those that a kernel has.
 
-Without vectors, every nest is computed point by point within the loops that all of its kernel have in common, sums
-innermost: what can be said in the loop IR can be written so.
+Without vectors, every nest is computed point by point within the loops that all of its kernel have
+in common, sums innermost: what can be said in the loop IR can be written so.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ..schedule.plan import Plan
 from ..target import Caps
 from . import cards, compiler
 from .execute import Built, VeExecutable
-from .program import ATTEMPTS, Writer, emit_program, file_text, runtime_text, steps_of, Step
+from .program import ATTEMPTS, Step, Writer, emit_program, file_text, runtime_text, steps_of
 from .walk import walk_kernel
 
 LLC = 16 << 20  # bytes: the last-level cache, which the cores share

@@ -3,7 +3,6 @@
  * lie side by side. L is the vector length. */
 
 /* |x| of doubles and of floats */
-double sin(double), cos(double), tan(double); /* the loader's */
 static inline __vr sol_magnitude(__vr x, int L) {
   return _vel_vand_vsvl(0x7fffffffffffffffL, x, L);
 }

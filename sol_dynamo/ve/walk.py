@@ -1,9 +1,9 @@
 """How a kernel is walked on the vector engine: which axis is the vector, and what is inside it.
 
-Any axis can be the vector: lanes may lie any distance apart, and be gathered. What it costs decides,
-by a rough model of a core's cycles for 256 elements (KERNELS.md). Several nests (norms, softmax,
-sums) are walked across, one of the axes that all of them have being the vector; or along rows, where
-each nest has the reduced axis as its vector and a sum ends with its lanes.
+Any axis can be the vector: lanes may lie any distance apart, and be gathered. What it costs
+decides, by a rough model of a core's cycles for 256 elements (KERNELS.md). Several nests (norms,
+softmax, sums) are walked across, one of the axes that all of them have being the vector; or along
+rows, where each nest has the reduced axis as its vector and a sum ends with its lanes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from math import prod
 
 from ..affine import Index
 from ..ir import DTYPES, Axis, Kernel, Load, Loops, Op, Schedule, expressions, loads, walk
+from ..kernels.c.nest import expression_symbols
 from ..schedule.plan import Plan, scan_axis
 from .program import VL, dense
 from .scalar import without_vectors
@@ -39,10 +40,7 @@ def walk_kernel(plan: Plan) -> None:
     if module is not None and module.schedule_dense(plan):
         return
     body = plan.kernel.body
-    if len(body) == 1:
-        schedules = _alone(plan, body[0])
-    else:
-        schedules = _together(plan)
+    schedules = _alone(plan, body[0]) if len(body) == 1 else _together(plan)
     if schedules is None:
         plan.kernel = without_vectors(plan.kernel)
     else:
@@ -54,36 +52,21 @@ def walk_kernel(plan: Plan) -> None:
 
 def _cost(plan: Plan, nest: Loops, v: Axis) -> float:
     """Cycles for each point of a nest with an axis as the vector."""
-    lanes = min(v.extent, VL)
-    groups = -(-v.extent // VL)
     per = 0.0
     for e in walk(*expressions(nest)):
         if isinstance(e, Op):
-            per += max(OPERATION, START * 0.25)
+            per += OPERATION
         elif isinstance(e, Load):
             per += _access(plan, e.buffer, e.index, e.mask, nest, v.symbol)
     for s in nest.stores:
         if not s.reduce or v.kind != "reduce":
             for b in s.buffers:
                 per += _access(plan, b, s.index, s.mask, nest, v.symbol)
-    for b in nest.binds:
-        if v.symbol in _symbols(b.value):
-            per += ANYHOW
-    per = max(per, START) * groups
+    per += sum(ANYHOW for b in nest.binds if v.symbol in expression_symbols(b.value))
+    per = max(per, START) * -(-v.extent // VL)
     if v.kind == "reduce":
         per += LANES_JOINED
-    del lanes
     return per / v.extent
-
-
-def _symbols(e: object) -> set[str]:
-    found: set[str] = set()
-    for x in walk(e):  # type: ignore[arg-type]
-        if isinstance(x, Load):
-            found.update(*(i.symbols for i in (*x.index, *x.mask)))
-        elif hasattr(x, "index"):
-            found |= x.index.symbols
-    return found
 
 
 def _access(
@@ -91,7 +74,7 @@ def _access(
 ) -> float:
     b = plan.buffers[buffer]
     address = plan.address(buffer, tuple(index))
-    bound = {x.symbol for x in nest.binds if v in _symbols(x.value)}
+    bound = {x.symbol for x in nest.binds if v in expression_symbols(x.value)}
     if bound & address.symbols or any(v in m.symbols for m in mask):
         return ANYHOW
     if v not in address.symbols:
@@ -146,7 +129,7 @@ def _outer(
     others = prod(a.extent for a in axes)
     if others < units and v.extent > 2 * width:
         blocks = -(-units // max(others, 1))
-        block = -(-(-(-v.extent // blocks)) // width) * width
+        block = -(-v.extent // (blocks * width)) * width
         if block < v.extent:
             tiles[v.symbol] = (block, width)
             order = [*(f"{a.symbol}.0" for a in axes), f"{v.symbol}.0", f"{v.symbol}.1"]
@@ -250,8 +233,10 @@ def _along(
             tiles[v.symbol] = (width,)
             before = [f"{a.symbol}.0" for a in own if a is not v and a.kind == "parallel"]
             after = [f"{a.symbol}.0" for a in own if a is not v and a.kind != "parallel"]
-            loops = [*before, f"{v.symbol}.0", *after, point] if v.kind == "parallel" else (
-                [*before, *after, f"{v.symbol}.0", point]
+            loops = (
+                [*before, f"{v.symbol}.0", *after, point]
+                if v.kind == "parallel"
+                else ([*before, *after, f"{v.symbol}.0", point])
             )
             vector, unroll = (point, VL), frozenset((point,))
         if nest is root:

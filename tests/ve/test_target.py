@@ -122,13 +122,17 @@ def test_embedding_and_gather():
 
     def f(table, index):
         rows = table[index]
-        return rows.cumsum(1), rows.argmax(-1), torch.gather(rows, 2, rows.argsort(-1)), rows.max(-1)
+        return (
+            rows.cumsum(1),
+            rows.argmax(-1),
+            torch.gather(rows, 2, rows.argsort(-1)),
+            rows.max(-1),
+        )
 
     torch._dynamo.reset()
     results = torch.compile(f, backend=sol)(table.to("ve"), index.to("ve"))
-    for got, wanted in zip(
-        torch.utils._pytree.tree_leaves(results), torch.utils._pytree.tree_leaves(f(table, index))
-    ):
+    leaves = torch.utils._pytree.tree_leaves
+    for got, wanted in zip(leaves(results), leaves(f(table, index)), strict=True):
         assert torch.equal(got.cpu(), wanted) or (
             torch.allclose(got.cpu(), wanted, rtol=1e-6) and got.is_floating_point()
         )
@@ -247,7 +251,8 @@ def test_code_that_saves_masks_is_refused():
     )
     stores = "".join(f"_vel_vst_vssml(v, 8, q + {k} * 256, m{k}, 256);" for k in range(20))
     text = code_of(
-        f"void f(long *p, long *q) {{ {masks} __vr v = _vel_vld_vssl(8, q, 256); {stores} {stores} }}\n"
+        f"void f(long *p, long *q) {{ {masks} __vr v = _vel_vld_vssl(8, q, 256);"
+        f" {stores} {stores} }}\n"
     )
     found = compiler.compile_objects({"f.c": text})["f.c"]
     assert isinstance(found, compiler.Refused) and "masks" in str(found)

@@ -9,9 +9,6 @@ namespace ve {
 namespace {
 
 constexpr uint64_t kLineBytes = 128; // SOL_BARRIER_BYTES of barrier.h
-// Ids of workers, behind those of streams: seen in messages alone.
-constexpr c10::StreamId kFirstWorker = 100;
-
 // A stream's barrier: two calls that run at the same time must not meet each other.
 struct Line {
   uint64_t address = 0;
@@ -19,9 +16,8 @@ struct Line {
 };
 
 struct Group {
-  std::mutex mutex;
-  std::vector<std::unique_ptr<Queue>> workers;
-  bool full = false; // no more contexts can be had
+  std::vector<std::unique_ptr<Queue>> further; // contexts beyond those of streams
+  bool full = false; // no more can be had
   std::map<c10::StreamId, Line> lines;
 };
 
@@ -30,15 +26,23 @@ Group& group(DeviceIndex device) {
   return (*all)[device];
 }
 
-void add_workers(Group& group, DeviceIndex device, size_t count) {
-  while (group.workers.size() < count && !group.full) {
-    const auto id = kFirstWorker + static_cast<c10::StreamId>(group.workers.size());
+// The contexts that help a stream: those of the other streams, then further ones.
+std::vector<Queue*> helpers(Group& group, const Queue& of, size_t count) {
+  std::vector<Queue*> found;
+  for (c10::StreamId id = 0; id <= kPool && found.size() < count; ++id)
+    if (id != of.id)
+      found.push_back(&queue(of.device, id));
+  while (found.size() + group.further.size() < count && !group.full) {
+    const auto id = kPool + 1 + static_cast<c10::StreamId>(group.further.size());
     try {
-      group.workers.push_back(std::make_unique<Queue>(device, id));
+      group.further.push_back(std::make_unique<Queue>(of.device, id));
     } catch (const c10::Error&) {
       group.full = true;
     }
   }
+  for (size_t k = 0; k < group.further.size() && found.size() < count; ++k)
+    found.push_back(group.further[k].get());
+  return found;
 }
 
 Line& line_of(Group& group, Queue& queue) {
@@ -86,10 +90,10 @@ void call_on_cores(
     queue.call(function, arguments(words, name).get(), name);
     return;
   }
+  std::lock_guard<std::mutex> lock(crossing());
   Group& all = group(queue.device);
-  std::lock_guard<std::mutex> lock(all.mutex);
-  add_workers(all, queue.device, cores - 1);
-  cores = static_cast<unsigned>(std::min<size_t>(cores, all.workers.size() + 1));
+  const std::vector<Queue*> others = helpers(all, queue, cores - 1);
+  cores = static_cast<unsigned>(others.size() + 1);
   Line& line = line_of(all, queue);
   words[kCore + 1] = line.address;
   words[kCore + 2] = line.next;
@@ -100,7 +104,7 @@ void call_on_cores(
   }
   line.next += meetings;
   for (unsigned core = 1; core < cores; ++core)
-    all.workers[core - 1]->call(function, args[core].get(), name);
+    others[core - 1]->assist(function, args[core].get(), name);
   queue.call(function, args[0].get(), name);
 }
 

@@ -1,11 +1,11 @@
 // Calls on which several cores of a card work together.
 //
-// A program's call is one request on each core's context: the stream's own, and a worker context for
-// each further core. Cores meet at barriers in memory, the first one at the call's begin, so that
-// workers start when the stream's turn has come, and the last one at its end, so that the stream's
-// request is done when all are. Requests of one call go to all contexts in one piece, so that calls
-// of several streams come to the workers in an order in which they can be done. This must not know
-// tensors.
+// A program's call is one request on each core's context: the stream's own and those of other
+// streams, since a card has a context for each core and no more. Cores meet at barriers in memory,
+// the first one at the call's begin, so that helpers start when the stream's turn has come, and the
+// last one at its end, so that the stream's request is done when all are. Requests of one call go to
+// all contexts in one piece (`crossing`), so that no queue waits for what comes behind it. This must
+// not know tensors.
 #pragma once
 
 #include "stream.h"
@@ -19,7 +19,7 @@ namespace ve {
 // (in the second byte), the barrier's line, and the number of the first barrier of this call.
 constexpr size_t kCore = 5;
 
-// Calls a function on a stream and `cores - 1` workers, or fewer where the card has no more contexts.
+// Calls a function on a stream and `cores - 1` others, or fewer where the card has no more contexts.
 // `meetings`: how many barriers it has.
 void call_on_cores(
     Queue& queue,

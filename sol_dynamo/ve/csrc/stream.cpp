@@ -9,11 +9,10 @@
 namespace ve {
 namespace {
 
-// Streams beside the default one: as many contexts as a card of eight cores can run at once.
-constexpr c10::StreamId kPool = 7;
 // How long a waiting thread sleeps before it looks whether the other queue must be moved on.
 constexpr std::chrono::microseconds kLook{200};
 
+// Streams beside the default one: as many contexts as a card of eight cores can run at once.
 struct Streams {
   std::array<std::atomic<Queue*>, kPool + 1> queues{};
   std::atomic<uint32_t> next{0};
@@ -95,15 +94,19 @@ Queue::Queue(DeviceIndex device, c10::StreamId id)
 }
 
 void Queue::call(uint64_t function, veo_args* args, std::string what, Keep keep) {
-  push(driver().call_async(context_, function, args), std::move(what), std::move(keep));
+  push({driver().call_async(context_, function, args), std::move(what), std::move(keep), nullptr});
+}
+
+void Queue::assist(uint64_t function, veo_args* args, std::string what) {
+  push({driver().call_async(context_, function, args), std::move(what), nullptr, nullptr, true});
 }
 
 void Queue::write(uint64_t to, const void* from, size_t bytes, Keep keep) {
-  push(driver().async_write_mem(context_, to, from, bytes), "write", std::move(keep));
+  push({driver().async_write_mem(context_, to, from, bytes), "write", std::move(keep), nullptr});
 }
 
 void Queue::read(void* to, uint64_t from, size_t bytes, Keep keep) {
-  push(driver().async_read_mem(context_, to, from, bytes), "read", std::move(keep));
+  push({driver().async_read_mem(context_, to, from, bytes), "read", std::move(keep), nullptr});
 }
 
 std::shared_ptr<Mark> Queue::mark() {
@@ -112,32 +115,34 @@ std::shared_ptr<Mark> Queue::mark() {
   const auto id = driver().call_async_vh(context_, reach_mark, argument.get());
   if (id != kInvalidRequest)
     argument.release(); // reach_mark's
-  push(id, "event", nullptr, mark);
+  push({id, "event", nullptr, mark});
   return mark;
 }
 
 void Queue::await(const std::shared_ptr<Mark>& mark, Queue& origin) {
   if (&origin == this || mark->reached())
     return;
+  std::lock_guard<std::mutex> lock(crossing());
   auto argument = std::make_unique<Awaited>(Awaited{mark, &origin});
   const auto id = driver().call_async_vh(context_, await_mark, argument.get());
   if (id != kInvalidRequest)
     argument.release(); // await_mark's
-  push(id, "wait", nullptr);
+  push({id, "wait", nullptr, nullptr});
 }
 
-void Queue::push(uint64_t id, std::string what, Keep keep, std::shared_ptr<Mark> mark) {
+void Queue::push(Request request) {
+  const bool refused = request.id == kInvalidRequest;
   std::vector<Keep> done;
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (id == kInvalidRequest)
-      note(kError, what);
+    if (refused)
+      note(kError, request.what);
     else
-      pending_.push_back({id, std::move(what), std::move(keep), std::move(mark)});
+      pending_.push_back(std::move(request));
     collect();
     done.swap(done_);
   }
-  if (id == kInvalidRequest)
+  if (refused)
     raise();
 }
 
@@ -168,7 +173,8 @@ void Queue::collect() {
     const int status = driver().call_peek_result(context_, first.id, &result);
     if (status == kUnfinished)
       return;
-    note(status, first.what);
+    if (!first.assists)
+      note(status, first.what);
     if (first.mark)
       first.mark->reach(); // its function did not run if the context broke before its turn
     if (first.keep)
@@ -228,6 +234,11 @@ void Queue::progress() {
   std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock); // its holder moves the queue on
   if (lock)
     collect();
+}
+
+std::mutex& crossing() {
+  static auto* mutex = new std::mutex;
+  return *mutex;
 }
 
 // --- Streams ------------------------------------------------------------------------------------

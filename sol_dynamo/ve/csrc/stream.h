@@ -54,6 +54,8 @@ class Queue {
 
   // Requests; `what` names it in an error. `keep` lives until the request is done.
   void call(uint64_t function, veo_args* args, std::string what, Keep keep = nullptr);
+  // The same for a call that belongs to another queue's, which tells what goes wrong in it.
+  void assist(uint64_t function, veo_args* args, std::string what);
   void write(uint64_t to, const void* from, size_t bytes, Keep keep);
   void read(void* to, uint64_t from, size_t bytes, Keep keep);
   std::shared_ptr<Mark> mark();
@@ -75,9 +77,10 @@ class Queue {
     std::string what;
     Keep keep;
     std::shared_ptr<Mark> mark;
+    bool assists = false;
   };
 
-  void push(uint64_t id, std::string what, Keep keep, std::shared_ptr<Mark> mark = nullptr);
+  void push(Request request);
   void wait(uint64_t id, const std::string& what);
   void collect(); // with mutex_ held
   void note(int status, const std::string& what); // with mutex_ held
@@ -89,6 +92,10 @@ class Queue {
   std::vector<Keep> done_; // let go of by the next caller, never by a thread of the driver
   std::string fault_; // the first one, "" for none
 };
+
+// Held while a request is made that waits for one in another queue, and while requests are made that
+// wait for each other: else a queue could be made to wait for what comes behind it.
+std::mutex& crossing();
 
 Queue& queue(DeviceIndex device, c10::StreamId id);
 Queue& queue(const c10::Stream& stream);
@@ -103,6 +110,9 @@ c10::Stream pool_stream(DeviceIndex device);
 
 void synchronize_device(DeviceIndex device);
 void synchronize_all();
+
+// Streams of a device: ids 0 to kPool.
+constexpr c10::StreamId kPool = 7;
 
 // What a torch event points to.
 struct Event {
