@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..affine import Index
-from ..ir import DTYPES, Axis, Buffer, Kernel, Load, Loops, expressions, walk
+from ..ir import DTYPES, Axis, Buffer, Expr, Kernel, Loops, expressions, walk
 from ..target import Caps
 
 
@@ -23,7 +23,7 @@ class Plan:
     packs: list[Loops]
     caps: Caps
     copies: list[Kernel]  # of inputs that are used as weights are, before all else
-    packed: dict[tuple[Load, tuple[Any, ...]], str]  # what lies packed already: its buffer
+    packed: dict[tuple[Expr, tuple[Any, ...]], str]  # what lies packed already: its buffer
     # for a kernel that runs image by image: how many they are, and `Program.chunked`
     images: int = 1
     chunked: dict[str, int] = field(default_factory=dict)

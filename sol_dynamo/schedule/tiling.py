@@ -12,9 +12,9 @@ from math import gcd, lcm, prod
 from typing import Any
 
 from ..ir import (
+    Expr,
     Extern,
     Kernel,
-    Load,
     Loops,
     Op,
     Program,
@@ -42,7 +42,7 @@ def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
     walk = walk or schedule_kernel
     buffers, packs = dict(program.buffers), list(program.packs)
     copies: list[Kernel] = []
-    packed: dict[tuple[Load, tuple[Any, ...]], str] = {}
+    packed: dict[tuple[Expr, tuple[Any, ...]], str] = {}
     chunked = dict(program.chunked)
     images = {p: d.trips for d in program.depth_first for p in range(d.first, d.last)}
     kernels: list[Kernel | Extern] = []

@@ -61,9 +61,7 @@ class Moves:
 class Tile:
     """What the sums of a tile have in common: addresses, and what follows them."""
 
-    def __init__(
-        self, kernel: Kernel, program: Program, product: Product, memory: dict[str, str]
-    ):
+    def __init__(self, kernel: Kernel, program: Program, product: Product, memory: dict[str, str]):
         self.kernel, self.program, self.memory = kernel, program, memory
         self.nest, self.root = kernel.body
         self.p = product
@@ -219,7 +217,9 @@ class Tile:
 
     def _acc(self) -> list[tuple[str, int]]:
         p = self.p
-        return [(f"a{v}_{s}", s * p.vectors + v) for s in range(p.scalars) for v in range(p.vectors)]
+        return [
+            (f"a{v}_{s}", s * p.vectors + v) for s in range(p.scalars) for v in range(p.vectors)
+        ]
 
     def _sum(self) -> None:
         p, w = self.p, self.w
@@ -290,8 +290,8 @@ class Tile:
                 if in_a_row and i % LANES == 0:
                     w(f"_vel_pfchv_ssl(8, w + {i + STREAM_AHEAD}, 256);")
                 to = i + ahead
-                at = f"w[{of_scalars[to]}]" if to < words else f"wn[{of_scalars[to - words]}]"
-                w(f"u64 n{i} = {at};")
+                word = f"w[{of_scalars[to]}]" if to < words else f"wn[{of_scalars[to - words]}]"
+                w(f"u64 n{i} = {word};")
                 scalar = f"h{i}" if i < ahead else f"n{i - ahead}"
                 for v in range(p.vectors):
                     x = f"d{v}_{g}" if p.pairs else f"x{v}_{g % p.ring}"
@@ -394,7 +394,9 @@ class Tile:
                 bits = np.zeros(LANES, bool)
                 mine = self.places[(self.places >= begin) & (self.places < begin + n)]
                 bits[mine - begin] = True
-                words = ["".join("01"[int(b)] for b in bits[k : k + 64]) for k in range(0, LANES, 64)]
+                words = [
+                    "".join("01"[int(b)] for b in bits[k : k + 64]) for k in range(0, LANES, 64)
+                ]
                 rows.append(
                     "{" + ", ".join(f"{int(x, 2):#x}UL" for x in words) + f", {done}, {len(mine)}}}"
                 )
@@ -442,9 +444,7 @@ class Tile:
         made = iter(writer.member(list(expressions(self.root)), leaf))
         for store in self.root.stores:
             for b in store.buffers:
-                self._store(
-                    writer, self.program.buffers[b], store.index, next(made).text, q
-                )
+                self._store(writer, self.program.buffers[b], store.index, next(made).text, q)
         return lines
 
     def _row(self, q: int, half: int, clamp: bool) -> str:
@@ -516,4 +516,3 @@ def emit_product(
     """C of a contraction that `dense.schedule_dense` scheduled; `memory`: base buffer -> C
     expression of its first byte."""
     return Tile(kernel, program, product, memory).code(name)
-

@@ -34,7 +34,9 @@ class Copy:
 
     units: int  # how many axes lead
     kept: int  # how many behind them add to addresses and are in no mask
-    halves: int  # 0; 1: the last axis is both halves of 64 bits, which hold the same; 2: it is these
+    halves: (
+        int  # 0; 1: the last axis is both halves of 64 bits, which hold the same; 2: it is these
+    )
     blocks: int
     groups: int  # units of each block
     gather: float = GATHER  # cycles of one
@@ -73,7 +75,9 @@ def _splits(nest: Loops, twice: bool) -> Iterator[Loops]:
                 high, less = f"{a.symbol}_high", f"{a.symbol}_low"
                 axes = (Axis(high, a.extent // low), Axis(less, low))
                 point = Index({high: low, less: 1})
-                yield substitute(nest, {a.symbol: point}, (*nest.axes[:n], *axes, *nest.axes[n + 1 :]))
+                yield substitute(
+                    nest, {a.symbol: point}, (*nest.axes[:n], *axes, *nest.axes[n + 1 :])
+                )
         inner *= a.extent
         if inner > BLOCK:
             break
@@ -234,9 +238,7 @@ class _Vectors:
         return total
 
 
-def emit_copy(
-    kernel: Kernel, program: Program, name: str, memory: dict[str, str]
-) -> Code:
+def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str]) -> Code:
     """C of a copy; `memory`: base buffer -> C expression of its first byte."""
     nest, copy = kernel.body[0], kernel.schedules[0].own
     axes = nest.axes[: len(nest.axes) - (copy.halves > 0)]
@@ -373,7 +375,9 @@ def emit_copy(
     finish(last=True)
     body = "\n".join(out)
     origin = ", ".join(kernel.origin.ops)
-    code = f"{PRELUDE}/* copy for {origin} */\nvoid {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
+    code = (
+        f"{PRELUDE}/* copy for {origin} */\nvoid {name}(const sol_call *c, long u) {{\n{body}\n}}\n"
+    )
     units = prod(a.extent for a in lead) * copy.blocks * copy.groups
     return Code(code, units, 0, {}, set(), {})
 

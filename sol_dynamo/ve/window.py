@@ -1,9 +1,10 @@
 """Windows without a second operand's axes: depthwise convolutions and pooling.
 
 Two neighbouring channels are the halves of an element: the input is brought into planes of such
-pairs (`dense.planes`), so that each tap is one load at a constant offset, and a tile is P vectors of
-a plane's points for one pair after the other, loads a ring ahead across pairs. NaN wins a maximum,
-as in eager: `pvfmax` drops it, so that a second sum remembers it. Bound by the load port.
+pairs (`operands.planes`), so that each tap is one load at a constant offset, and a tile is P
+vectors of a plane's points for one pair after the other, loads a ring ahead across pairs. NaN wins
+a maximum, as in eager: `pvfmax` drops it, so that a second sum remembers it. Bound by the load
+port.
 """
 
 from __future__ import annotations
