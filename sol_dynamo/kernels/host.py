@@ -201,7 +201,9 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
     need = address.const + 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
     flat = w.as_strided((have,), (1,), w.storage_offset())
     if need > have:  # the padded end of the last block: any value, no lane of it is stored
-        flat = torch.cat([flat, flat.new_zeros(need - have)])
+        longer = flat.new_empty(need)
+        longer[:have].copy_(flat)
+        flat = longer
     view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)
     if load is not value:
         view = rounded_to_tf32(view)
