@@ -101,7 +101,8 @@ def vector_operand(
                 return Vectors(prod(a.extent for a in vs), *cut, Operand(e))
     if not pairs:
         return Vectors(prod(a.extent for a in vs), ks, (), None)
-    if isinstance(e, Load) and e.other in (None, 0.0):
+    weight = isinstance(e, Load) and plan.buffers[e.buffer].scope == "weight"
+    if isinstance(e, Load) and e.other in (None, 0.0) and not weight:
         found = planes(plan, e, batch, vs, ks)
         if found is not None:
             return found
@@ -343,7 +344,7 @@ def planes(
         mask += ([p] if lo < 0 else []) + ([shape[d] - 1 - p] if hi >= shape[d] else [])
     extents = tuple(x.extent for x in axes)
     strides = contiguous(extents)
-    name = f"{plan.kernel.name}planes"
+    name = f"{plan.kernel.name}_planes"
     buffer = Buffer(name, "f32", extents, strides)
     flat = replace(buffer, name=f"{name}_flat", shape=(prod(extents),), strides=(1,), base=name)
     place = Index()
@@ -368,6 +369,6 @@ def planes(
     span = {a.symbol: strides[len(groups) + len(phases) + n] for n, a in enumerate(vs)}
     elements = 1 + sum((a.extent - 1) * span[a.symbol] for a in vs) // (1 if two is None else 2)
     operand = Operand(
-        Load(flat.name, (place,), "f32"), (kernel,), (buffer, flat), None, stage_cost(kernel)
+        Load(flat.name, (place,), "f32"), (kernel,), (buffer, flat), cost=stage_cost(kernel)
     )
     return Vectors(elements, deep, taps_axes, operand)
