@@ -11,6 +11,7 @@ import pytest
 import sol_dynamo
 from sol_dynamo import __main__ as cli
 from sol_dynamo.runtime import toolchain
+from sol_dynamo.ve import compiler as ve_compiler
 
 Captured = pytest.CaptureFixture[str]
 
@@ -49,6 +50,7 @@ def test_doctor_says_what_to_do(
         raise toolchain.ToolchainError("no C compiler found: install gcc")
 
     monkeypatch.setattr(toolchain, "find_compiler", none)
+    monkeypatch.setattr(ve_compiler, "find_compiler", none)
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert out.count("to do: no C compiler found: install gcc\n") == 1

@@ -28,6 +28,7 @@ from .compiler import code_bytes
 from .program import Step
 
 ALIGN = 256
+ARGUMENTS = 248  # of a call, behind those in registers: AVEO takes 256
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class VeExecutable:
         self._sites = indirect_sites(program)
         self._lock = threading.Lock()
         self._loaded: dict[int, Loaded] = {}
+        self._tables: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
 
     def notes(self) -> list[str]:
         return []
@@ -214,9 +216,12 @@ class VeExecutable:
         cores = min(cores_used(), max(loaded.units[steps[0] : steps[1]]))
         scratch = torch.empty(cores * loaded.scratch_bytes, dtype=torch.uint8, device=device)
         error = torch.zeros(2, dtype=torch.int64, device=device) if self._sites else None
+        table = self._in_memory(device, pointers) if len(pointers) > ARGUMENTS else None
+        arguments = pointers if table is None else [table.data_ptr()]
+        who = 0 if table is None else 1 << 16
         words = [
             loaded.table.data_ptr(), steps[0] | steps[1] << 32, arena.data_ptr(),
-            scratch.data_ptr(), 0 if error is None else error.data_ptr(), 0, 0, 0, *pointers,
+            scratch.data_ptr(), 0 if error is None else error.data_ptr(), who, 0, 0, *arguments,
         ]  # fmt: skip
         meetings = 1 + steps[1] - steps[0]
         module.native().launch_on_cores(
@@ -226,6 +231,18 @@ class VeExecutable:
             site, value = error.tolist()
             if site:
                 raise self._out_of_range(site, value)
+
+    def _in_memory(self, device: torch.device, pointers: list[int]) -> torch.Tensor:
+        """A pointer table in memory of the card: mostly that of the last call of this stream, since
+        its allocator gives the same memory again."""
+        stream = module.current_stream(device).stream_id
+        known = self._tables.get((device.index, stream))
+        if known is not None and known[0] == pointers:
+            return known[1]
+        host = torch.tensor(pointers, dtype=torch.int64, pin_memory=True)
+        table = host.to(device, non_blocking=True)
+        self._tables[device.index, stream] = list(pointers), table
+        return table
 
     def _out_of_range(self, site: int, value: int) -> IndirectIndexError:
         """Eager's error for an index, and what it came from."""

@@ -513,6 +513,22 @@ static inline __vr sol_mod_f32v(__vr x, __vr y, int L)
   return sol_select(_vel_andm_mmm(apart, some), _vel_vfadds_vvvl(r, y, L), r, L);
 }
 
+/* as Python and torch: the remainder first, then a quotient that fits it */
+static inline __vr sol_floordiv_f32v(__vr x, __vr y, int L)
+{
+  const __vr r = sol_fmod_f32v(x, y, L), direct = _vel_vfdivs_vvvl(x, y, L);
+  __vr q = _vel_vfdivs_vvvl(_vel_vfsubs_vvvl(x, r, L), y, L);
+  const __vm256 apart = _vel_andm_mmm(_vel_vfmkllt_mvl(_vel_vxor_vvvl(r, y, L), L),
+                                      _vel_vfmksnenan_mvl(r, L));
+  q = sol_select(apart, _vel_vfadds_vsvl(-1.0f, q, L), q, L);
+  const __vr w = sol_floor_f32v(q, L), off = _vel_vfsubs_vvvl(q, w, L);
+  const __vm256 above = _vel_vfmkslt_mvl(_vel_vfcmps_vsvl(0.5f, off, L), L);
+  __vr z = sol_select(above, _vel_vfadds_vsvl(1.0f, w, L), w, L);
+  const __vm256 none = _vel_vfmkseq_mvl(q, L);
+  z = sol_select(none, sol_signed(_vel_vbrds_vsl(0.0f, L), direct, L), z, L);
+  return sol_select(_vel_vfmkseq_mvl(y, L), direct, z, L);
+}
+
 static inline __vr sol_hypot_f32v(__vr x, __vr y, int L)
 {
   const __vr u = sol_magnitude(_vel_vcvtds_vvl(x, L), L), v = sol_magnitude(_vel_vcvtds_vvl(y, L), L);
@@ -582,6 +598,34 @@ static inline __vr sol_exp_f64v(__vr x, int L)
   const __vr one = _vel_vsll_vvsl(_vel_vaddsl_vsvl(1023, h, L), 52, L);
   const __vr two = _vel_vsll_vvsl(_vel_vaddsl_vsvl(1023, _vel_vsubsl_vvvl(i, h, L), L), 52, L);
   return _vel_vfmuld_vvvl(_vel_vfmuld_vvvl(e, one, L), two, L);
+}
+
+/* log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)) with s = f / (2 + f), beside k log(2) in two parts:
+   the form and the coefficients of FDLIBM's log (Sun, 1993). 1 ulp. */
+static inline __vr sol_log_f64v(__vr x, int L)
+{
+  const __vm256 tiny = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p-1022, sol_magnitude(x, L), L), L);
+  __vr k;
+  __vr m = sol_split(sol_select(tiny, _vel_vfmuld_vsvl(0x1p54, x, L), x, L), &k, L);
+  k = sol_select(tiny, _vel_vfaddd_vsvl(-54.0, k, L), k, L);
+  const __vm256 high = _vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(0x1.6a09e667f3bcdp+0, m, L), L);
+  m = sol_select(high, _vel_vfmuld_vsvl(0.5, m, L), m, L); /* sqrt(1/2) < m < sqrt(2) */
+  k = sol_select(high, _vel_vfaddd_vsvl(1.0, k, L), k, L);
+  const __vr f = _vel_vfaddd_vsvl(-1.0, m, L);
+  const __vr s = _vel_vfdivd_vvvl(f, _vel_vfaddd_vsvl(2.0, f, L), L), z = _vel_vfmuld_vvvl(s, s, L);
+  __vr q = _vel_vfmadd_vsvvl(1.531383769920937332e-01, _vel_vbrdd_vsl(1.479819860511658591e-01, L), z, L);
+  q = _vel_vfmadd_vsvvl(1.818357216161805012e-01, q, z, L);
+  q = _vel_vfmadd_vsvvl(2.222219843214978396e-01, q, z, L);
+  q = _vel_vfmadd_vsvvl(2.857142874366239149e-01, q, z, L);
+  q = _vel_vfmadd_vsvvl(3.999999999940941908e-01, q, z, L);
+  q = _vel_vfmadd_vsvvl(6.666666666666735130e-01, q, z, L);
+  const __vr half = _vel_vfmuld_vsvl(0.5, _vel_vfmuld_vvvl(f, f, L), L);
+  const __vr r = _vel_vfmuld_vvvl(s, _vel_vfmadd_vvvvl(half, q, z, L), L);
+  const __vm256 finite = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p20, sol_magnitude(k, L), L), L);
+  const __vr low = _vel_vfmadd_vvsvl(r, 1.90821492927058770002e-10, k, L);
+  const __vr rest = _vel_vfsubd_vvvl(f, _vel_vfsubd_vvvl(half, low, L), L);
+  const __vr y = _vel_vfmadd_vvsvl(rest, 6.93147180369123816490e-01, k, L);
+  return sol_select(_vel_orm_mmm(finite, _vel_vfmkdnan_mvl(m, L)), y, k, L);
 }
 
 static inline __vr sol_sigmoid_f64v(__vr x, int L)

@@ -1,8 +1,7 @@
-"""Functions that generated code for the vector engine calls: of one element, and of vectors.
+"""Functions that generated code for the vector engine calls: of vectors, and of one element.
 
-Those of one element are C's: floats go through libm's double functions, which the loader of the
-card has. Those of vectors stand in functions.c; a function that has no text there is computed
-element by element. Knows nothing of the IR.
+Those of vectors stand in functions.c. A function that has no text there is computed element by
+element by libm's double functions, which the loader of the card has. Knows nothing of the IR.
 """
 
 from __future__ import annotations
@@ -33,41 +32,45 @@ def definitions(uses: Iterable[tuple[str, str, int]]) -> str:
         if name in done:
             return
         for called in dict.fromkeys(re.findall(r"\b(sol_\w+)\(", text)):
-            if called != name and called[4:] in _templates():
+            function, _, dtype = called[4:].rpartition("_")
+            if called == name:
+                continue
+            if called[4:] in _templates():
                 add(called, _templates()[called[4:]])
+            elif dtype == "f32v" and function in _WIDE:
+                add(called, _vector(function, "f32"))
         done[name] = text
 
     for name, dtype, lanes in sorted(uses):
-        for n, d in (*_required(name, dtype, lanes), (name, dtype)):
-            if lanes == 1:
-                add(f"sol_{n}_{d}", _scalar(n, d))
-        if lanes > 1:
+        if lanes > 1 or has_vector(name, dtype):
             add(f"sol_{name}_{dtype}v", _vector(name, dtype))
+        elif _through_double(name, dtype):
+            add(f"sol_{name}_f64", _scalar(name, "f64"))
+        if lanes == 1:
+            add(f"sol_{name}_{dtype}", _scalar(name, dtype))
     return "\n".join(done.values())
-
-
-def _required(name: str, dtype: str, lanes: int) -> list[tuple[str, str]]:
-    """The functions of one element that another calls."""
-    return [(name, "f64")] if lanes == 1 and _through_double(name, dtype) else []
 
 
 def _through_double(name: str, dtype: str) -> bool:
     """Whether a float goes through the double's function: right to its last bit."""
-    return dtype == "f32" and name in (*vecmath.BY_LANE,) and name not in ("fmod", "hypot")
+    return dtype == "f32" and name in vecmath.BY_LANE
 
 
 @cache
 def _scalar(name: str, dtype: str) -> str:
-    """C text of `sol_<name>_<dtype>`."""
+    """C text of `sol_<name>_<dtype>`: the function of vectors, of one lane, where there is one. It
+    calls nothing, so that vectors may be live around it, and gives the bits that vectors give."""
     if name in half.NAMES:
         return half.function(name, 1)
     two = name in vecmath.TWO
-    arguments = f"{dtype} x, {dtype} y" if two else f"{dtype} x"
+    arguments, values = (f"{dtype} x, {dtype} y", "x, y") if two else (f"{dtype} x", "x")
+    head = f"static inline {dtype} sol_{name}_{dtype}({arguments})"
+    if has_vector(name, dtype):
+        s = "s" if dtype == "f32" else "d"
+        vectors = ", ".join(f"_vel_vbrd{s}_vsl({x}, 1)" for x in values.split(", "))
+        return f"{head} {{ return _vel_lvs{s}_svs(sol_{name}_{dtype}v({vectors}, 1), 0); }}"
     if _through_double(name, dtype):
-        values = "x, y" if two else "x"
-        return (
-            f"static inline f32 sol_{name}_f32({arguments}) {{ return sol_{name}_f64({values}); }}"
-        )
+        return f"{head} {{ return sol_{name}_f64({values}); }}"
     return vecmath.function_of_one(name, dtype)
 
 

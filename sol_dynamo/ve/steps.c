@@ -22,15 +22,19 @@ static void sol_fetch(const sol_step *s) {
 }
 
 /* Steps first..last-1. The pointer table stands behind the eight arguments that are in registers,
- * on the stack. `who`: this core's number, and in the second byte how many there are; `line` and
- * `meeting`: where they meet, and the number of the first barrier. */
+ * on the stack; a driver takes so many arguments and no more: with bit 16 of `who`, the first one
+ * points to the table. `who`: this core's number, and in the second byte how many there are; `line`
+ * and `meeting`: where they meet, and the number of the first barrier. */
 void sol_run(const sol_program *p, long range, char *arena, char *scratch, sol_error *error,
              long who, unsigned long *line, unsigned long meeting, ...) {
   va_list table;
   va_start(table, meeting);
-  const long first = range & 0xffffffff, last = range >> 32, core = who & 255, cores = who >> 8;
+  const long first = range & 0xffffffff, last = range >> 32, core = who & 255;
+  const long cores = who >> 8 & 255;
   char *own = scratch + core * p->scratch_size;
-  const sol_call c = {(void *const *)table, arena, own, own + p->band, 0, error};
+  void *const *ptr = (void *const *)table;
+  if (who >> 16 & 1) ptr = (void *const *)ptr[0];
+  const sol_call c = {ptr, arena, own, own + p->band, 0, error};
   sol_barrier(line, meeting++, cores);
   for (long k = first; k < last; k++) {
     const sol_step *s = &p->steps[k];

@@ -65,7 +65,7 @@ class VeTarget:
         c = compiler.find_compiler()
         found = cards.find()
         return {
-            "compiler": f"{' '.join(c.command)} ({c.version})",
+            "made by": f"{' '.join(c.command)} ({c.version})",
             "cards": f"{len(found.nodes)}{' (simulated)' if found.simulated else ''}",
         }
 

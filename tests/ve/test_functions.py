@@ -27,10 +27,20 @@ BOUNDS = {
     "asinh": 0.51, "acosh": 0.51, "atanh": 0.51, "sqrt": 0.5, "rsqrt": 0.51,
     "round": 0, "floor": 0, "ceil": 0, "trunc": 0,
 }  # fmt: skip
-DOUBLES = {"exp": 1.0, "sqrt": 0.5, "rsqrt": 1.5, "round": 0, "floor": 0, "ceil": 0, "trunc": 0}
+DOUBLES = {
+    "exp": 1.0,
+    "log": 1.0,
+    "sqrt": 0.5,
+    "rsqrt": 1.5,
+    "round": 0,
+    "floor": 0,
+    "ceil": 0,
+    "trunc": 0,
+}
 TWO = {
     "pow": torch.pow, "atan2": torch.atan2, "hypot": torch.hypot, "fmod": torch.fmod,
     "mod": torch.remainder,
+    "floordiv": lambda x, y: torch.floor_divide(x.float(), y.float()).double(),
 }  # fmt: skip
 REFERENCE = {"exp2": torch.exp2, "rsqrt": lambda x: 1 / x.sqrt(), "sigmoid": torch.sigmoid}
 COUNT = 256 * 24
@@ -128,9 +138,9 @@ def test_floats(machine, library, name):
 def test_doubles(machine, library, name):
     x = arguments(torch.float64)
     wide = np.longdouble(x.numpy())
-    if name in ("exp", "sqrt", "rsqrt"):
+    if name in ("exp", "log", "sqrt", "rsqrt"):
         with np.errstate(all="ignore"):
-            exact = {"exp": np.exp, "sqrt": np.sqrt, "rsqrt": lambda v: 1 / np.sqrt(v)}[name](wide)
+            exact = 1 / np.sqrt(wide) if name == "rsqrt" else getattr(np, name)(wide)
         got = run(machine, library, name, x)
         wanted = torch.from_numpy(exact.astype(np.float64))
         assert torch.equal(got.isnan(), wanted.isnan())

@@ -299,4 +299,4 @@ def test_small_elements_at_any_place():
 
 def test_doctor_knows_the_target():
     facts = sol_dynamo.target.get_target("ve").describe()
-    assert facts["cards"].startswith(str(open_driver().cards)) and facts["compiler"]
+    assert facts["cards"].startswith(str(open_driver().cards)) and facts["made by"]

@@ -86,7 +86,7 @@ void call_on_cores(
   TORCH_CHECK(
       words.size() >= kCore + 3 && cores < 256, name, " has no words that say which core it is on");
   if (cores < 2) {
-    words[kCore] = 1 << 8;
+    words[kCore] |= 1 << 8;
     queue.call(function, arguments(words, name).get(), name);
     return;
   }
@@ -97,9 +97,10 @@ void call_on_cores(
   Line& line = line_of(all, queue);
   words[kCore + 1] = line.address;
   words[kCore + 2] = line.next;
+  const uint64_t flags = words[kCore];
   std::vector<Args> args; // all of them before the first request, which would wait for the others
   for (unsigned core = 0; core < cores; ++core) {
-    words[kCore] = core | cores << 8;
+    words[kCore] = flags | core | cores << 8;
     args.push_back(arguments(words, name));
   }
   line.next += meetings;

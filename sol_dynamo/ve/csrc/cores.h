@@ -16,7 +16,7 @@
 namespace ve {
 
 // Where a call's words tell a core what it is, from kCore on: its number and the number of cores
-// (in the second byte), the barrier's line, and the number of the first barrier of this call.
+// (in the second byte; what is above is the caller's), the barrier's line, and the number of the first barrier of this call.
 constexpr size_t kCore = 5;
 
 // Calls a function on a stream and `cores - 1` others, or fewer where the card has no more contexts.
