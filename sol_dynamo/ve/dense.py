@@ -364,7 +364,7 @@ def emit_dense(
                 d for d in range(1, own.ring + 1) if size % d == 0 and 2 * d <= own.ring + 1
             )
             own = replace(own, ring=fewer)
-        code = emit_product(kernel, program, own, name, memory)
+        code = emit_product(kernel, program, own, name, memory, roomy=not attempt)
     elif isinstance(own, Copy) and not attempt:
         code = emit_copy(kernel, program, name, memory)
     else:

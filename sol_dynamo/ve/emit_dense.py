@@ -22,7 +22,7 @@ from .packed import PRELUDE, Packed, Writer, skewed, text
 LINE = 16  # elements of 64 bits in a line of memory
 LANES = 256  # elements of 64 bits in a vector register
 REGISTERS = 58  # that may be live: at 61 results were wrong (KERNELS.md, traps of the compiler)
-EPILOGUE = 50  # of which sums and what is loaded for what follows them
+TIGHT = 42  # the same where so many were too many for what follows the sums
 SCALARS_AHEAD = 8
 LINES_AHEAD = 8  # lines of 16 scalars that are fetched into the first cache ahead of their use
 STREAM_AHEAD = 1024  # scalars that are fetched into the last one
@@ -61,7 +61,15 @@ class Moves:
 class Tile:
     """What the sums of a tile have in common: addresses, and what follows them."""
 
-    def __init__(self, kernel: Kernel, program: Program, product: Product, memory: dict[str, str]):
+    def __init__(
+        self,
+        kernel: Kernel,
+        program: Program,
+        product: Product,
+        memory: dict[str, str],
+        roomy: bool = True,
+    ):
+        self.roomy = roomy
         self.kernel, self.program, self.memory = kernel, program, memory
         self.nest, self.root = kernel.body
         self.p = product
@@ -430,7 +438,7 @@ class Tile:
                 a = f"a{v}_{q}"
                 lines = [f"{a} = _vel_vcp_vvmvl({a}, vm, {a}, n);"] if gaps else []
                 members.append(self.result(v, q, Writer(lines, "count", f"t{q}_")))
-            self.out += skewed(members, ahead=EPILOGUE - left)
+            self.out += skewed(members, (REGISTERS if self.roomy else TIGHT) - left)
             w("}")
 
     def result(self, v: int, q: int, writer: Writer) -> list[str]:
@@ -511,8 +519,13 @@ class Tile:
 
 
 def emit_product(
-    kernel: Kernel, program: Program, product: Product, name: str, memory: dict[str, str]
+    kernel: Kernel,
+    program: Program,
+    product: Product,
+    name: str,
+    memory: dict[str, str],
+    roomy: bool = True,
 ) -> Code:
     """C of a contraction that `dense.schedule_dense` scheduled; `memory`: base buffer -> C
     expression of its first byte."""
-    return Tile(kernel, program, product, memory).code(name)
+    return Tile(kernel, program, product, memory, roomy).code(name)

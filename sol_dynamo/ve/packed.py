@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from math import isnan
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ static inline unsigned long sol_twice(const float *x) { return sol_pair(x, x); }
 #endif
 """
 _LOADS = re.compile(r"(V|u64) \w+ = (_vel_v(ld|gt)|sol_)")
+_MAKES = re.compile(r"(V|__vm512) (\w+) =")
+_NAMES = re.compile(r"\b[a-z]\w*_\w+\b")
+MASKS = 6  # pairs of mask registers
 _SIGNS = 0x8000000080000000
 
 
@@ -70,24 +74,55 @@ def text(index: Index) -> str:
     return f"({' + '.join([*parts, f'{index.const}L'])})"
 
 
-def skewed(members: Sequence[Sequence[str]], by: int = 2, ahead: int = 0) -> list[str]:
-    """The lines of several results, each `by` results behind the line before it: what one waits
-    for is computed meanwhile for others, and few values are under way. Loads come first: those of
-    as many results ahead as `ahead` vectors take."""
+def skewed(members: Sequence[Sequence[str]], room: int) -> list[str]:
+    """The lines of several results, each some results behind the line before it: what one waits for
+    is computed meanwhile for others. Loads come first, of some results ahead.
+
+    `room`: vector registers that are free; the tightest order is result by result.
+    """
+    longest = max(map(len, members), default=0)
+    for by in (2, 3, 4, 6, 9):
+        for ahead in (9, 6, 4, 2, 0):
+            order = _interleaved(members, by, ahead)
+            if by <= longest and _fits(order, room):
+                return order
+    return [x for m in members for x in m]
+
+
+def _interleaved(members: Sequence[Sequence[str]], by: int, ahead: int) -> list[str]:
     loaded = [[x for x in m if _LOADS.match(x)] for m in members]
     computed = [[x for x in m if not _LOADS.match(x)] for m in members]
-    most = max(map(len, loaded), default=0)
-    first = min(len(members), ahead // most) if most else 0
+    ahead = min(ahead, len(members)) if any(loaded) else 0
     longest = max(map(len, computed), default=0)
-    found = [x for m in loaded[:first] for x in m]
+    found = [x for m in loaded[:ahead] for x in m]
     for slot in range(len(members) + by * longest):
-        if slot + first < len(members):
-            found += loaded[slot + first]
+        if slot + ahead < len(members):
+            found += loaded[slot + ahead]
         for t in range(longest - 1, -1, -1):
             m = slot - t * by
             if 0 <= m < len(members) and t < len(computed[m]):
                 found.append(computed[m][t])
     return found
+
+
+def _fits(lines: Sequence[str], room: int) -> bool:
+    """Whether what lines define needs no more registers at any time than there are."""
+    made: dict[str, tuple[int, str]] = {}
+    last: dict[str, int] = {}
+    for n, line in enumerate(lines):
+        for name in _NAMES.findall(line):
+            last[name] = n
+        if new := _MAKES.match(line):
+            made[new[2]] = n, new[1]
+    for kind, most in (("V", room), ("__vm512", MASKS)):
+        change = [0] * (len(lines) + 1)
+        for name, (n, of) in made.items():
+            if of == kind:
+                change[n] += 1
+                change[last[name]] -= 1
+        if max(accumulate(change)) > most:
+            return False
+    return True
 
 
 class Writer:

@@ -360,7 +360,7 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
             for m, lines in enumerate(members):
                 lines += gathers(m, "next")
         w("{")
-        out.extend(skewed(members, 1))
+        out.extend(skewed(members, 16))
         w("}")
 
     w("i64 o = o0;")

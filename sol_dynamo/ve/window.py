@@ -169,7 +169,7 @@ class _Window(Tile):
                 lines.append(f"a{v}_0 = _vel_vcp_vvmvl(a{v}_0, vm{v}, a{v}_0, n);")
             own = self.result(v, 0, Writer([], f"count_{v}", f"t{v}_"))
             members.append([*lines, *(x.replace("j0", f"j0_{v}") for x in own)])
-        self.out += skewed(members, ahead=12)
+        self.out += skewed(members, 64 - 10 - 2 * p.vectors - p.ring)
         w("}")
 
 

@@ -305,10 +305,15 @@ def test_a_chosen_walk_for_resnets_layers():
 
 
 def test_lines_of_results_are_skewed():
-    members = [["V t = _vel_vld_vssl(a)", f"x{m}", f"y{m}", f"z{m}"] for m in range(3)]
-    lines = skewed(members, by=1, ahead=2)
-    assert lines[:2] == [members[0][0], members[1][0]]
-    for m in range(3):
-        assert lines.index(f"x{m}") < lines.index(f"y{m}") < lines.index(f"z{m}")
-    assert lines.index("x1") < lines.index("z0")
+    """Loads come ahead and lines of several results alternate, as far as there are registers."""
+    members = [
+        [f"V a_{m} = _vel_vld_vssl(p)", f"V b_{m} = f(a_{m})", f"V c_{m} = f(b_{m})", f"g(c_{m})"]
+        for m in range(9)
+    ]
+    lines = skewed(members, room=30)
+    assert lines[:9] == [m[0] for m in members]
+    for m in range(9):
+        assert [lines.index(x) for x in members[m]] == sorted(lines.index(x) for x in members[m])
+    assert lines.index(members[1][1]) < lines.index(members[0][2])
     assert sorted(lines) == sorted(x for m in members for x in m)
+    assert skewed(members, room=1) == [x for m in members for x in m]
