@@ -119,7 +119,7 @@ def _fits(lines: Sequence[str], room: int) -> bool:
         for name, (n, of) in made.items():
             if of == kind:
                 change[n] += 1
-                change[last[name]] -= 1
+                change[last.get(name, n)] -= 1
         if max(accumulate(change)) > most:
             return False
     return True

@@ -162,7 +162,7 @@ class _Window(Tile):
         for v in range(p.vectors):
             lines = []
             if self.own.monoid != "sum":
-                mask = f"m{v}"
+                mask = f"m_{v}"
                 lines.append(f"__vm512 {mask} = _vel_pvfmksnan_Mvl(nan{v}, n);")
                 lines.append(f"a{v}_0 = _vel_vmrgw_vvvMl(a{v}_0, nan{v}, {mask}, n);")
             if gaps:
