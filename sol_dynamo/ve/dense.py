@@ -81,7 +81,7 @@ def _eligible(plan: Plan) -> bool:
         or any(s.mask or s.reduce for s in root.stores)
     ):
         return False
-    if store.values[0].dtype != "f32":
+    if store.values[0].dtype != "f32" or plan.buffers[store.buffers[0]].dtype != "f32":
         return False
     outputs = {a.symbol for a in nest.axes if a.kind == "parallel"}
     if {a.symbol for a in root.axes} != outputs:

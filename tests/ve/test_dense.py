@@ -158,6 +158,23 @@ def test_products():
     assert len(ways(check(parts, *groups))) == len(parts)
 
 
+class Odd(nn.Module):
+    """Products by weights that begin at an odd element: no pair of theirs may be read as one."""
+
+    def __init__(self):
+        super().__init__()
+        memory = torch.randn(1 + 256 * 64)
+        self.across = nn.Parameter(memory.as_strided((64, 256), (256, 1), 1))
+        self.along = nn.Parameter(memory.as_strided((512, 2), (2, 1), 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x @ self.across, x[:, :2] @ self.along.t()], 1)
+
+
+def test_weights_at_an_odd_place():
+    assert len(ways(check([Odd()], (torch.randn(40, 64),)))) == 2
+
+
 class Followed(nn.Module):
     """A convolution and what its tiles' registers go through before they are stored."""
 
