@@ -37,7 +37,7 @@ from ..schedule.plan import Plan
 from .emit_dense import LANES, Product, emit_product
 from .operands import Operand, all_symbols, ordered, planes, together, vector_operand
 from .packed import supported
-from .stage import Copy, emit_copy
+from .stage import Copy, emit_copy, schedule_pointwise
 from .tile_sizes import START, tile
 from .window import MONOIDS, RING, VECTORS, Window, emit_window
 
@@ -50,6 +50,8 @@ LEAST_WORK = 1 << 14  # products below which a kernel of its own kind is not wor
 def schedule_dense(plan: Plan) -> bool:
     """Schedule out = f(sum over k of a * b) as a product; False where that is not what it is, or
     another way is as good."""
+    if len(plan.kernel.body) == 1:
+        return schedule_pointwise(plan)
     if not _eligible(plan):
         return False
     if _sums_products(plan.kernel.body[0]):

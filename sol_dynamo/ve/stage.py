@@ -25,6 +25,8 @@ BLOCK = 256  # elements that are gathered at once
 SETUP = 700  # cycles in which the offsets of a block are made
 GATHER = 45  # cycles of a block's gather and store
 AHEAD = 16  # gathers under way
+LEAST = 1 << 12  # points from which a pointwise kernel is walked so,
+WORTH = 16  # and pieces for which the same offsets hold
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Copy:
     blocks: int
     groups: int  # units of each block
     gather: float = GATHER  # cycles of one
+
+    def pieces(self, axes: Sequence[Axis]) -> int:
+        """How many share their offsets."""
+        return prod(a.extent for a in axes[self.units : self.units + self.kept])
 
 
 def stage_kernel(plan: Plan, nest: Loops, twice: bool) -> Kernel:
@@ -81,6 +87,38 @@ def _splits(nest: Loops, twice: bool) -> Iterator[Loops]:
         inner *= a.extent
         if inner > BLOCK:
             break
+
+
+def schedule_pointwise(plan: Plan) -> bool:
+    """Schedule a nest that stores one float32 for each point, in order, as copies are."""
+    (nest,) = plan.kernel.body
+    store = nest.stores[0]
+    if len(nest.stores) > 1 or len(store.buffers) > 1 or store.reduce or store.mask or nest.binds:
+        return False
+    if not all(isinstance(a.extent, int) and a.kind == "parallel" for a in nest.axes):
+        return False
+    target = plan.buffers[store.buffers[0]]
+    strides = [s for e in loads(nest) for s in plan.buffers[e.buffer].strides]
+    if target.dtype != "f32" or not all(isinstance(s, int) for s in (*target.strides, *strides)):
+        return False
+    address = plan.address(store.buffers[0], store.index)
+    axes = tuple(sorted(nest.axes, key=lambda a: -address.coefficient(a.symbol)))
+    if prod(a.extent for a in axes) < LEAST or not supported(store.values[0]):
+        return False
+    if not _in_order(address - address.const, axes):
+        return False
+    nest = replace(nest, axes=axes)
+    for made in (nest, min(_splits(nest, False), key=lambda n: _guess(plan, n, False))):
+        copy = _copy(plan, made, False)
+        # for few pieces the offsets, and loads that nothing hides, are too much
+        if copy is not None and copy.pieces(made.axes) >= WORTH:
+            break
+    else:
+        return False
+    nest = made
+    order = tuple(f"{a.symbol}.0" for a in nest.axes)
+    plan.kernel = replace(plan.kernel, body=(nest,), schedules=(Schedule(order, own=copy),))
+    return True
 
 
 def stage_cost(kernel: Kernel) -> float:
@@ -283,6 +321,9 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
         inside = inside - inside.subst(dict.fromkeys(inside.symbols, 0)).const
         if inside.symbols.isdisjoint(names) and not e.mask:
             continue
+        if not e.mask and _in_order(inside, inner):
+            offsets[k] = ""
+            continue
         offset = vectors.name(f"_vel_vmulsl_vsvl(4L, {vectors.value(inside)}, n)")
         if e.mask:
             least = vectors.value(e.mask[0])
@@ -307,6 +348,9 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
         base = starts[k](f"({at} + {u})")
         if half:
             base += f" + {apart[k]}L"
+        if not offsets[k]:
+            op = "vldlzx" if copy.halves == 2 and not half else "vldu"
+            return f"_vel_{op}_vssl(4, {base} + e0, n)"
         op = "vgtlzx" if copy.halves == 2 and not half else "vgtu"
         return f"_vel_{op}_vvssl(_vel_vaddsl_vsvl((i64)({base}), {offsets[k]}, n), 0, 0, n)"
 
@@ -321,10 +365,11 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
         for e in found
     ]
     step, kind, put = (8, "u64", "vstot") if copy.halves else (4, "f32", "vstuot")
-    store = program.buffers[nest.name]
     target = memory[program.base(nest.name).name]
-    assert store.base is None
-    w(f"{kind} *const y = ({kind} *){target} + at_lead * {times * elements}L + e0;")
+    first = program.buffers[nest.name].address(nest.stores[0].index)
+    first = first.subst(dict.fromkeys(first.symbols, 0)).const
+    assert not (first and copy.halves)
+    w(f"{kind} *const y = ({kind} *){target} + {first} + at_lead * {times * elements}L + e0;")
     for u in range(ahead):
         out += gathers(u, "o0", "V ")
 
@@ -380,6 +425,16 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
     )
     units = prod(a.extent for a in lead) * copy.blocks * copy.groups
     return Code(code, units, 0, {}, set(), {})
+
+
+def _in_order(inside: Index, inner: Sequence[Axis]) -> bool:
+    """Whether elements lie as they are stored, one behind the other."""
+    step = 1
+    for a in reversed(inner):
+        if inside.coefficient(a.symbol) != step or not inside.is_affine_in(a.symbol):
+            return False
+        step *= a.extent
+    return inside.symbols <= {a.symbol for a in inner} and inside.const == 0
 
 
 def _start(

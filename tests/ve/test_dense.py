@@ -226,6 +226,29 @@ def test_windows():
     assert found == ["window max", *["window sum"] * (len(parts) - 1)]
 
 
+def test_pointwise_in_order():
+    """What is computed of a channel's values is walked as copies are; so are other orders."""
+
+    def scaled(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return torch.relu(x * scale[:, None, None] + shift[:, None, None])
+
+    def joined(x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([torch.relu(x), y.abs() - 1], 1)
+
+    def turned(x: Tensor) -> Tensor:
+        return (x.permute(0, 2, 3, 1) * 2).contiguous()
+
+    kernels = check(
+        [scaled, scaled, joined, turned],
+        (torch.randn(1, 96, 7, 7), torch.randn(96), torch.randn(96)),
+        (torch.randn(2, 24, 20, 21), torch.randn(24), torch.randn(24)),
+        (torch.randn(1, 40, 11, 13), torch.randn(1, 24, 11, 13)),
+        (torch.randn(1, 40, 11, 13),),
+    )
+    walked = [isinstance(k.schedules[0].own, Copy) for k in kernels if k.schedules]
+    assert sum(walked) >= 3
+
+
 def special(*shape: int) -> Tensor:
     """Random numbers among which are NaN of both signs, infinities and zeros of both signs."""
     x = torch.randn(shape)
