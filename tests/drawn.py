@@ -100,7 +100,8 @@ class Machine:
         n = 1
         for s in shape:
             n *= s
-        return (torch.arange(n).mul(7 + self.n).remainder(5) - 2).reshape(shape).to(dtype)
+        numbers = torch.arange(n).mul(7 + self.n).remainder(5) - 2
+        return numbers.reshape(shape).to(self.values[0].device, dtype)
 
 
 class Kind(NamedTuple):

@@ -12,6 +12,7 @@ from accuracy import relative_error
 from drawn import DTYPES, LAYOUTS, STEPS, Drawn, Machine, Step, function, outcome, tensor
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from test_samples import moved
 from traced import as_traced
 
 from sol_dynamo.backend import Backend
@@ -55,7 +56,9 @@ def holds(drawn: list[Drawn], program: list[Step], train: bool) -> None:
 
         def mistake(backend: Any) -> str:
             torch._dynamo.reset()
-            got = outcome(torch.compile(f, backend=backend, dynamic=False), copies(inputs), train)
+            given = [moved(x, DEVICE) for x in copies(inputs)]
+            got = outcome(torch.compile(f, backend=backend, dynamic=False), given, train)
+            got = [moved(x, "cpu") for x in got]
             texts = (wrong(*x, allowed) for x in zip(got, eager, exact, strict=True))
             return "; ".join(f"result {k}: {text}" for k, text in enumerate(texts) if text)
 
@@ -101,7 +104,8 @@ ROWS_APART = (
     [Drawn((4, 2, 5), torch.float32, "contiguous", 0)],
     [("unsqueezed", 0, 0, 0), ("last_chunk", 1, 2, 0), ("flattened", 2, 1, 0)],
 )
-FEW = "SOL_TEST_TARGET" in os.environ  # an interpreter is slow
+FEW = "SOL_TEST_TARGET" in os.environ  # interpreters and simulators are slow
+DEVICE = "ve" if os.environ.get("SOL_TEST_TARGET") == "ve" else "cpu"
 common = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
@@ -121,7 +125,7 @@ def test_training(drawn, program):
 
 
 @pytest.mark.slow
-@settings(max_examples=700, **common)
+@settings(max_examples=60 if FEW else 700, **common)
 @given(inputs(st.sampled_from(DTYPES)), steps)
 def test_new_programs(drawn, program):
     """Other programs in each run."""
@@ -129,7 +133,7 @@ def test_new_programs(drawn, program):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, **common)
+@settings(max_examples=30 if FEW else 300, **common)
 @given(inputs(floats), steps)
 def test_new_training(drawn, program):
     """Other programs in each run, with gradients."""

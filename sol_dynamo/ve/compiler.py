@@ -1,9 +1,10 @@
 """Finds a compiler for the vector engine and makes objects with it, each cached by its text.
 
-NEC's ncc where it is installed (its objects are linked to shared ones, as VEOS loads), else clang
-with the VE target, else PyPI's ziglang: a machine with pip alone can compile. LLVM has no way to
-put vector registers on the stack: it refuses a function that needs more than there are, or takes
-%vix for one more, which is another register by then. Both are a `Refused`, and remembered.
+clang with the VE target where it is installed, else PyPI's ziglang (a machine with pip alone can
+compile), else NEC's ncc if it takes clang's intrinsics. The simulator loads objects; for VEOS,
+NEC's linker makes each a shared one. LLVM has no way to put vector registers on the stack: it
+refuses a function that needs more than there are, or takes %vix for one more, which is another
+register by then. Such an object is `Refused`, and remembered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from ..runtime import cache
 from ..runtime.toolchain import ToolchainError, call, cores, first_lines, zig_command
+from . import cards
 
 # Freestanding: what is not in the file is asked of the loader by name. No contraction: the scalar
 # unit has no fused multiply-add, vector code says it where it is meant.
@@ -30,6 +32,10 @@ FLAGS = (
     *("-ffreestanding", "-fno-builtin", "-w"),
 )
 NCC = ("ncc", "/opt/nec/ve/bin/ncc")
+LINKERS = ("nld", "/opt/nec/ve/bin/nld")
+_PROBE = """#include <velintrin.h>
+void f(double *x) { _vel_vst_vssl(_vel_vld_vssl(8, x, 256), 8, x, 256); }
+"""
 _SPILLS = "Can't store this register to stack slot"
 _MASK_WORDS = (0xA7, 0xB7)  # svm, lvm
 _SAVED = re.compile(r"svm %s\d+, ?%vm\d+, ?%s[0-3]$|lvm %vm\d+, ?%s[0-3],")
@@ -49,13 +55,13 @@ class Compiler:
     @property
     def flags(self) -> tuple[str, ...]:
         if self.kind == "ncc":
-            return ("-O2", "-fPIC", "-shared", "-w")
+            return ("-O2", "-fPIC", "-w")
         sanitize = ("-fno-sanitize=all",) if self.kind == "zig" else ()
         return (*FLAGS, *sanitize)
 
 
 def find_compiler() -> Compiler:
-    """SOL_VE_CC, else ncc, clang with the VE target, or ziglang's.
+    """SOL_VE_CC, else clang with the VE target, ziglang's, or ncc.
 
     Errors: `ToolchainError` where there is none, saying what to install.
     """
@@ -66,10 +72,9 @@ def find_compiler() -> Compiler:
 def _find(wanted: str, path: str, folder: Path) -> Compiler:
     candidates = [tuple(shlex.split(wanted))] if wanted else []
     if not wanted:
-        candidates += [(n,) for n in NCC if shutil.which(n, path=path)]
         names = ("clang", *(f"clang-{n}" for n in range(30, 16, -1)))
         candidates += [(n,) for n in names if shutil.which(n, path=path)]
-        candidates += zig_command()
+        candidates += [*zig_command(), *((n,) for n in NCC if shutil.which(n, path=path))]
     said = ""
     for command in candidates:
         try:
@@ -96,6 +101,10 @@ def _known(command: tuple[str, ...], path: str) -> Compiler:
         found = cache.lookup(name, ".txt")
         assert found is not None
     kind, version = found.read_text().split("\n")
+    return _compiler(command, kind, version)
+
+
+def _compiler(command: tuple[str, ...], kind: str, version: str) -> Compiler:
     target = {
         "ncc": (),
         "zig": ("-target", "ve-freestanding"),
@@ -119,11 +128,20 @@ def _asked(command: tuple[str, ...]) -> str:
         done = call([*command, "--print-targets"])
         if not re.search(r"^\s*ve\s", done.stdout, re.M):
             raise ToolchainError(f"{shlex.join(command)} has no VE target")
+    with tempfile.TemporaryDirectory(prefix="sol-probe-") as folder:
+        source = Path(folder) / "probe.c"
+        source.write_text(_PROBE)
+        compiler = _compiler(command, kind, version)
+        out = str(source.with_suffix(".o"))
+        done = call([*compiler.command, *compiler.flags, "-c", str(source), "-o", out])
+        if done.returncode:
+            said = first_lines(done.stderr)
+            raise ToolchainError(f"{shlex.join(command)} does not take intrinsics:\n{said}")
     return f"{kind}\n{version}"
 
 
 def compile_objects(sources: Mapping[str, str]) -> dict[str, Path | Refused]:
-    """The object (with ncc, the shared object) of each C file, or why there is none for lack of
+    """The object (for a card, the shared object) of each C file, or why there is none for lack of
     registers; files are compiled in parallel. A first line `/* flags: ... */` adds clang's flags.
 
     Errors: `ToolchainError` with the compiler's first words and where the refused file is kept.
@@ -134,7 +152,7 @@ def compile_objects(sources: Mapping[str, str]) -> dict[str, Path | Refused]:
     order = sorted(sources, key=lambda n: len(sources[n]), reverse=True)
     missing = []
     for name in order:
-        found = _lookup(_key(compiler, sources[name]), compiler)
+        found = _lookup(_key(compiler, sources[name]))
         if found is None:
             missing.append(name)
         else:
@@ -146,16 +164,33 @@ def compile_objects(sources: Mapping[str, str]) -> dict[str, Path | Refused]:
     return done
 
 
-def _suffix(compiler: Compiler) -> str:
-    return ".ve.so" if compiler.kind == "ncc" else ".ve.o"
+def _shared() -> bool:
+    """Whether objects have to be shared ones: VEOS loads no others."""
+    return not cards.find().simulated
+
+
+def _linked(path: Path) -> bytes:
+    """A shared object of an object. Errors: `ToolchainError`."""
+    linker = next((n for n in LINKERS if shutil.which(n)), None)
+    if linker is None:
+        raise ToolchainError("VEOS loads shared objects, and there is no nld: install binutils-ve")
+    out = path.with_suffix(".so")
+    done = call([linker, "-shared", "-o", str(out), str(path)])
+    if done.returncode:
+        raise ToolchainError(f"linking with {linker} failed:\n{first_lines(done.stderr)}")
+    return out.read_bytes()
+
+
+def _suffix() -> str:
+    return ".ve.so" if _shared() else ".ve.o"
 
 
 def _key(compiler: Compiler, text: str) -> str:
     return cache.key("ve object", compiler.command, compiler.version, compiler.flags, text)
 
 
-def _lookup(key: str, compiler: Compiler) -> Path | Refused | None:
-    path = cache.lookup(key, _suffix(compiler))
+def _lookup(key: str) -> Path | Refused | None:
+    path = cache.lookup(key, _suffix())
     if path is not None:
         return path
     said = cache.lookup(key, ".refused")
@@ -165,7 +200,7 @@ def _lookup(key: str, compiler: Compiler) -> Path | Refused | None:
 def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
     key = _key(compiler, text)
     with cache.building(key), tempfile.TemporaryDirectory(prefix="sol-ve-") as place:
-        found = _lookup(key, compiler)  # another process may have made it meanwhile
+        found = _lookup(key)  # another process may have made it meanwhile
         if found is not None:
             return found
         source = Path(place) / f"{key}.c"
@@ -173,8 +208,7 @@ def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
         out = source.with_suffix(".o")
         own = _FLAGS.search(text) if compiler.kind != "ncc" else None
         extra = own[1].split() if own else []
-        step = () if compiler.kind == "ncc" else ("-c",)
-        command = [*compiler.command, *compiler.flags, *extra, *step]
+        command = [*compiler.command, *compiler.flags, *extra, "-c"]
         done = call([*command, str(source), "-o", str(out)])
         if done.returncode and _SPILLS not in done.stderr:
             kept = _keep(name, text)
@@ -184,10 +218,12 @@ def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
         data = b"" if reason else out.read_bytes()
         if not reason and compiler.kind != "ncc":
             reason = miscompiled(data)
+        if not reason and _shared():
+            data = _linked(out)
         if reason:
             cache.store(key, ".refused", reason.encode())
             return Refused(reason)
-        return cache.store(key, _suffix(compiler), data)
+        return cache.store(key, _suffix(), data)
 
 
 def _keep(name: str, text: str) -> Path:

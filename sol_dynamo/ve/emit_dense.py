@@ -267,7 +267,7 @@ class Tile:
         if self.parts() > 1:
             w("u64 *const totals = (u64 *)c->scratch;")
             for name, k in self._acc():
-                w(f"_vel_vstot_vssl({name}, 8, totals + {k * LANES}, n);")
+                w(f"_vel_vst_vssl({name}, 8, totals + {k * LANES}, n);")
         if p.pairs:
             for v in range(p.vectors):
                 w(f"V d{v}_0 = _vel_vshf_vvvsl(x{v}_0, x{v}_0, 0, n);")
@@ -359,7 +359,7 @@ class Tile:
                 self.w(f"{name} = _vel_pvfadd_vvvl({name}, b{name}, n);")
             if store:
                 for name, k in some:
-                    self.w(f"_vel_vstot_vssl({name}, 8, totals + {k * LANES}, n);")
+                    self.w(f"_vel_vst_vssl({name}, 8, totals + {k * LANES}, n);")
                 for name, _ in some:
                     self.w(f"{name} = _vel_vbrdl_vsl(0L, n);")
 

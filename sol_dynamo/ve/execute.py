@@ -115,7 +115,10 @@ class VeExecutable:
         self._tables: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
 
     def notes(self) -> list[str]:
-        return []
+        plain = [s.name for s in self.built.steps if not s.vectors]
+        if not plain:
+            return []
+        return [f"{len(plain)} of {len(self.built.steps)} kernels have no vectors: {plain}"]
 
     def prepare(self, weights: list[Any]) -> list[Any]:
         return self._operands.prepare(weights)

@@ -8,9 +8,10 @@ found in their words (vectors.h).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from ..affine import Index
-from ..ir import DTYPES, HALVES, Buffer, Load, Store, show
+from ..ir import DTYPES, HALVES, Buffer, Load, Store, read, show
 from ..kernels.c.addresses import stored_literal
 from ..kernels.c.memory import Memory, Point
 from ..kernels.c.values import LANE, EmitError, Value, literal
@@ -26,6 +27,11 @@ class VectorMemory(Memory):
 
     expressions_type = VectorExpressions
     expr: VectorExpressions
+
+    @cached_property
+    def _read(self) -> frozenset[str]:
+        """The memory that the kernel reads."""
+        return frozenset(self.program.base(b).name for b in read(self.kernel))
 
     # -- loads ---------------------------------------------------------------------------------
 
@@ -158,15 +164,17 @@ class VectorMemory(Memory):
             expr.write(f"sol_scatter_u{8 * size}({v.text}, {at}, {chosen}, {lanes});")
             return
         kind = "u" if dtype == "f32" else _STORES[size]
+        # loads need not wait for what this kernel never reads; the end of a step does (steps.c)
+        ot = "" if self.program.base(buffer.name).name in self._read else "ot"
         m, last = ("m", f"{mask}, {lanes}") if mask else ("", str(lanes))
         if even:
             place = self.addresses.pointer(buffer, address.subst({LANE: 0}), True)
             expr.write(
-                f"_vel_vst{kind}_vss{m}l({v.text}, {step * size}, (void *)({place}), {last});"
+                f"_vel_vst{kind}{ot}_vss{m}l({v.text}, {step * size}, (void *)({place}), {last});"
             )
             return
         at = self._places(buffer, address, lanes)
-        expr.write(f"_vel_vsc{kind}_vvss{m}l({v.text}, {at}, 0, 0, {last});")
+        expr.write(f"_vel_vsc{kind}{ot}_vvss{m}l({v.text}, {at}, 0, 0, {last});")
 
 
 class FrugalMemory(VectorMemory):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +47,7 @@ class Step:
     name: str  # of its function
     units: int
     scratch: int  # bytes
+    vectors: bool = True
 
 
 def emit_program(program: Program) -> dict[str, str]:
@@ -69,10 +70,9 @@ def emit_program(program: Program) -> dict[str, str]:
         part.append(code)
         if code.text.startswith("/* flags:"):
             close()
-        steps.append(Step(writer.name(n), code.units, code.scratch))
+        steps.append(writer.step(n, code))
     close()
-    rows = [[s.name, s.units, s.scratch] for s in steps]
-    sources[STEPS] = json.dumps(rows, indent=0)
+    sources[STEPS] = json.dumps([astuple(s) for s in steps], indent=0)
     return sources
 
 
@@ -87,7 +87,11 @@ class Writer:
         self.program = program
         self.kernels = [k for k in program.kernels if isinstance(k, Kernel)]
         self._memory, _ = addresses(program)
+        self._plain: set[int] = set()  # kernels that were written without vectors
         self._sites: dict[Bind, int] = {b: n for n, (_, b) in enumerate(indirect_sites(program), 1)}
+
+    def step(self, n: int, code: Code) -> Step:
+        return Step(self.name(n), code.units, code.scratch, n not in self._plain)
 
     def name(self, n: int) -> str:
         return f"k{n}_{identifier(self.kernels[n].name)}"
@@ -107,6 +111,7 @@ class Writer:
                 except EmitError as e:
                     log.info("%s: %s", name, e)
             log.info("%s is written without vectors", name)
+            self._plain.add(n)
             return self._emitted(without_vectors(kernel), name, ScalarWalk)
 
     def _emitted(self, kernel: Kernel, name: str, walk: Any) -> Code:

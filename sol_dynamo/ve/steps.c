@@ -10,7 +10,10 @@ static void sol_unit(const sol_program *p, const sol_call *c, const sol_step *s,
   sol_call image = *c; /* depth first: all steps of one chunk of the batch */
   image.chunk = u;
   for (long k = s->first; k < s->last; k++)
-    for (long v = 0; v < p->inner[k].units; v++) p->inner[k].fn(&image, v);
+    for (long v = 0; v < p->inner[k].units; v++) {
+      p->inner[k].fn(&image, v);
+      _vel_svob();
+    }
 }
 
 /* Brings a kernel's code into the core's second cache: a line that is not there stalls it for as
@@ -41,6 +44,7 @@ void sol_run(const sol_program *p, long range, char *arena, char *scratch, sol_e
     const long end = s->units * (core + 1) / cores;
     sol_fetch(s);
     for (long u = s->units * core / cores; u < end; u++) sol_unit(p, &c, s, u);
+    _vel_svob(); /* stores that loads may overtake are done */
     sol_barrier(line, meeting++, cores);
   }
   va_end(table);

@@ -37,9 +37,9 @@ class VeTarget:
             max_accumulators=32,
             l2=LLC // 8,
             cores=8,
-            rows=2048,
+            rows=64,
             rows_once=True,
-            part_bytes=1 << 20,
+            part_bytes=1 << 17,
             images_first=False,
             half_products=True,
             channels_last=False,
@@ -103,7 +103,7 @@ def _again(
             path = made[f"k{n}.c"]
             if isinstance(path, Path):
                 objects[n] = path
-                steps[n] = Step(writer.name(n), codes[n].units, codes[n].scratch)
+                steps[n] = writer.step(n, codes[n])
         missing = [n for n in missing if objects[n] is None]
         if not missing:
             return

@@ -171,6 +171,29 @@ def test_weights_that_change_are_seen():
                 v.mul_(1.0 + 0.1 * k)
 
 
+def test_another_card():
+    f = torch.compile(lambda x: (x * 3).softmax(-1), backend=sol)
+    for card in range(min(torch.ve.device_count(), 2)):
+        x = torch.randn(5, 70)
+        y = f(x.to(f"ve:{card}"))
+        assert y.device == torch.device("ve", card)
+        close(y.cpu(), (x.double() * 3).softmax(-1), (x * 3).softmax(-1))
+
+
+def test_more_pointers_than_a_call_takes():
+    def f(xs):
+        return [x + k for k, x in enumerate(xs)], torch.stack(xs).sum(0)
+
+    xs = [torch.randn(3) for _ in range(140)]
+    for _ in range(2):
+        torch._dynamo.reset()
+        got, total = torch.compile(f, backend=sol)([x.to("ve") for x in xs])
+        assert all(
+            torch.equal(g.cpu(), x + k) for k, (g, x) in enumerate(zip(got, xs, strict=True))
+        )
+        close(total.cpu(), torch.stack(xs).double().sum(0), torch.stack(xs).sum(0))
+
+
 def test_training():
     x, target = torch.randn(8, 3, 24, 24), torch.randint(0, 7, (8,))
 
@@ -258,17 +281,29 @@ def test_code_that_saves_masks_is_refused():
     assert isinstance(found, compiler.Refused) and "masks" in str(found)
 
 
-def test_a_kernel_of_too_many_registers_is_written_otherwise():
-    """Many sums at once over many inputs: more vectors than there are registers."""
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_a_refused_kernel_is_written_otherwise(monkeypatch, refused):
+    """The file, the kernel alone, then with few registers: what is left has no vectors."""
+    asked, original = [], compiler.compile_objects
 
-    def f(*xs):
-        s = [x.exp() for x in xs]
-        return [sum(s[(i + k) % len(s)] * (k + 1) for k in range(len(s))) for i in range(len(s))]
+    def compile_objects(sources):
+        made = original(sources)
+        kernels = [n for n in sources if n != "runtime.c"]
+        asked.append(kernels)
+        few = compiler.Refused("for this test")
+        return made | dict.fromkeys(kernels, few) if len(asked) <= refused else made
 
-    xs = [torch.randn(3000) for _ in range(40)]
-    got = on_card(lambda *xs: f(*xs))(*xs)
-    for g, e, t in zip(got, f(*(x.double() for x in xs)), f(*xs), strict=True):
-        close(g, e, t)
+    monkeypatch.setattr(compiler, "compile_objects", compile_objects)
+    torch._dynamo.reset()
+    sol.reset()
+    x = torch.randn(40, 300 + refused)
+    got = torch.compile(lambda x: (x - x.mean(-1, keepdim=True)).relu(), backend=sol)(x.to("ve"))
+    close(got.cpu(), *((v - v.mean(-1, keepdim=True)).relu() for v in (x.double(), x)))
+    assert len(asked) == refused + 1
+    (outcome,) = sol.graphs
+    executable = outcome.compiled.executable
+    assert all(s.vectors == (refused < 3) for s in executable.built.steps)
+    assert len(executable.notes()) == (refused == 3)
 
 
 def test_masks_beyond_the_registers():
