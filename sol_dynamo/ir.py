@@ -266,6 +266,7 @@ class Schedule:
     # a program's threads by 32, and how far loads are ahead of their use; 0: the emitter's choice
     warps: int = 0
     stages: int = 0
+    own: Any = None  # what a target's walk tells its emitter, in terms of its own
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ from ..ir import (
 from ..lowering.graph import TORCH_DTYPE
 from ..schedule.memory import nbytes
 
+ALIGN = 8  # bytes: two packed float32 may be read as one
+
 
 def runs(program: Program) -> list:
     """(first step, last step) of each native run, and the externs between them."""
@@ -201,12 +203,14 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
     need = address.const + 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
     flat = w.as_strided((have,), (1,), w.storage_offset())
     if need > have:  # the padded end of the last block: any value, no lane of it is stored
-        flat = torch.cat([flat, flat.new_zeros(need - have)])
+        longer = flat.new_empty(need)
+        longer[:have].copy_(flat)
+        flat = longer
     view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)
     if load is not value:
         view = rounded_to_tf32(view)
     target = program.buffers[store.buffers[0]]
-    if not _lies_otherwise(view, target):
+    if not _lies_otherwise(view, target) and view.data_ptr() % ALIGN == 0:
         return view
     return view.new_empty_strided(sizes, target.strides).copy_(view)
 

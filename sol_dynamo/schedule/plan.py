@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..affine import Index
-from ..ir import DTYPES, Axis, Buffer, Kernel, Load, Loops, expressions, walk
+from ..ir import DTYPES, Axis, Buffer, Expr, Kernel, Loops, expressions, walk
 from ..target import Caps
 
 
@@ -23,10 +23,14 @@ class Plan:
     packs: list[Loops]
     caps: Caps
     copies: list[Kernel]  # of inputs that are used as weights are, before all else
-    packed: dict[tuple[Load, tuple[Any, ...]], str]  # what lies packed already: its buffer
+    packed: dict[tuple[Expr, tuple[Any, ...]], str]  # what lies packed already: its buffer
     # for a kernel that runs image by image: how many they are, and `Program.chunked`
     images: int = 1
     chunked: dict[str, int] = field(default_factory=dict)
+    # kernels that run right before and behind this one: what it reads brought into an order, what
+    # is made of its result; those without schedules are walked as any kernel
+    before: list[Kernel] = field(default_factory=list)
+    after: list[Kernel] = field(default_factory=list)
 
     def moves(self, buffer: str) -> bool:
         """Whether a buffer starts at the image that the kernel works on."""

@@ -12,9 +12,9 @@ from math import gcd, lcm, prod
 from typing import Any
 
 from ..ir import (
+    Expr,
     Extern,
     Kernel,
-    Load,
     Loops,
     Op,
     Program,
@@ -42,24 +42,40 @@ def tile(program: Program, caps: Caps, walk: Walk | None = None) -> Program:
     walk = walk or schedule_kernel
     buffers, packs = dict(program.buffers), list(program.packs)
     copies: list[Kernel] = []
-    packed: dict[tuple[Load, tuple[Any, ...]], str] = {}
+    packed: dict[tuple[Expr, tuple[Any, ...]], str] = {}
     chunked = dict(program.chunked)
     images = {p: d.trips for d in program.depth_first for p in range(d.first, d.last)}
     kernels: list[Kernel | Extern] = []
+    place: list[int] = []  # of each kernel's first one, and the end
     for p, k in enumerate(program.kernels):
-        if isinstance(k, Kernel):
-            plan = Plan(k, buffers, packs, caps, copies, packed, images.get(p, 1), chunked)
-            with blamed(k):
-                normalize(plan)
-                walk(plan)
-            k = plan.kernel
-        kernels.append(k)
+        place.append(len(kernels))
+        if not isinstance(k, Kernel):
+            kernels.append(k)
+            continue
+        with blamed(k):
+            left = [k]
+            while left:
+                k = left.pop(0)
+                plan = Plan(k, buffers, packs, caps, copies, packed, images.get(p, 1), chunked)
+                if not k.schedules:
+                    normalize(plan)
+                    walk(plan)
+                if plan.before:
+                    kernel = plan.kernel
+                    left = [*plan.before, kernel, *plan.after, *left]
+                else:
+                    kernels.append(plan.kernel)
+                    left = [*plan.after, *left]
+    place.append(len(kernels))
     for n, copy in enumerate(copies):
         plan = Plan(copy, buffers, packs, caps, [], {})
         walk(plan)
         copies[n] = plan.kernel
     shift = len(copies)
-    bands = [replace(d, first=d.first + shift, last=d.last + shift) for d in program.depth_first]
+    bands = [
+        replace(d, first=place[d.first] + shift, last=place[d.last] + shift)
+        for d in program.depth_first
+    ]
     return replace(
         program,
         buffers=buffers,

@@ -25,6 +25,7 @@ from ..kernels.host import Blocks, Operands, call, runs, tensor
 from ..lowering.graph import TORCH_DTYPE
 from ..runtime.toolchain import cores
 from . import cards, module
+from .compiler import code_bytes
 from .program import Step
 
 ALIGN = 256
@@ -136,7 +137,7 @@ class VeExecutable:
         """Load all kernels, and write the table of steps: {function, units, first, last} each."""
         steps, bands = self.built.steps, {d.first: d for d in self.program.depth_first}
         rows = [
-            [symbol(device, path, s.name), s.units, 0, 0]
+            [symbol(device, path, s.name), s.units, code_bytes(path, s.name), 0]
             for s, path in zip(steps, self.built.objects, strict=True)
         ]
         place, n = {}, 0  # position in the program -> in the table of kernels
