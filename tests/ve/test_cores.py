@@ -137,6 +137,22 @@ def test_the_first_of_several_failures_is_told(group: Group) -> None:
     assert all("address 0x10 is not mapped" in group.p.fault(c) for c in group.contexts)
 
 
+def test_a_barrier_that_one_core_does_not_come_to(group: Group) -> None:
+    """Nothing has failed, and nothing can go on: it ends, as a fault that says so."""
+    p = group.p
+    assert p.lib.vesim_patience(p.handle, 0.05) == 0
+    requests = [
+        p.start(c, group.phases, group.line, 1, CORES, me, 1, group.slots, 0)
+        for me, c in enumerate(group.contexts[1:], 1)
+    ]
+    for context, request in zip(group.contexts[1:], requests, strict=True):
+        assert p.wait(context, request)[0] == ve.EXCEPTION
+        assert "busy ones wait like it" in p.fault(context)
+    assert p.lib.vesim_patience(p.handle, 30) == 0
+    group.generation = 3
+    assert group.wait(group.start(2)) == [(ve.OK, 0)] * CORES
+
+
 def test_other_waits_outlive_a_failure(group: Group) -> None:
     """A core that waits for something else goes on: for another core that still works, or for the
     host where no core failed since its call began."""

@@ -197,10 +197,8 @@ void Core::look_at_loop() {
     std::this_thread::yield();
     return;
   }
-  const std::string failure = waits->turn(turns_);
-  if (!failure.empty()) {
-    raise(Trap::Interrupted, 0, "waits for another core, but a call has failed: " + failure);
-  }
+  const std::string why = waits->turn(turns_);
+  if (!why.empty()) raise(Trap::Interrupted, 0, "waits for another core, but " + why);
 }
 
 Trap Core::execute(uint64_t entry, uint64_t stop) {

@@ -3,7 +3,6 @@
 
 #include <sched.h>
 
-#include <chrono>
 #include <thread>
 
 namespace vesim {
@@ -36,11 +35,20 @@ void Waits::begin(Turns& of) {
   change();
 }
 
-void Waits::fail(const std::string& text) {
-  std::lock_guard<std::mutex> hold(mutex_);
+void Waits::record(const std::string& text) {
   last_.push_back({++failures_, text});
   if (last_.size() > kKept) last_.pop_front();
   change();
+}
+
+void Waits::fail(const std::string& text) {
+  std::lock_guard<std::mutex> hold(mutex_);
+  record(text);
+}
+
+void Waits::patience(double seconds) {
+  std::lock_guard<std::mutex> hold(mutex_);
+  patience_ = std::chrono::duration<double>(seconds);
 }
 
 std::string Waits::turn(Turns& of) {
@@ -60,8 +68,16 @@ std::string Waits::turn(Turns& of) {
     const bool hopeless = of.seen >= 2 && static_cast<int>(waiting_) >= busy_;
     if (hopeless && failures_ > of.failures) {
       for (const Failure& failure : last_) {
-        if (failure.number > of.failures) return failure.text;
+        if (failure.number > of.failures) return "a call has failed: " + failure.text;
       }
+    }
+    const auto now = std::chrono::steady_clock::now();
+    if (!hopeless) {
+      of.since = now;
+    } else if (now - of.since > patience_) {
+      const std::string text = "all " + std::to_string(busy_) + " busy ones wait like it";
+      record(text);
+      return text;
     }
   }
   std::this_thread::sleep_for(kSleep);

@@ -4,11 +4,12 @@
 // A loop that comes to its begin with the same registers does nothing but wait for another core
 // (Core::look_at_loop). It first yields, then sleeps. Once every busy core of the process waits so,
 // and one has failed since a waiting call began, that call ends with a trap that tells the first
-// failure: on hardware a failure ends the whole process. A wait without a failure is left alone, as
-// the host may still write what ends it. This file knows nothing of instructions.
+// failure: on hardware a failure ends the whole process. Without a failure the host may still write
+// what ends the wait, so it is left alone for as long as `patience` says: a barrier that one core too
+// few comes to would never end. This file knows nothing of instructions.
 #pragma once
 
-#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <mutex>
@@ -24,13 +25,15 @@ class Waits {
     uint64_t epoch = 0;       // in which `seen` turns were made
     unsigned seen = 0;
     uint64_t failures = 0;    // how many there had been when its call began
+    std::chrono::steady_clock::time_point since{};  // hopeless, in this epoch
   };
 
   void busy(int change);                  // a core has work, or none any more
   void begin(Turns& of);                  // a call begins
   void fail(const std::string& text);     // a call has failed
-  // A turn without progress: lets others run. The first failure where none of them ever will.
+  // A turn without progress: lets others run. Why it is the last one where none of them ever will.
   std::string turn(Turns& of);
+  void patience(double seconds);
 
  private:
   struct Failure {
@@ -38,6 +41,7 @@ class Waits {
     std::string text;
   };
   void change();
+  void record(const std::string& failure);
 
   std::mutex mutex_;
   // Grows with all that may end a wait: a core that begins or ends its work, or begins to wait and
@@ -47,6 +51,7 @@ class Waits {
   int busy_ = 0;
   uint64_t failures_ = 0;
   std::deque<Failure> last_;
+  std::chrono::duration<double> patience_{30};
 };
 
 }  // namespace vesim
