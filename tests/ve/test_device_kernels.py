@@ -121,9 +121,11 @@ def test_it_is_said_by_the_next_copy_too(launch):
 
 def test_of_several_failures_the_first_is_told(launch):
     y = torch.ones(500_000, device="ve")
-    launch("add_to", y.data_ptr(), y.numel(), upper(1.0))  # until all are in the queue
-    for step in (0, 1, 2):
-        launch("far_away", y.data_ptr() + (step << 20))
+    torch.ve.synchronize()
+    with torch.ve.stream(torch.ve.Stream()):
+        launch("add_to", y.data_ptr(), y.numel(), upper(1.0))  # until all are in the queue
+        for step in (0, 1, 2):
+            launch("far_away", y.data_ptr() + (step << 20))
     with pytest.raises(RuntimeError, match="far_away") as error:
         torch.ve.synchronize()
     assert f"{y.data_ptr() + (4 << 44):x}" in str(error.value).lower()
