@@ -49,6 +49,24 @@ u64 store_far(volatile u64 *p) {{ return *p = 1; }}
 """
 
 
+# Counts memory down with the same registers at every turn: looks like a wait, but for its store
+COUNT = """
+	.text
+	.globl count
+	.type count,@function
+count:
+1:
+	ld %s1, (, %s0)
+	breq.l 0, %s1, 2f
+	lea %s1, -1(, %s1)
+	st %s1, (, %s0)
+	or %s1, 0, (0)1
+	br.l.t 1b
+2:
+	b.l.t (, %s10)
+"""
+
+
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     monkeypatch.setenv("SOL_VE_DRIVER", "sim")
@@ -151,6 +169,20 @@ def test_a_barrier_that_one_core_does_not_come_to(group: Group) -> None:
     assert p.lib.vesim_patience(p.handle, 30) == 0
     group.generation = 3
     assert group.wait(group.start(2)) == [(ve.OK, 0)] * CORES
+
+
+def test_what_only_looks_like_a_wait(group: Group, tmp_path: Path) -> None:
+    """A loop that counts in memory is neither slept in nor ended, whatever fails meanwhile."""
+    p = group.p
+    count = p.symbol(p.load(compile_ve(tmp_path, "count.s", COUNT)), "count")
+    counter = p.alloc(8)
+    p.write(counter, struct.pack("<Q", 1_000_000))
+    assert p.lib.vesim_patience(p.handle, 0.0) == 0
+    working = p.start(group.contexts[1], count, counter)
+    failing = p.start(group.contexts[2], group.store_far, 64)
+    assert p.wait(group.contexts[2], failing)[0] == ve.EXCEPTION
+    assert p.wait(group.contexts[1], working)[0] == ve.OK
+    assert p.read(counter, 8) == bytes(8)
 
 
 def test_other_waits_outlive_a_failure(group: Group) -> None:

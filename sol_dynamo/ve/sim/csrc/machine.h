@@ -180,11 +180,13 @@ class Core {
   friend struct Interpreter;
   void set_up_thread_storage();
   void look_at_loop();
+  bool only_waits() const;
   static constexpr unsigned kFirstLook = 8, kRareLook = 1 << 12;  // turns between two looks
   struct Loop {
     uint64_t ic = 0;               // of the branch that was taken last
     unsigned turns = 0, look = kFirstLook;
-    uint64_t s[64] = {};           // at the last look
+    uint64_t executed = 0;         // at the last look
+    uint64_t s[64] = {};
   } loop_;
   Waits::Turns turns_;
   Memory& memory_;
