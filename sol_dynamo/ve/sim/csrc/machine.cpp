@@ -179,8 +179,8 @@ void Core::rounding_changed() {
   std::fesetround(host[psw >> kRoundShift & 3]);
 }
 
-// Whether the loop that ends at this branch, and begins where it goes, changes nothing: no store, no
-// vector, no call. Atomic instructions may be there: one that succeeds changes a register.
+// Whether the loop that ends at this branch, and begins where it goes, changes nothing: no store,
+// no vector, no call. Atomic instructions may be there: one that succeeds changes a register.
 bool Core::only_waits() const {
   constexpr uint64_t kLongest = 64;
   const uint64_t words = (ic - next) / 8 + 1;
@@ -199,7 +199,7 @@ bool Core::only_waits() const {
 // One that has not, and can change nothing else, depends on memory that others write. This decides
 // about the host's time, and when a hopeless wait ends; never about results.
 void Core::look_at_loop() {
-  const uint64_t most = loop_.turns * ((ic - next) / 8 + 1);  // instructions, if all were the loop's
+  const uint64_t most = loop_.turns * ((ic - next) / 8 + 1);  // instructions, if the loop's alone
   const bool stays = std::memcmp(s, loop_.s, sizeof s) == 0 && executed - loop_.executed <= most;
   loop_.turns = 0;
   loop_.executed = executed;

@@ -9,11 +9,11 @@ namespace vesim {
 namespace {
 
 // A core that comes to a barrier last is mostly a few switches of the host's threads away; beyond,
-// it computes, and needs the processor more than the waiting cores do. Yielding alone leaves each of
-// them its share of the processor.
+// it computes, and needs the processor more than the waiting cores do. Yielding alone leaves each
+// of them its share of the processor.
 constexpr uint64_t kYields = 64;
 constexpr std::chrono::microseconds kSleep{50};
-constexpr size_t kKept = 64;  // failures; a call that began before as many is told of the oldest kept
+constexpr size_t kKept = 64;  // failures; a call begun before as many is told of the oldest kept
 
 }  // namespace
 

@@ -1,12 +1,13 @@
 // Cores that wait for each other in memory: a wait gives the host's processor away, and ends where
 // no core can end it any more because one of them has failed.
 //
-// A loop that comes to its begin with the same registers, and has nothing in it that changes memory,
-// does nothing but wait for another core (Core::look_at_loop). It first yields, then sleeps. Once every busy core of the process waits so,
-// and one has failed since a waiting call began, that call ends with a trap that tells the first
-// failure: on hardware a failure ends the whole process. Without a failure the host may still write
-// what ends the wait, so it is left alone for as long as `patience` says: a barrier that one core too
-// few comes to would never end. This file knows nothing of instructions.
+// A loop that comes to its begin with the same registers, and has nothing in it that changes
+// memory, does nothing but wait for another core (Core::look_at_loop). It first yields, then
+// sleeps. Once every busy core of the process waits so, and one has failed since a waiting call
+// began, that call ends with a trap that tells the first failure: on hardware a failure ends the
+// whole process. Without a failure the host may still write what ends the wait, so it is left alone
+// for as long as `patience` says: a barrier that one core too few comes to would never end. This
+// file knows nothing of instructions.
 #pragma once
 
 #include <chrono>
