@@ -156,6 +156,37 @@ def test_the_first_of_several_failures_is_told(group: Group) -> None:
     assert all("address 0x10 is not mapped" in group.p.fault(c) for c in group.contexts)
 
 
+def test_failures_of_a_call_do_not_end_the_next_one(group: Group) -> None:
+    """Core 0 is in the second call already, and waits there, when core 3 fails in the first."""
+    p = group.p
+    for _ in range(3):
+        first = [p.start(group.contexts[0], group.store_far, 64)]
+        for me in range(1, CORES):
+            cores, n, fails = (1, 3000, 2999) if me == 3 else (CORES, 1, 0)
+            arguments = group.line, group.generation, cores, me, n, group.slots, fails
+            first.append(p.start(group.contexts[me], group.phases, *arguments))
+        group.generation += 2
+        second = group.start(3)
+        assert [status for status, _ in group.wait(first)] == [ve.EXCEPTION] * CORES
+        assert group.wait(second) == [(ve.OK, 0)] * CORES
+
+
+def test_a_failure_before_the_others_are_requested(group: Group) -> None:
+    p = group.p
+    assert p.lib.vesim_patience(p.handle, 0.05) == 0
+    assert p.wait(p.main, p.start(p.main, group.store_far, 64))[0] == ve.EXCEPTION
+    requests = [
+        p.start(c, group.phases, group.line, group.generation, CORES, me, 1, group.slots, 0)
+        for me, c in enumerate(group.contexts[1:], 1)
+    ]
+    group.generation += 2
+    for context, request in zip(group.contexts[1:], requests, strict=True):
+        assert p.wait(context, request)[0] == ve.EXCEPTION
+        assert "a call has failed: memory access violation" in p.fault(context)
+    assert p.lib.vesim_patience(p.handle, 30) == 0
+    assert group.wait(group.start(2)) == [(ve.OK, 0)] * CORES
+
+
 def test_a_barrier_that_one_core_does_not_come_to(group: Group) -> None:
     """Nothing has failed, and nothing can go on: it ends, as a fault that says so."""
     p = group.p

@@ -227,7 +227,7 @@ Trap Core::execute(uint64_t entry, uint64_t stop) {
   stop_ = stop;
   __atomic_store_n(&interrupted_, false, __ATOMIC_RELAXED);
   loop_ = {};
-  if (waits != nullptr) waits->begin(turns_);
+  if (waits != nullptr) waits->begin(turns_, request);
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);

@@ -153,6 +153,7 @@ class Core {
   uint64_t step_limit = 0;         // of one run; 0: none
   Observer* observer = nullptr;    // called for every instruction
   Waits* waits = nullptr;          // of the cores of a process; nullptr: this one is alone
+  Waits::Request request;          // that the next run is of
   Perturb perturb;
 
   // The next number of the perturbation's sequence, in [-1, 1]; 0 where perturb.seed is 0.
