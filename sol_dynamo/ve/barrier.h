@@ -19,21 +19,39 @@ static inline __attribute__((always_inline)) void sol_barrier(unsigned long *lin
                                                               unsigned long cores) {
   if (cores < 2) return;
   // [0]: the generation that cores are arriving at, and in the low byte how many have; [1]: the
-  // last generation that was released. One line, so that a wait is one line's traffic.
-  __asm__ volatile("svob\n\tfencem 3" ::: "memory");
-  unsigned long before = 0, after;
-  do {  // the first try mostly fails: it is the load
-    if (before >> 8 > generation) break;  // this core's call has failed elsewhere: it is stopped
-    after = (before >> 8 == generation ? before : generation << 8) + 1;
-  } while (!__atomic_compare_exchange_n(&line[0], &before, after, 0, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_SEQ_CST));
-  if (before >> 8 <= generation && (after & 255) == cores) {
-    __atomic_store_n(&line[1], generation, __ATOMIC_SEQ_CST);
-  } else {
-    while (__atomic_load_n(&line[1], __ATOMIC_RELAXED) != generation) {
-    }
-  }
-  __asm__ volatile("fencem 3" ::: "memory");
+  // last generation that was released. One line, so that a wait is one line's traffic. One piece of
+  // assembly, which every core runs through from its begin to its end, whoever comes last: what
+  // follows then depends neither on the order of arrivals nor on a compiler's order of blocks.
+  unsigned long before, after, mine, t;
+  __asm__ volatile(
+      "svob\n\t"
+      "fencem 3\n\t"
+      "sll %[mine], %[generation], 8\n\t"
+      "or %[before], 0, (0)1\n"  // the first try mostly fails: it is the load
+      "0:\n\t"
+      "srl %[t], %[before], 8\n\t"
+      "brlt.l %[generation], %[t], 2f\n\t"  // its own call has failed elsewhere: it is stopped
+      "or %[after], 0, %[mine]\n\t"
+      "brne.l %[t], %[generation], 1f\n\t"
+      "or %[after], 0, %[before]\n"
+      "1:\n\t"
+      "lea %[after], 1(, %[after])\n\t"
+      "or %[t], 0, %[after]\n\t"
+      "cas.l %[t], (%[line]), %[before]\n\t"
+      "breq.l %[t], %[before], 1f\n\t"
+      "or %[before], 0, %[t]\n\t"
+      "br.l.t 0b\n"
+      "1:\n\t"
+      "and %[after], %[after], (56)0\n\t"
+      "brne.l %[after], %[cores], 2f\n\t"
+      "st %[generation], 8(, %[line])\n"
+      "2:\n\t"
+      "ld %[t], 8(, %[line])\n\t"
+      "brne.l %[t], %[generation], 2b\n\t"
+      "fencem 3"
+      : [before] "=&r"(before), [after] "=&r"(after), [mine] "=&r"(mine), [t] "=&r"(t)
+      : [line] "r"(line), [generation] "r"(generation), [cores] "r"(cores)
+      : "memory");
 }
 
 #endif

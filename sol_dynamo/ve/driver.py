@@ -137,6 +137,7 @@ SIMULATOR_PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "vesim_num_cards": (c_int, ()),
     "vesim_model": (c_char_p, ()),
     "vesim_memory_used": (c_int64, (_P,)),
+    "vesim_patience": (c_int, (_P, c_double)),
     "vesim_cycles_enable": (c_int, (_P, c_int)),
     "vesim_cycles_share": (c_int, (_P, c_int)),
     "vesim_report": (c_int, (_P, POINTER(_Row), c_int)),

@@ -49,6 +49,24 @@ u64 store_far(volatile u64 *p) {{ return *p = 1; }}
 """
 
 
+# Counts memory down with the same registers at every turn: looks like a wait, but for its store
+COUNT = """
+	.text
+	.globl count
+	.type count,@function
+count:
+1:
+	ld %s1, (, %s0)
+	breq.l 0, %s1, 2f
+	lea %s1, -1(, %s1)
+	st %s1, (, %s0)
+	or %s1, 0, (0)1
+	br.l.t 1b
+2:
+	b.l.t (, %s10)
+"""
+
+
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     monkeypatch.setenv("SOL_VE_DRIVER", "sim")
@@ -103,17 +121,18 @@ def test_a_thousand_barriers(group: Group) -> None:
 
 
 def test_a_barrier_on_the_cycle_model(group: Group) -> None:
-    """All cores leave together, and repeated calls take the same time."""
+    """All cores leave together, whoever came last on the host: every call takes the same time."""
     p = group.p
     assert p.lib.vesim_cycles_enable(p.handle, 1) == 0
-    cycles = []
-    for _ in range(3):
-        for c in group.contexts:
-            assert p.lib.vesim_report_clear(c) == 0
-        assert group.wait(group.start(20)) == [(ve.OK, 0)] * CORES
-        cycles.append([p.driver.report(c)[0].cycles for c in group.contexts])
-    assert cycles[0] == cycles[1] == cycles[2]
-    assert min(cycles[0]) == max(cycles[0]) > 40 * 2000
+    assert group.wait(group.start(1)) == [(ve.OK, 0)] * CORES  # the line is known as a barrier's
+    for phases in (1, 3):
+        cycles = set()
+        for _ in range(10):
+            for c in group.contexts:
+                assert p.lib.vesim_report_clear(c) == 0
+            assert group.wait(group.start(phases)) == [(ve.OK, 0)] * CORES
+            cycles |= {p.driver.report(c)[0].cycles for c in group.contexts}
+        assert len(cycles) == 1 and min(cycles) > 2 * phases * 2000
 
 
 @pytest.mark.parametrize("when", [1, 7])
@@ -135,6 +154,86 @@ def test_the_first_of_several_failures_is_told(group: Group) -> None:
     done = group.wait(group.start(10, {2: 3, 6: 4}))
     assert [status for status, _ in done] == [ve.EXCEPTION] * CORES
     assert all("address 0x10 is not mapped" in group.p.fault(c) for c in group.contexts)
+
+
+def test_failures_of_a_call_do_not_end_the_next_one(group: Group) -> None:
+    """Core 0 is in the second call already, and waits there, when core 3 fails in the first."""
+    p = group.p
+    for _ in range(3):
+        first = [p.start(group.contexts[0], group.store_far, 64)]
+        for me in range(1, CORES):
+            cores, n, fails = (1, 3000, 2999) if me == 3 else (CORES, 1, 0)
+            arguments = group.line, group.generation, cores, me, n, group.slots, fails
+            first.append(p.start(group.contexts[me], group.phases, *arguments))
+        group.generation += 2
+        second = group.start(3)
+        assert [status for status, _ in group.wait(first)] == [ve.EXCEPTION] * CORES
+        assert group.wait(second) == [(ve.OK, 0)] * CORES
+
+
+def test_a_failure_before_the_others_are_requested(group: Group) -> None:
+    p = group.p
+    assert p.lib.vesim_patience(p.handle, 0.05) == 0
+    assert p.wait(p.main, p.start(p.main, group.store_far, 64))[0] == ve.EXCEPTION
+    requests = [
+        p.start(c, group.phases, group.line, group.generation, CORES, me, 1, group.slots, 0)
+        for me, c in enumerate(group.contexts[1:], 1)
+    ]
+    group.generation += 2
+    for context, request in zip(group.contexts[1:], requests, strict=True):
+        assert p.wait(context, request)[0] == ve.EXCEPTION
+        assert "a call has failed: memory access violation" in p.fault(context)
+    assert p.lib.vesim_patience(p.handle, 30) == 0
+    assert group.wait(group.start(2)) == [(ve.OK, 0)] * CORES
+
+
+def test_a_barrier_that_one_core_does_not_come_to(group: Group) -> None:
+    """Nothing has failed, and nothing can go on: it ends, as a fault that says so."""
+    p = group.p
+    assert p.lib.vesim_patience(p.handle, 0.05) == 0
+    requests = [
+        p.start(c, group.phases, group.line, 1, CORES, me, 1, group.slots, 0)
+        for me, c in enumerate(group.contexts[1:], 1)
+    ]
+    for context, request in zip(group.contexts[1:], requests, strict=True):
+        assert p.wait(context, request)[0] == ve.EXCEPTION
+        assert "busy ones wait like it" in p.fault(context)
+    assert p.lib.vesim_patience(p.handle, 30) == 0
+    group.generation = 3
+    assert group.wait(group.start(2)) == [(ve.OK, 0)] * CORES
+
+
+def test_a_host_function_that_waits_for_the_waiting(group: Group) -> None:
+    """As a stream does that waits for another one's event: it does not count as at work."""
+    p, (_, first, second, third, *_) = group.p, group.contexts
+    flag = p.alloc(8)
+    p.write(flag, bytes(8))
+    waiting = p.start(first, group.spin, flag)
+
+    @ve.VH_FUNCTION
+    def wait(_: int) -> int:
+        return p.wait(first, waiting)[0]
+
+    request = p.lib.veo_call_async_vh(second, wait, None)
+    behind = p.start(second, group.store_far, flag)  # would end the wait, but comes after it
+    assert p.wait(third, p.start(third, group.store_far, 64))[0] == ve.EXCEPTION
+    assert p.wait(second, request) == (ve.OK, ve.EXCEPTION)
+    assert p.wait(second, behind) == (ve.OK, 1)
+    assert "a call has failed" in p.fault(first)
+
+
+def test_what_only_looks_like_a_wait(group: Group, tmp_path: Path) -> None:
+    """A loop that counts in memory is neither slept in nor ended, whatever fails meanwhile."""
+    p = group.p
+    count = p.symbol(p.load(compile_ve(tmp_path, "count.s", COUNT)), "count")
+    counter = p.alloc(8)
+    p.write(counter, struct.pack("<Q", 1_000_000))
+    assert p.lib.vesim_patience(p.handle, 0.0) == 0
+    working = p.start(group.contexts[1], count, counter)
+    failing = p.start(group.contexts[2], group.store_far, 64)
+    assert p.wait(group.contexts[2], failing)[0] == ve.EXCEPTION
+    assert p.wait(group.contexts[1], working)[0] == ve.OK
+    assert p.read(counter, 8) == bytes(8)
 
 
 def test_other_waits_outlive_a_failure(group: Group) -> None:

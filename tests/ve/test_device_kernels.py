@@ -119,6 +119,29 @@ def test_it_is_said_by_the_next_copy_too(launch):
     assert y.cpu().tolist() == [1, 1, 1, 1]
 
 
+def test_of_several_failures_the_first_is_told(launch):
+    y = torch.ones(500_000, device="ve")
+    torch.ve.synchronize()
+    with torch.ve.stream(torch.ve.Stream()):
+        launch("add_to", y.data_ptr(), y.numel(), upper(1.0))  # until all are in the queue
+        for step in (0, 1, 2):
+            launch("far_away", y.data_ptr() + (step << 20))
+    with pytest.raises(RuntimeError, match="far_away") as error:
+        torch.ve.synchronize()
+    assert f"{y.data_ptr() + (4 << 44):x}" in str(error.value).lower()
+    torch.ve.synchronize()
+
+
+def test_who_waits_for_an_event_is_told(launch):
+    y = torch.ones(4, device="ve")
+    launch("far_away", y.data_ptr())
+    event = torch.ve.current_stream().record_event()
+    with pytest.raises(RuntimeError, match="far_away"):
+        event.synchronize()
+    event.synchronize()
+    torch.ve.synchronize()
+
+
 def test_libraries_and_names_that_are_not_there(library, tmp_path):
     device = module._loaded()
     with pytest.raises(RuntimeError, match="could not be loaded"):

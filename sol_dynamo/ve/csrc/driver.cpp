@@ -53,7 +53,6 @@ void load_driver(const std::string& path) {
       missing.empty(), path, " is no AVEO driver, or too old a one: it lacks", missing);
   look_up(library, "veo_get_ve_arch", found->get_ve_arch);
   look_up(library, "vesim_model", found->model);
-  look_up(library, "vesim_last_fault", found->last_fault);
   look_up(library, "vesim_last_error", found->last_error);
   found->path = path;
   loaded = found.release();

@@ -52,11 +52,10 @@ struct Driver {
   VE_DRIVER_FUNCTIONS(VE_DECLARE)
 #undef VE_DECLARE
 
-  // Optional. The architecture of a card, 1 or 3; the simulated model; what went wrong, in words
-  // (of these three, our simulator alone has any).
+  // Optional. The architecture of a card, 1 or 3; the simulated model; why the last call of this
+  // thread was refused or gave a failure, in words (of these two, our simulator alone has any).
   int (*get_ve_arch)(int node) = nullptr;
   const char* (*model)(void) = nullptr;
-  const char* (*last_fault)(veo_thr_ctxt*) = nullptr;
   const char* (*last_error)(void) = nullptr;
 
   std::string path;

@@ -186,7 +186,9 @@ void Queue::collect() {
 void Queue::note(int status, const std::string& what) {
   if (status == kOk || !fault_.empty())
     return;
-  const char* said = driver().last_fault ? driver().last_fault(context_) : nullptr;
+  // of the request that this thread has just asked about, or that was refused; a context's own
+  // last fault may be a later request's
+  const char* said = driver().last_error ? driver().last_error() : nullptr;
   std::string why = said && *said ? said : "";
   if (why.empty())
     why = status == kException ? "the VE code raised an exception" : "the driver refused it";
@@ -203,6 +205,14 @@ void Queue::raise() {
     done.swap(done_);
   }
   TORCH_CHECK(fault.empty(), fault);
+}
+
+void Queue::check() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    collect();
+  }
+  raise();
 }
 
 bool Queue::idle() {

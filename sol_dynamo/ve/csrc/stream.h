@@ -67,6 +67,7 @@ class Queue {
 
   void drain(); // waits; what went wrong is kept for the next call that raises
   bool idle(); // raises what went wrong
+  void check(); // waits for nothing; raises what is known to have gone wrong
   void synchronize(); // raises what went wrong
   // Takes note of requests that are done: moves a queue on whose driver has no thread of its own.
   void progress();

@@ -96,8 +96,10 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return recorded->mark->reached();
   }
   void synchronizeEvent(void* event) const override {
-    if (auto* recorded = static_cast<Event*>(event))
+    if (auto* recorded = static_cast<Event*>(event)) {
       synchronize_mark(*recorded->mark, *recorded->origin);
+      recorded->origin->check(); // who waited for results must know that there are none
+    }
   }
   double elapsedTime(void* first, void* second, const DeviceIndex) const override {
     return milliseconds(static_cast<Event*>(first), static_cast<Event*>(second));

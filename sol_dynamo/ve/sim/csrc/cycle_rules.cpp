@@ -13,7 +13,9 @@ namespace {
 // Registers: d = sx written, e = sx read, y, z = sy and sz read where cy, cz (of vector
 // instructions: scalar operands). D = vx written, E = vx read, Y = vy read unless cs, Z = vz read,
 // V = vz read unless cs2, W = vw read, Q = the only vector operand, in vy or vz. M = mask register
-// vx written, P = masks vy and vz read. L = all elements one after the other.
+// vx written, P = masks vy and vz read. L = all elements one after the other. S = the mask chooses
+// between operands and leaves no element as it was. Reductions write one element or two: the others
+// stay, so that they read vx.
 struct Row {
   uint8_t opcode;
   Unit unit;
@@ -111,7 +113,7 @@ constexpr Row kRows[] = {
     {0xc6, Unit::Alu, "DYZy", 1, 0}, {0xc7, Unit::Alu, "DYZy", 1, 0},
     {0xc8, Unit::Alu, "DYZy", 1, 0}, {0xca, Unit::Alu, "DYZy", 1, 0},
     {0xd4, Unit::Alu, "DYZy", 1, 0}, {0xd5, Unit::Alu, "DYZy", 1, 0},
-    {0xd6, Unit::Alu, "DYZy", 1, 0}, {0xd7, Unit::Alu, "DZyz", 1, 0},
+    {0xd6, Unit::Alu, "DYZyS", 1, 0}, {0xd7, Unit::Alu, "DZyz", 1, 0},
     {0xd8, Unit::Alu, "DYZy", 1, 0}, {0xda, Unit::Alu, "DYZy", 1, 0},
     {0xe4, Unit::Alu, "DYZy", 1, 0}, {0xf4, Unit::Alu, "DYZy", 1, 0},
     {0xe5, Unit::Alu, "DYZy", 1, 0}, {0xe6, Unit::Alu, "DYZy", 1, 0},
@@ -140,11 +142,11 @@ constexpr Row kRows[] = {
     {0xe9, Unit::Complex, "DYVy", 16, 0}, {0xeb, Unit::Complex, "DYVy", 16, 0},
     {0xfb, Unit::Complex, "DYVy", 16, 0},
     {0xe1, Unit::Complex, "DQ", 2, 0}, {0xf1, Unit::Complex, "DQ", 2, 0},
-    {0xea, Unit::Complex, "DQ", 2, 0}, {0xaa, Unit::Complex, "DQ", 2, 0},
-    {0xec, Unit::Complex, "DQ", 2, 0, Flop::Single, 1},
-    {0x88, Unit::Complex, "DQ", 2, 0}, {0x89, Unit::Complex, "DQ", 2, 0},
-    {0x98, Unit::Complex, "DQ", 2, 0}, {0xab, Unit::Complex, "DQ", 2, 0},
-    {0xad, Unit::Complex, "DQ", 2, 0}, {0xbb, Unit::Complex, "DQ", 2, 0},
+    {0xea, Unit::Complex, "DEQ", 2, 0}, {0xaa, Unit::Complex, "DEQ", 2, 0},
+    {0xec, Unit::Complex, "DEQ", 2, 0, Flop::Single, 1},
+    {0x88, Unit::Complex, "DEQ", 2, 0}, {0x89, Unit::Complex, "DEQ", 2, 0},
+    {0x98, Unit::Complex, "DEQ", 2, 0}, {0xab, Unit::Complex, "DEQ", 2, 0},
+    {0xad, Unit::Complex, "DEQ", 2, 0}, {0xbb, Unit::Complex, "DEQ", 2, 0},
     {0x8d, Unit::Complex, "DEQ", 2, 0}, {0x9d, Unit::Complex, "DEQ", 2, 0},
     {0x9c, Unit::Complex, "DZy", 2, 0}, {0xbc, Unit::Complex, "DYZy", 2, 0},
     {0xce, Unit::Complex, "DQyL", 16, 0, Flop::Single, 1},
@@ -157,7 +159,7 @@ constexpr Row kRows[] = {
 };
 
 std::array<Rule, 256> make_rules() {
-  static constexpr char letters[] = "deyzDEYZWQMPLV";
+  static constexpr char letters[] = "deyzDEYZWQMPLVS";
   std::array<Rule, 256> rules;
   for (const Row& row : kRows) {
     Rule& rule = rules[row.opcode];

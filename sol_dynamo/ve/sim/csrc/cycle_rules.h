@@ -42,7 +42,7 @@ enum class Flop : uint8_t {
 enum Use : uint32_t {
   WriteS = 1, ReadS = 2, ReadY = 4, ReadZ = 8, WriteV = 16, ReadVx = 32, ReadVy = 64, ReadVz = 128,
   ReadVw = 256, ReadOne = 512, WriteM = 1024, ReadMasks = 2048, Serial = 4096,
-  ReadVzOrY = 8192,
+  ReadVzOrY = 8192, Selects = 16384,
 };
 
 struct Rule {

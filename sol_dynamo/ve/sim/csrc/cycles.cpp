@@ -545,7 +545,8 @@ void CycleModel::State::issue(const Instruction& i, const Core& core) {
     // vector length) make the old content of the result an operand.
     double ready = 0;
     const auto read = [&](double time) { ready = std::max(ready, time); };
-    const bool merges = (rule.uses & WriteV) && (i.m != 0 || core.vl < 256);
+    const bool masked = i.m != 0 && !(rule.uses & Selects);
+    const bool merges = (rule.uses & WriteV) && (masked || core.vl < 256);
     if ((rule.uses & ReadVx) || merges) read(vector[vector_register(i.vx, core)]);
     if ((rule.uses & ReadVy) && !(i.flags & 2)) read(vector[vector_register(i.vy, core)]);
     if (rule.uses & ReadVz) read(vector[vector_register(i.vz, core)]);

@@ -179,12 +179,31 @@ void Core::rounding_changed() {
   std::fesetround(host[psw >> kRoundShift & 3]);
 }
 
+// Whether the loop that ends at this branch, and begins where it goes, changes nothing: no store,
+// no vector, no call. Atomic instructions may be there: one that succeeds changes a register.
+bool Core::only_waits() const {
+  constexpr uint64_t kLongest = 64;
+  const uint64_t words = (ic - next) / 8 + 1;
+  const uint8_t* code = words > kLongest ? nullptr : memory_.at(next, 8 * words, Memory::kExecute);
+  if (code == nullptr) return false;
+  for (uint64_t n = 0; n < words; ++n) {
+    const unsigned opcode = code[8 * n + 7];
+    const bool store = (opcode >= 0x11 && opcode <= 0x15) || opcode == 0x31 || opcode == 0x50 ||
+                       opcode == 0x51;
+    if (store || opcode == 0x08 || opcode == 0x3f || opcode >= 0x80) return false;
+  }
+  return true;
+}
+
 // Every so many turns of a loop, less and less often: a loop that works has other registers then.
-// One that has not depends on memory alone, so on other cores. This decides about the host's time,
-// and when a hopeless wait ends; never about results.
+// One that has not, and can change nothing else, depends on memory that others write. This decides
+// about the host's time, and when a hopeless wait ends; never about results.
 void Core::look_at_loop() {
+  const uint64_t most = loop_.turns * ((ic - next) / 8 + 1);  // instructions, if the loop's alone
+  const bool stays = std::memcmp(s, loop_.s, sizeof s) == 0 && executed - loop_.executed <= most;
   loop_.turns = 0;
-  if (std::memcmp(s, loop_.s, sizeof s) != 0) {
+  loop_.executed = executed;
+  if (!stays || !only_waits()) {
     std::memcpy(loop_.s, s, sizeof s);
     loop_.look = std::min(2 * loop_.look, kRareLook);
     if (turns_.fruitless != 0) loop_.look = kFirstLook;
@@ -197,10 +216,8 @@ void Core::look_at_loop() {
     std::this_thread::yield();
     return;
   }
-  const std::string failure = waits->turn(turns_);
-  if (!failure.empty()) {
-    raise(Trap::Interrupted, 0, "waits for another core, but a call has failed: " + failure);
-  }
+  const std::string why = waits->turn(turns_);
+  if (!why.empty()) raise(Trap::Interrupted, 0, "waits for another core, but " + why);
 }
 
 Trap Core::execute(uint64_t entry, uint64_t stop) {
@@ -210,7 +227,7 @@ Trap Core::execute(uint64_t entry, uint64_t stop) {
   stop_ = stop;
   __atomic_store_n(&interrupted_, false, __ATOMIC_RELAXED);
   loop_ = {};
-  if (waits != nullptr) waits->begin(turns_);
+  if (waits != nullptr) waits->begin(turns_, request);
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);

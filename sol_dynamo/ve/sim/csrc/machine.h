@@ -153,6 +153,7 @@ class Core {
   uint64_t step_limit = 0;         // of one run; 0: none
   Observer* observer = nullptr;    // called for every instruction
   Waits* waits = nullptr;          // of the cores of a process; nullptr: this one is alone
+  Waits::Request request;          // that the next run is of
   Perturb perturb;
 
   // The next number of the perturbation's sequence, in [-1, 1]; 0 where perturb.seed is 0.
@@ -180,11 +181,13 @@ class Core {
   friend struct Interpreter;
   void set_up_thread_storage();
   void look_at_loop();
+  bool only_waits() const;
   static constexpr unsigned kFirstLook = 8, kRareLook = 1 << 12;  // turns between two looks
   struct Loop {
     uint64_t ic = 0;               // of the branch that was taken last
     unsigned turns = 0, look = kFirstLook;
-    uint64_t s[64] = {};           // at the last look
+    uint64_t executed = 0;         // at the last look
+    uint64_t s[64] = {};
   } loop_;
   Waits::Turns turns_;
   Memory& memory_;

@@ -126,7 +126,7 @@ uint64_t Context::queue(Lock& lock, Work work, bool host) {
   (void)lock;
   const uint64_t id = next_id_++;
   outcomes_.emplace(id, std::nullopt);
-  queue_.push_back({id, std::move(work), host});
+  queue_.push_back({id, std::move(work), host, space_->waits.request()});
   tell_waits();
   changed_.notify_all();
   return id;
@@ -155,7 +155,7 @@ Outcome Context::perform(Work work) {
   admit(lock);
   if (queue_.empty() && running_.empty()) {
     // Nobody is before it: the caller's own thread does it, which saves two changes of thread.
-    return execute(lock, next_id_++, work, false);
+    return execute(lock, {next_id_++, std::move(work), false, space_->waits.request()});
   }
   const uint64_t id = queue(lock, std::move(work), false);
   lock.unlock();
@@ -177,19 +177,20 @@ void Context::work() {
 void Context::execute_front(Lock& lock) {
   const Request request = std::move(queue_.front());
   queue_.pop_front();
-  Outcome outcome = execute(lock, request.id, request.work, request.host);
+  Outcome outcome = execute(lock, request);
   outcomes_[request.id] = std::move(outcome);
 }
 
-Outcome Context::execute(Lock& lock, uint64_t id, const Work& work, bool host) {
+Outcome Context::execute(Lock& lock, const Request& request) {
   const bool outer = in_host_;
-  running_.push_back(id);
-  in_host_ = host;
+  running_.push_back(request.id);
+  in_host_ = request.host;
+  core_->request = request.at;
   tell_waits();
   lock.unlock();
   Outcome outcome{VEO_COMMAND_ERROR};
   try {
-    outcome = work();
+    outcome = request.work();
   } catch (const Refused& refused) {
     outcome.fault = refused.text;
   } catch (const std::exception& error) {

@@ -136,14 +136,15 @@ class Context {
   struct Request {
     uint64_t id;
     Work work;
-    bool host = false;  // a function of the host
+    bool host;  // a function of the host
+    Waits::Request at;
   };
   using Lock = std::unique_lock<std::mutex>;
 
   void work();                              // the thread
   uint64_t queue(Lock&, Work, bool host);
   void execute_front(Lock&);
-  Outcome execute(Lock&, uint64_t id, const Work&, bool host);
+  Outcome execute(Lock&, const Request&);
   void tell_waits();                        // after each change of the queue or of what runs
   void admit(Lock&);                        // waits for other threads' blocks; throws when closed
   bool idle_before(uint64_t id) const;

@@ -52,8 +52,8 @@ u128 infinity(bool negative, const Format& f) {
 }
 u128 not_a_number(const Format& f) { return infinity(false, f) | kOne << (f.precision - 2); }
 
-// (mantissa + a part of 1 if `more`) * 2^exponent as the nearest number in the rounding mode's sense.
-// With `more`, the mantissa has more digits than the format.
+// (mantissa + a part of 1 if `more`) * 2^exponent as the nearest number in the rounding mode's
+// sense. With `more`, the mantissa has more digits than the format.
 u128 rounded_to(bool negative, u128 mantissa, int exponent, bool more, const Format& f = kQuad) {
   const u128 sign = static_cast<u128>(negative) << f.sign;
   if (mantissa == 0 && !more) return sign;

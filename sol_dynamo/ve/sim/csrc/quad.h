@@ -27,8 +27,8 @@ inline void set_quad(Core& core, unsigned pair, Quad q) {
   core.s[pair + 1] = static_cast<uint64_t>(q.bits);
 }
 
-// All round as the host's rounding mode says, which is the program's while VE code runs. open: which
-// NaN comes out; here the first operand's, made quiet, or a positive one.
+// All round as the host's rounding mode says, which is the program's while VE code runs. open:
+// which NaN comes out; here the first operand's, made quiet, or a positive one.
 Quad quad_add(Quad, Quad);
 Quad quad_sub(Quad, Quad);
 Quad quad_mul(Quad, Quad);

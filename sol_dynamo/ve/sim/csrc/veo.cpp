@@ -471,6 +471,13 @@ int64_t vesim_memory_used(veo_proc_handle* proc) {
       -1, [&] { return static_cast<int64_t>(process_of(proc)->space->memory.used()); });
 }
 
+int vesim_patience(veo_proc_handle* proc, double seconds) {
+  return guarded(-1, [&] {
+    process_of(proc)->space->waits.patience(seconds);
+    return 0;
+  });
+}
+
 int vesim_cycles_enable(veo_proc_handle* proc, int on) {
   return guarded(-1, [&] {
     if (on < 0 || on > 2) throw Refused{"timing is 0, 1 or 2, not " + std::to_string(on)};

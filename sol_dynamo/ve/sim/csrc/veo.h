@@ -148,6 +148,10 @@ const char *vesim_model(void); /* "VE20B" */
 /* Bytes of VE memory in use; negative: no such process. */
 int64_t vesim_memory_used(struct veo_proc_handle *);
 
+/* For how long a context may wait for others of which none can go on any more: 30 seconds at first.
+ * Its call then ends as an exception. (Where one of them has failed it ends at once.) */
+int vesim_patience(struct veo_proc_handle *, double seconds);
+
 /* --- Simulated time ------------------------------------------------------------------------------
  * What the calls of a function took on a model of the machine, since it was switched on: too slow
  * rather than too fast, the same in every run. What it assumes is in cycle_parameters.h. Off, it

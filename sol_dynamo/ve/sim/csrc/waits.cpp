@@ -3,24 +3,30 @@
 
 #include <sched.h>
 
-#include <chrono>
+#include <algorithm>
 #include <thread>
 
 namespace vesim {
 namespace {
 
 // A core that comes to a barrier last is mostly a few switches of the host's threads away; beyond,
-// it computes, and needs the processor more than the waiting cores do. Yielding alone leaves each of
-// them its share of the processor.
+// it computes, and needs the processor more than the waiting cores do. Yielding alone leaves each
+// of them its share of the processor.
 constexpr uint64_t kYields = 64;
 constexpr std::chrono::microseconds kSleep{50};
-constexpr size_t kKept = 64;  // failures; a call that began before as many is told of the oldest kept
+constexpr std::chrono::duration<double> kAfterFailure{1};
+constexpr size_t kKept = 64;  // failures; a call begun before as many is told of the oldest kept
 
 }  // namespace
 
 void Waits::change() {
   ++epoch_;
-  waiting_ = 0;
+  waiting_.clear();
+}
+
+Waits::Request Waits::request() {
+  std::lock_guard<std::mutex> hold(mutex_);
+  return {++requests_, failures_};
 }
 
 void Waits::busy(int change_by) {
@@ -29,18 +35,52 @@ void Waits::busy(int change_by) {
   change();
 }
 
-void Waits::begin(Turns& of) {
+void Waits::begin(Turns& of, const Request& request) {
   std::lock_guard<std::mutex> hold(mutex_);
   of = {};
-  of.failures = failures_;
+  of.request = request;
+  change();
+}
+
+void Waits::record(const std::string& text) {
+  last_.push_back({++failures_, text});
+  if (last_.size() > kKept) last_.pop_front();
   change();
 }
 
 void Waits::fail(const std::string& text) {
   std::lock_guard<std::mutex> hold(mutex_);
-  last_.push_back({++failures_, text});
-  if (last_.size() > kKept) last_.pop_front();
-  change();
+  record(text);
+}
+
+void Waits::patience(double seconds) {
+  std::lock_guard<std::mutex> hold(mutex_);
+  patience_ = std::chrono::duration<double>(seconds);
+}
+
+std::string Waits::end(Turns& of) {
+  const auto now = std::chrono::steady_clock::now();
+  const bool hopeless = of.seen >= 2 && static_cast<int>(waiting_.size()) >= busy_;
+  if (!hopeless) {
+    of.since = now;
+    return "";
+  }
+  if (of.request.order != *std::min_element(waiting_.begin(), waiting_.end())) return "";
+  for (const Failure& failure : last_) {
+    if (failure.number <= of.request.failures) continue;
+    change();  // this one waits no more
+    return "a call has failed: " + failure.text;
+  }
+  const auto waited = now - of.since;
+  if (failures_ != 0 && waited > std::min(patience_, kAfterFailure)) {
+    const std::string text = last_.back().text;
+    record(text);  // the others of its group need not wait as long
+    return "a call has failed: " + text;
+  }
+  if (waited <= patience_) return "";
+  const std::string text = "all " + std::to_string(busy_) + " busy ones wait like it";
+  record(text);
+  return text;
 }
 
 std::string Waits::turn(Turns& of) {
@@ -55,14 +95,10 @@ std::string Waits::turn(Turns& of) {
       of.epoch = epoch_;
       of.seen = 0;
     } else if (++of.seen == 2) {
-      ++waiting_;
+      waiting_.push_back(of.request.order);
     }
-    const bool hopeless = of.seen >= 2 && static_cast<int>(waiting_) >= busy_;
-    if (hopeless && failures_ > of.failures) {
-      for (const Failure& failure : last_) {
-        if (failure.number > of.failures) return failure.text;
-      }
-    }
+    std::string why = end(of);
+    if (!why.empty()) return why;
   }
   std::this_thread::sleep_for(kSleep);
   return "";
