@@ -58,18 +58,7 @@ void launch(
     const std::vector<uint64_t>& words,
     const std::string& name) {
   Queue& queue = current_queue(index_of(c10::Device(kVE, device)));
-  const std::unique_ptr<veo_args, void (*)(veo_args*)> args(
-      driver().args_alloc(), driver().args_free);
-  TORCH_CHECK(args, "the driver of the ve device has no memory for arguments");
-  for (size_t i = 0; i < words.size(); ++i)
-    TORCH_CHECK(
-        driver().args_set_u64(args.get(), static_cast<int>(i), words[i]) == 0,
-        "the driver refused argument ",
-        i,
-        " of ",
-        name,
-        driver().refusal());
-  queue.call(function, args.get(), name);
+  queue.call(function, arguments(words, name), name);
 }
 
 // The same on several cores of the card: see cores.h.

@@ -58,22 +58,6 @@ Line& line_of(Group& group, Queue& queue) {
   return line;
 }
 
-using Args = std::unique_ptr<veo_args, void (*)(veo_args*)>;
-
-Args arguments(const std::vector<uint64_t>& words, const std::string& name) {
-  Args args(driver().args_alloc(), driver().args_free);
-  TORCH_CHECK(args, "the driver of the ve device has no memory for arguments");
-  for (size_t i = 0; i < words.size(); ++i)
-    TORCH_CHECK(
-        driver().args_set_u64(args.get(), static_cast<int>(i), words[i]) == 0,
-        "the driver refused argument ",
-        i,
-        " of ",
-        name,
-        driver().refusal());
-  return args;
-}
-
 } // namespace
 
 void call_on_cores(
@@ -87,7 +71,7 @@ void call_on_cores(
       words.size() >= kCore + 3 && cores < 256, name, " has no words that say which core it is on");
   if (cores < 2) {
     words[kCore] |= 1 << 8;
-    queue.call(function, arguments(words, name).get(), name);
+    queue.call(function, arguments(words, name), name);
     return;
   }
   std::lock_guard<std::mutex> lock(crossing());
@@ -105,8 +89,8 @@ void call_on_cores(
   }
   line.next += meetings;
   for (unsigned core = 1; core < cores; ++core)
-    others[core - 1]->assist(function, args[core].get(), name);
-  queue.call(function, args[0].get(), name);
+    others[core - 1]->assist(function, args[core], name);
+  queue.call(function, args[0], name);
 }
 
 } // namespace ve

@@ -93,12 +93,28 @@ Queue::Queue(DeviceIndex device, c10::StreamId id)
       driver().refusal());
 }
 
-void Queue::call(uint64_t function, veo_args* args, std::string what, Keep keep) {
-  push({driver().call_async(context_, function, args), std::move(what), std::move(keep), nullptr});
+Args arguments(const std::vector<uint64_t>& words, const std::string& name) {
+  Args args(driver().args_alloc(), driver().args_free);
+  TORCH_CHECK(args, "the driver of the ve device has no memory for arguments");
+  for (size_t i = 0; i < words.size(); ++i)
+    TORCH_CHECK(
+        driver().args_set_u64(args.get(), static_cast<int>(i), words[i]) == 0,
+        "the driver refused argument ",
+        i,
+        " of ",
+        name,
+        driver().refusal());
+  return args;
 }
 
-void Queue::assist(uint64_t function, veo_args* args, std::string what) {
-  push({driver().call_async(context_, function, args), std::move(what), nullptr, nullptr, true});
+void Queue::call(uint64_t function, Args args, std::string what) {
+  const uint64_t id = driver().call_async(context_, function, args.get());
+  push({id, std::move(what), std::move(args), nullptr});
+}
+
+void Queue::assist(uint64_t function, Args args, std::string what) {
+  const uint64_t id = driver().call_async(context_, function, args.get());
+  push({id, std::move(what), std::move(args), nullptr, true});
 }
 
 void Queue::write(uint64_t to, const void* from, size_t bytes, Keep keep) {

@@ -26,6 +26,7 @@ using Clock = std::chrono::steady_clock;
 // What a request needs until it is done: host memory. Memory of the device needs no keeping (its
 // stream executes in order), and must not be kept: it would be freed inside its allocator's lock.
 using Keep = std::shared_ptr<const void>;
+using Args = std::shared_ptr<veo_args>;
 
 // A point in a queue; reached once.
 class Mark {
@@ -53,9 +54,10 @@ class Queue {
   const c10::StreamId id;
 
   // Requests; `what` names it in an error. `keep` lives until the request is done.
-  void call(uint64_t function, veo_args* args, std::string what, Keep keep = nullptr);
+  // The driver reads arguments when it comes to the call: the queue keeps them until it is done.
+  void call(uint64_t function, Args args, std::string what);
   // The same for a call that belongs to another queue's, which tells what goes wrong in it.
-  void assist(uint64_t function, veo_args* args, std::string what);
+  void assist(uint64_t function, Args args, std::string what);
   void write(uint64_t to, const void* from, size_t bytes, Keep keep);
   void read(void* to, uint64_t from, size_t bytes, Keep keep);
   std::shared_ptr<Mark> mark();
@@ -93,6 +95,9 @@ class Queue {
   std::vector<Keep> done_; // let go of by the next caller, never by a thread of the driver
   std::string fault_; // the first one, "" for none
 };
+
+// What a call is given, as registers and the stack hold it.
+Args arguments(const std::vector<uint64_t>& words, const std::string& name);
 
 // Held while a request is made that waits for one in another queue, and while requests are made that
 // wait for each other: else a queue could be made to wait for what comes behind it.
