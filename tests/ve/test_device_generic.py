@@ -156,8 +156,9 @@ def comparable(op) -> bool:
 
 
 WITH_OUT = [op for op in OPS if op.supports_out and comparable(op)]
-# as_strided reads what lies between a tensor's elements
-ELEMENTS_ONLY = [op for op in OPS if comparable(op) and not op.name.startswith("as_strided")]
+# as_strided reads what lies between elements, view_as_complex refuses it
+NO_GAPS = ("as_strided", "view_as_complex")
+ELEMENTS_ONLY = [op for op in OPS if comparable(op) and not op.name.startswith(NO_GAPS)]
 REPEATABLE = [op for op in ELEMENTS_ONLY if op.name != "tensor_split"]
 
 
