@@ -6,6 +6,7 @@ Dynamo must not come with it.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import threading
@@ -277,14 +278,43 @@ def functional_graph(
     from torch.fx.experimental.proxy_tensor import make_fx
 
     g = torch.func.functionalize(f, remove="mutations_and_views")
+    traced = make_fx(g, decomposition_table=table)
+    _without_patches(traced)
     # ops without a fake kernel: it says so in red, beside raising
     log = logging.getLogger("torch._subclasses.fake_tensor")
     said, log.disabled = log.disabled, True
     try:
         with mode, undecomposed(whole):
-            return make_fx(g, decomposition_table=table)(*inputs)
+            return traced(*inputs)
     finally:
         log.disabled = said
+
+
+def _without_patches(traced: Callable) -> None:
+    """Have make_fx leave `nn.Module` alone: fx patches its methods for all threads, of which others
+    may be calling modules, or tracing themselves and putting our patch back for good."""
+    from torch import fx
+
+    maker: Any = inspect.getclosurevars(traced).nonlocals["make_fx_tracer"]
+    inner = maker._trace_inner
+
+    def trace(root: Callable, concrete_args: Any = None) -> fx.Graph:
+        tracer = maker.fx_tracer
+        tracer.root, tracer.tensor_attrs = torch.nn.Module(), {}
+        tracer.graph = fx.Graph(tracer_cls=type(tracer))
+        f, args = tracer.create_args_for_root(root, False, concrete_args)
+        tracer.create_node("output", "output", (tracer.create_arg(f(*args)),), {})
+        tracer.submodule_paths = None
+        return tracer.graph
+
+    def trace_inner(f: Callable, *args: Any) -> fx.GraphModule:
+        maker.fx_tracer.trace = trace
+        try:
+            return inner(f, *args)
+        finally:
+            del maker.fx_tracer.trace
+
+    maker._trace_inner = trace_inner
 
 
 _ENUMERATED: dict[str, tuple[Any, ...]] = {

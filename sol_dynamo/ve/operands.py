@@ -159,7 +159,7 @@ def ordered(
     block, lane = Axis("block", count), Axis("lane", width)
     point = Index.of("block") * width + Index.of("lane")
     values = _unflatten(point, own)
-    mask = (n - 1 - point,) if n % width else ()
+    mask = _inside(values, own) if n % width else ()
     plain = isinstance(e, Load) and plan.buffers[e.buffer].scope == "weight" and len(own) == 1
     axes = tuple(replace(a, kind="parallel") for a in (*groups, block, *along, lane))
     if twice:
@@ -216,10 +216,11 @@ def _rows(
     row = Axis("row", n if twice else -(-n // 2))
     term, half = Axis("term", pitch), Axis("half", 2)
     point = Index.of("row") if twice else Index({"row": 2, "half": 1})
-    mask = () if twice or n % 2 == 0 else (n - 1 - point,)
+    values = _unflatten(point, own)
+    mask = () if twice or n % 2 == 0 else _inside(values, own)
     mask += (depth - 1 - Index.of("term"),) if pitch > depth else ()
     axes = tuple(replace(a, kind="parallel") for a in (*groups, row, term, half))
-    value = _at(e, _unflatten(point, own) | _unflatten(Index.of("term"), ks), mask)
+    value = _at(e, values | _unflatten(Index.of("term"), ks), mask)
     name = f"{plan.kernel.name}_scalars"
     shape = tuple(a.extent for a in axes)
     buffer = Buffer(name, "f32", shape, contiguous(shape))
@@ -251,6 +252,12 @@ def _unflatten(point: Index, axes: Sequence[Axis]) -> dict[str, Index]:
         step //= a.extent
         values[a.symbol] = point // step if n == 0 else (point // step) % a.extent
     return values
+
+
+def _inside(values: dict[str, Index], axes: Sequence[Axis]) -> tuple[Index]:
+    """The mask of points that are no more than there are, in terms of the outermost axis: what
+    follows from it for an address that this axis is in can be seen."""
+    return (axes[0].extent - 1 - values[axes[0].symbol],)
 
 
 def _at(e: Expr, values: dict[str, Index], mask: tuple[Index, ...]) -> Expr:

@@ -271,6 +271,34 @@ class Call {
   throw std::move(error);
 }
 
+// With the GIL. Dynamo compiles what Python a thread calls while its callback is set, whoever calls
+// it: not what computes an operator.
+class Plainly {
+ public:
+  Plainly() {
+    // for good: it may go after the interpreter
+    static PyObject* const set =
+        py::object(py::module_::import("torch._C._dynamo.eval_frame").attr("set_eval_frame"))
+            .release()
+            .ptr();
+    set_ = set;
+    before_ = py::reinterpret_steal<py::object>(PyObject_CallOneArg(set_, Py_None));
+    if (!before_)
+      throw py::error_already_set();
+  }
+  ~Plainly() {
+    PyObject *type, *value, *trace; // of an error under way
+    PyErr_Fetch(&type, &value, &trace);
+    Py_XDECREF(PyObject_CallOneArg(set_, before_.ptr()));
+    PyErr_Restore(type, value, trace);
+  }
+  Plainly(const Plainly&) = delete;
+
+ private:
+  PyObject* set_;
+  py::object before_;
+};
+
 // With the GIL. Asks Python for a program, which may be none.
 Program compile(const c10::OperatorHandle& op, const torch::jit::Stack& stack, const Call& call) {
   const auto& name = op.operator_name();
@@ -376,6 +404,7 @@ bool run_program(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   std::vector<Tensor> made;
   {
     py::gil_scoped_acquire gil;
+    const Plainly plainly;
     if (!known) {
       program = compile(op, *stack, call);
       std::lock_guard<std::mutex> lock(all.mutex);

@@ -26,7 +26,7 @@ void Waits::change() {
 
 Waits::Request Waits::request() {
   std::lock_guard<std::mutex> hold(mutex_);
-  return {++requests_, failures_};
+  return {++requests_, failures_, std::chrono::steady_clock::now()};
 }
 
 void Waits::busy(int change_by) {
@@ -43,7 +43,7 @@ void Waits::begin(Turns& of, const Request& request) {
 }
 
 void Waits::record(const std::string& text) {
-  last_.push_back({++failures_, text});
+  last_.push_back({++failures_, text, std::chrono::steady_clock::now()});
   if (last_.size() > kKept) last_.pop_front();
   change();
 }
@@ -72,7 +72,8 @@ std::string Waits::end(Turns& of) {
     return "a call has failed: " + failure.text;
   }
   const auto waited = now - of.since;
-  if (failures_ != 0 && waited > std::min(patience_, kAfterFailure)) {
+  const bool group = !last_.empty() && of.request.when - last_.back().when < kAfterFailure;
+  if (group && waited > std::min(patience_, kAfterFailure)) {
     const std::string text = last_.back().text;
     record(text);  // the others of its group need not wait as long
     return "a call has failed: " + text;

@@ -27,6 +27,7 @@ class Waits {
   struct Request {
     uint64_t order = 0;     // among all requests of the process
     uint64_t failures = 0;  // how many there had been
+    std::chrono::steady_clock::time_point when{};
   };
   // What a waiting core remembers between two turns of its loop.
   struct Turns {
@@ -49,6 +50,7 @@ class Waits {
   struct Failure {
     uint64_t number;
     std::string text;
+    std::chrono::steady_clock::time_point when;
   };
   void change();
   void record(const std::string& failure);
