@@ -203,7 +203,7 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
     need = address.const + 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
     flat = w.as_strided((have,), (1,), w.storage_offset())
     if need > have:  # the padded end of the last block: any value, no lane of it is stored
-        longer = flat.new_empty(need)
+        longer = flat.new_zeros(need)
         longer[:have].copy_(flat)
         flat = longer
     view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)

@@ -12,8 +12,6 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ..kernels.c.scope import identifier
 from ..kernels.c.supports import check_supported
 from ..kernels.c.values import EmitError
 from ..kernels.c.vecmath import PRELUDE
+from .dense import emit_dense
 from .functions import definitions
 from .scalar import one_vector_at_a_time, without_vectors
 from .vector import VECTORS, FrugalWalk, ScalarWalk, VectorWalk
@@ -101,7 +100,7 @@ class Writer:
         kernel, name = self.kernels[n], self.name(n)
         with blamed(kernel):
             if attempt < ATTEMPTS:
-                code = _dense(kernel, self.program, name, self._memory, attempt)
+                code = emit_dense(kernel, self.program, name, self._memory, attempt)
                 if code is not None:
                     return code
             ways = ((kernel, VectorWalk), (one_vector_at_a_time(kernel), FrugalWalk))
@@ -116,19 +115,6 @@ class Writer:
 
     def _emitted(self, kernel: Kernel, name: str, walk: Any) -> Code:
         return emit_kernel(kernel, self.program, name, self._memory, self._sites, walk)
-
-
-def _dense(
-    kernel: Kernel, program: Program, name: str, memory: dict[str, str], attempt: int
-) -> Code | None:
-    """A dense kernel, if it is one."""
-    module = dense()
-    return None if module is None else module.emit_dense(kernel, program, name, memory, attempt)
-
-
-def dense() -> Any:
-    """The emitter of dense kernels, where there is one."""
-    return import_module(f"{__package__}.dense") if find_spec(f"{__package__}.dense") else None
 
 
 def file_text(codes: Iterable[Code]) -> str:

@@ -16,7 +16,8 @@ from ..affine import Index
 from ..ir import DTYPES, Axis, Kernel, Load, Loops, Op, Schedule, expressions, loads, walk
 from ..kernels.c.nest import expression_symbols
 from ..schedule.plan import Plan, scan_axis
-from .program import VL, dense
+from .dense import schedule_dense
+from .program import VL
 from .scalar import without_vectors
 
 UNITS = 64  # of a kernel at most: enough to balance the cores
@@ -36,8 +37,7 @@ def walk_kernel(plan: Plan) -> None:
     if any(a.extent == 0 for n in plan.kernel.body for a in n.axes if a.kind == "parallel"):
         plan.kernel = replace(plan.kernel, body=())
         return
-    module = dense()
-    if module is not None and module.schedule_dense(plan):
+    if schedule_dense(plan):
         return
     body = plan.kernel.body
     schedules = _alone(plan, body[0]) if len(body) == 1 else _together(plan)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from device import check_python, same, special
 from torch import nn
 
+from sol_dynamo import compat
 from sol_dynamo.eager import pieces
 from sol_dynamo.runtime import cache
 from sol_dynamo.ve import module
@@ -335,3 +336,20 @@ def test_dropout_is_the_same_eager_and_compiled():
     )
     assert max(abs(a - b) for a, b in zip(eager, compiled, strict=True)) < 1e-5
     assert max(abs(a - b) for a, b in zip(eager, other, strict=True)) > 1e-2
+
+
+def test_tracing_an_op_leaves_modules_alone():
+    """Other threads may be calling them, or tracing themselves."""
+    before, seen = nn.Module.__call__, []
+
+    def f(x):
+        seen.append(nn.Module.__call__ is before)
+        return [x + 1]
+
+    with compat.static_fake_mode() as mode:
+        x = torch.empty(3)
+    gm = compat.functional_graph(f, [x], mode, {}, ())
+    assert seen and all(seen) and nn.Module.__call__ is before
+    assert [n.target for n in gm.graph.nodes if n.op == "call_function"] == [
+        torch.ops.aten.add.Tensor
+    ]
