@@ -24,6 +24,7 @@ from .register_tile import RegisterTile, split, windows
 POINTS = 1024  # of a block of a pointwise kernel, at most
 ROW = 8192  # the longest row that a block holds whole
 CHUNK = 2048  # points of a row that are held at once where it is longer
+COLUMNS, SECTOR = 32, 8  # rows side by side that a block sums; the fewest that memory is read for
 WINDOW = 32  # taps up to which a window is written out
 RESULTS = (2, 4, 7, 8)  # of each point of windows that overlap,
 MOST_TAPS = 64  # if they have no more taps
@@ -90,12 +91,15 @@ def _rows(plan: Plan, choose: Choose) -> None:
         return
     together = _row_axis(plan, body, shared)
     longest = max(prod(a.extent for a in n.axes if a.symbol not in shared) for n in body)
-    columns = 1 if together else min(32, pow2(prod(a.extent for a in outer)))
+    results = prod(a.extent for a in outer)
     if together:
         size = pow2(longest) if longest <= ROW else CHUNK
-        columns = max(1, min(CHUNK // size, pow2(prod(a.extent for a in outer)) // 128))
+        columns = max(1, min(CHUNK // size, pow2(results) // 128))
     else:
-        size = min(pow2(longest), 64)
+        columns = min(COLUMNS, pow2(results))
+        while columns > SECTOR and results // columns < plan.caps.cores:
+            columns //= 2
+        size = min(pow2(longest), CHUNK // columns)
     body, dims = fuse_all(plan, body, outer, columns)
     root = body[-1]
     new, schedules = [], []
