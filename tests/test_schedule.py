@@ -19,8 +19,7 @@ from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
 from sol_dynamo.ir import Kernel, Program
 from sol_dynamo.lowering import lower
-from sol_dynamo.lowering.graph import Products
-from sol_dynamo.schedule import few_channels, schedule, taps
+from sol_dynamo.schedule import schedule, taps
 from sol_dynamo.schedule.contraction import tile_size
 from sol_dynamo.schedule.depth_first import depth_first
 from sol_dynamo.schedule.fusion import fuse
@@ -37,18 +36,13 @@ def randn(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def lowered(
-    f: Callable,
-    *args: torch.Tensor,
-    weights: Sequence[int] = (),
-    products: Products | None = None,
-) -> Program:
+def lowered(f: Callable, *args: torch.Tensor, weights: Sequence[int] = ()) -> Program:
     with torch.no_grad():
         gm = make_fx(lambda *a: list(f(*a)), tracing_mode="fake")(*args)
     gm.graph.eliminate_dead_code()
     layout(Rewriter(gm, frozenset(weights), CAPS, [-1]))
     sources = [("weight" if i in weights else "input", i) for i in range(len(args))]
-    return lower(gm, sources, products=products or Products())
+    return lower(gm, sources)
 
 
 def same(program: Program, f: Callable, args: Sequence[torch.Tensor]) -> list[Kernel]:
@@ -238,43 +232,6 @@ def test_taps_along_a_row_are_summed_afterwards(
     assert len(fuse(program, CAPS).kernels) == 1
     monkeypatch.undo()
     assert len(fuse(program, replace(CAPS, images_first=False)).kernels) == 1  # too little to gain
-
-
-@pytest.mark.parametrize(
-    "channels, kernel, padding, stride, dilation, laid_out",
-    [
-        (3, (7, 7), (3, 3), (2, 2), (1, 1), True),
-        (4, (4, 4), (0, 0), (4, 4), (1, 1), True),  # patches: nothing is added
-        (2, (3, 5), (1, 9), (1, 3), (2, 1), True),  # more zeros than image, rows apart
-        (3, (7, 7), (0, 0), (9, 9), (1, 1), True),  # some of the image is not read
-        (3, (7, 7), (3, 3), (1, 1), (1, 2), False),  # taps of a row are apart
-        (3, (7, 3), (3, 1), (1, 1), (1, 1), False),  # too few of them
-        (1, (7, 7), (3, 3), (1, 1), (1, 1), False),
-        (5, (7, 7), (3, 3), (1, 1), (1, 1), False),
-    ],
-)
-@pytest.mark.parametrize("last", [False, True])
-def test_images_of_few_channels_are_laid_out(
-    channels, kernel, padding, stride, dilation, laid_out, last, monkeypatch
-):
-    monkeypatch.setattr(few_channels, "READ", 0)
-
-    def f(x, w, b):
-        return [torch.relu(functional.conv2d(x, w, b, stride, padding, dilation))]
-
-    # exact in TF32
-    x, w = (
-        torch.randint(-9, 9, s).float() for s in ((2, channels, 17, 19), (6, channels, *kernel))
-    )
-    x = x.contiguous(memory_format=torch.channels_last) if last else x
-    program = lowered(f, x, w, randn(6), products=Products(tf32=frozenset({"convolution"})))
-    caps = replace(CAPS, images_first=False)
-    kernels = same(fuse(program, caps), f, (x, w, randn(6)))
-    assert len(kernels) == 1 + 2 * laid_out
-    exactly = lowered(f, x, w, randn(6))  # on plain pipes what is added costs as much as the rest
-    assert len(fuse(exactly, caps).kernels) == 1
-    monkeypatch.undo()
-    assert len(fuse(program, caps).kernels) == 1  # too little to gain
 
 
 def test_a_reader_of_all_slices_waits_for_the_last():

@@ -1,8 +1,8 @@
 """Fusion: which nests share a kernel, and which results never reach memory.
 
-Six steps, each linear in the size of the program: read through views, inline pointwise producers,
-lay images out for products, make long reductions one sweep in parts, group what follows, make what
-reads a result beside it. What is computed is unchanged.
+Five steps, each linear in the size of the program: read through views, inline pointwise producers,
+make long reductions one sweep in parts, group what follows, make what reads a result beside it.
+What is computed is unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import replace
 from ..ir import Extern, Kernel, Program, loads, read, written
 from ..target import Caps
 from .beside import merge_readers
-from .few_channels import lay_out_rows
 from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
@@ -36,7 +35,6 @@ def fuse(program: Program, caps: Caps) -> Program:
         program = inline(program, caps.columns, caps.rows_once)
         if len(program.kernels) == before:
             break
-    program = lay_out_rows(program, caps)
     program = split_reductions(merge_siblings(program), caps)
     program = group(program)
     if not caps.images_first:
