@@ -196,15 +196,20 @@ class KernelText:
                 self.extents[symbol] = a.extent, True
             else:
                 serial.append((a, size))
-        self._open(serial, stack, s.split)
+        self._open(serial, stack, s.split, 0 if self.opaque else s.stages)
         space = tuple(map(axis_of, s.block))
         self.bind(nest, space)
         return space
 
     def _open(
-        self, serial: list[tuple[Axis, int | None]], stack: ExitStack, split: int = 1
+        self,
+        serial: list[tuple[Axis, int | None]],
+        stack: ExitStack,
+        split: int = 1,
+        stages: int = 0,
     ) -> None:
-        """Neighbouring loops are one loop, which a compiler can pipeline; or a part of one."""
+        """Neighbouring loops are one loop, which a compiler can pipeline; or a part of one. Without
+        `stages` it does so for products only."""
         if not serial:
             if split > 1:
                 raise EmitError(f"{self.kernel.name} in parts, without a loop to share")
@@ -222,7 +227,9 @@ class KernelText:
         if split > 1:
             each = -(-rest // split)
             trips_text = f"part * {each}, tl.minimum(part * {each} + {each}, {rest})"
-        stack.enter_context(v.block(f"for {name} in range({trips_text}):"))
+        iterations = f"tl.range({trips_text}, num_stages={stages})"
+        iterations = iterations if stages else f"range({trips_text})"
+        stack.enter_context(v.block(f"for {name} in {iterations}:"))
         if self.far:
             name = v.name(f"tl.full((), 0, tl.int64) + {name}", "t")
         for n, (a, size) in enumerate(serial):

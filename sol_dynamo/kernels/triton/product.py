@@ -36,8 +36,10 @@ from .register_tile import split
 
 SMALLEST = 16  # rows, columns and terms of a block
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
-SIZES = (  # rows and columns of a block
-    *((128, 128), (128, 64), (64, 128), (128, 32), (64, 64), (64, 32), (32, 128), (32, 64)),
+# rows and columns of a block: of two that the model takes for equal, the one with fewer rows, whose
+# operand may be computed, is the faster one (3 % in the median of 273 pairs, 7 % in DenseNet's)
+SIZES = (
+    *((128, 128), (64, 128), (128, 64), (128, 32), (64, 64), (64, 32), (32, 128), (32, 64)),
     *((32, 32), (16, 64), (16, 32), (64, 16)),
 )
 TERMS = (32, 64, 128)
