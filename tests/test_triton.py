@@ -450,6 +450,32 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     assert again(inputs, "known") is not None
 
 
+def test_equal_text_of_other_dtypes_is_another_function():
+    """Loads and stores do not say what they are of."""
+    from torch import fx
+
+    from sol_dynamo.kernels.triton.program import emit_program
+    from sol_dynamo.kernels.triton.target import TritonTarget
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.schedule import schedule
+
+    g, results = fx.Graph(), []
+    for dtype in (torch.float16, torch.float32, torch.bool):
+        parts = [g.placeholder(f"x{n}_{dtype.itemsize}") for n in (3, 2)]
+        for x, n in zip(parts, (3, 2), strict=True):
+            x.meta["val"] = torch.empty(n, dtype=dtype, device="meta")
+        results.append(g.call_function(torch.ops.aten.cat.default, (parts,)))
+        results[-1].meta["val"] = torch.empty(5, dtype=dtype, device="meta")
+    g.output(tuple(results))
+    target = TritonTarget("cpu")
+    program = schedule(lower(fx.GraphModule({}, g)), target.caps, target.walk)
+    sources, launches = emit_program(program)
+    functions = [launch.function for launch in launches if launch]
+    assert len(functions) == len(set(functions)) == len(sources) - 1 == 6
+    bodies = {sources[f"{f}.py"].split(f)[1] for f in functions}
+    assert len(bodies) < 6  # so that names must tell
+
+
 def test_a_product_that_is_left_to_aten_says_why():
     from torch import fx
 

@@ -82,7 +82,8 @@ class KernelText:
                 self.sizes.setdefault(a, pow2(nest.axis(a).extent))
 
     def emit(self, warps: int, stages: int) -> tuple[str, Launch]:
-        """The function's text, and its launch: text that is equal has an equal name."""
+        """The function's text, and its launch. What is compiled to equal code has an equal name: a
+        text may be of several dtypes."""
         grid = self.programs() * self.split
         self.ahead()
         for nest, s in zip(self.kernel.body[:-1], self.kernel.schedules[:-1], strict=True):
@@ -93,7 +94,9 @@ class KernelText:
         body = head + self.values.text(f"sol.wait({BEHIND})", f"sol.release({BEHIND})") + "\n"
         ops = re.findall(r"\.(\w+)\.", " ".join(self.kernel.origin.ops))
         words = "_".join(dict.fromkeys(ops))[:40].strip("_")
-        name = f"k_{words or 'copy'}_{hashlib.sha256(body.encode()).hexdigest()[:12]}"
+        dtypes = [SCRATCH.get(b) or self.program.buffers[b].dtype for b in self.names]
+        same = hashlib.sha256(f"{body}{dtypes}{warps}{stages}".encode()).hexdigest()[:12]
+        name = f"k_{words or 'copy'}_{same}"
         text = f"@triton.jit\ndef {name}{body}"
         launch = Launch(
             name, grid, tuple(self.names), warps, stages, self.checks, self.parts, self.counters
