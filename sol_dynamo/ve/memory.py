@@ -15,11 +15,17 @@ from ..ir import DTYPES, HALVES, Buffer, Load, Store, read, show
 from ..kernels.c.addresses import stored_literal
 from ..kernels.c.memory import Memory, Point
 from ..kernels.c.values import LANE, EmitError, Value, literal
-from .values import FrugalExpressions, VectorExpressions
+from .values import FrugalExpressions, PlainExpressions, VectorExpressions
 
 _LOADS = {"f32": "vldu", "i32": "vldlsx", "u32": "vldlzx"}
 _GATHERS = {"f32": "vgtu", "i32": "vgtlsx", "u32": "vgtlzx"}
 _STORES = {4: "l", 8: ""}  # of integers, by bytes
+
+
+class PlainMemory(Memory):
+    """Elements one by one."""
+
+    expressions_type = PlainExpressions
 
 
 class VectorMemory(Memory):

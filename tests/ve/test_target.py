@@ -8,6 +8,7 @@ the host but where a test says so.
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import test_samples
@@ -330,6 +331,35 @@ def test_small_elements_at_any_place():
     c = torch.randint(-50, 50, (777,), dtype=torch.int8)
     for g, e in zip(on_card(f)(a, b, c), f(a, b, c), strict=True):
         assert torch.equal(g, e)
+
+
+def test_writing_where_a_kernel_reads():
+    """Pieces that no turn divides, and no group of them: none is computed twice."""
+    for shape, size in (((100, 50), (100, 1)), ((5, 13, 97), (13, 1)), ((67, 129), (67, 1))):
+        x, scale = torch.randn(shape), torch.randn(size)
+        for once in (torch.Tensor.mul_, torch.Tensor.sub_):
+            placed = x.to("ve")
+            once(placed, scale.to("ve"))
+            assert torch.equal(placed.cpu(), once(x.clone(), scale))
+
+
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_that_integers_do_not_hold(dtype):
+    """They become what eager makes of them, in vectors, in single elements and without vectors."""
+
+    def f(many, *single):
+        return [x.to(d) for x in (many, *single) for d in WHOLE]
+
+    values = [math.nan, math.inf, -math.inf, 2.0**31, 2.0**32, -(2.0**31), -(2.0**32), 1e10, -1e10]
+    values += [2.0**63, -(2.0**63), 1e30, -1e30, 2.0**31 - 2, -(2.0**31) + 2, 300.5, -1.5]
+    values += [2.0**31 - 2.0**-20, -(2.0**31) - 2.0**-20, -(2.0**31) - 1, 2.0**53 + 2]
+    x = torch.tensor(values, dtype=torch.float64).to(dtype)
+    single = list(x[:9].clone().unbind())
+    for g, e in zip(on_card(f)(x, *single), f(x, *single), strict=True):
+        assert torch.equal(g, e), (g, e)
 
 
 def test_doctor_knows_the_target():
