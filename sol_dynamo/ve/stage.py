@@ -408,8 +408,9 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
                 lines += gathers(m, "next")
         else:
             if times % copy.groups:  # the last piece of some groups is the next one's first
-                members[-1][-1] = f"if ((group + 1) * {times}L / {copy.groups} - o0 == {size}) " + (
-                    members[-1][-1]
+                members[-1][-1] = (
+                    f"if ((group + 1) * {times}L / {copy.groups} - o0 == {size}) "
+                    + (members[-1][-1])
                 )
             members = members[turns * ahead - size :]
         w("{")

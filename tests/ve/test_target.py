@@ -8,6 +8,7 @@ the host but where a test says so.
 from __future__ import annotations
 
 import copy
+import gc
 import math
 
 import pytest
@@ -19,7 +20,7 @@ from torch import nn
 
 import sol_dynamo.ve.execute
 from sol_dynamo.backend import sol
-from sol_dynamo.ve import compiler, program
+from sol_dynamo.ve import compiler, objects, program
 from sol_dynamo.ve.driver import open_driver
 
 pytestmark = pytest.mark.ve
@@ -360,6 +361,27 @@ def test_numbers_that_integers_do_not_hold(dtype):
     single = list(x[:9].clone().unbind())
     for g, e in zip(on_card(f)(x, *single), f(x, *single), strict=True):
         assert torch.equal(g, e), (g, e)
+
+
+def test_objects_go_when_no_program_has_them(monkeypatch):
+    monkeypatch.setattr(objects, "KEPT", 0)
+
+    def results(n):
+        """Of a program that is gone when this returns, its last call maybe still under way."""
+        f, x = lambda x: (x * n).exp(), torch.randn(300, 500)
+        torch._dynamo.reset()
+        y = torch.compile(f, backend=sol, dynamic=False)(x.to("ve"))
+        torch._dynamo.reset()
+        sol.reset()
+        gc.collect()
+        return y, x.mul(n).exp()
+
+    made, known = [], set(objects._loaded)
+    for n in (2, 3, 5, 7, 2):
+        made.append(results(n))
+        assert len(objects._loaded.keys() - known) <= 2  # its own, and that which runs the steps
+    for y, e in made:
+        assert torch.allclose(y.cpu(), e, rtol=1e-6)
 
 
 def test_doctor_knows_the_target():
