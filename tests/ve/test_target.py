@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import threading
 
 import pytest
 import test_samples
@@ -382,6 +383,26 @@ def test_objects_go_when_no_program_has_them(monkeypatch):
         assert len(objects._loaded.keys() - known) <= 2  # its own, and that which runs the steps
     for y, e in made:
         assert torch.allclose(y.cpu(), e, rtol=1e-6)
+
+
+def test_constants_are_computed_while_a_graph_is_traced(monkeypatch, tmp_path):
+    """Their programs are made in another thread, which traces, too."""
+    monkeypatch.setenv("SOL_CACHE_DIR", str(tmp_path))  # none is known
+
+    def f(x):
+        return x + torch.tensor([float(k) for k in range(19)], device=x.device)
+
+    results = []
+
+    def run():
+        torch._dynamo.reset()
+        results.append(torch.compile(f, backend=sol)(x.to("ve")).cpu())
+
+    x = torch.randn(3, 19)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout=300)  # for ever, where one waits for the other
+    assert results and torch.equal(results[0], f(x))
 
 
 def test_doctor_knows_the_target():
