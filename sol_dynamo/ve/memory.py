@@ -89,12 +89,12 @@ class VectorMemory(Memory):
             op = _GATHERS.get(dtype, "vgt")
             tail = f"{at}, 0, 0, {lanes})"
             if mask:
-                other = literal(0 if load.other is None else load.other, dtype)
-                tail = f"{at}, 0, 0, {mask}, {expr.splat_text(other, dtype, lanes)}, {lanes})"
+                padding = literal(0 if load.other is None else load.other, dtype)
+                tail = f"{at}, 0, 0, {mask}, {expr.splat_text(padding, dtype, lanes)}, {lanes})"
             f = f"_vel_{op}_vvss{'mv' if mask else ''}l({tail}"
         raw = {"bool": "u8"}.get(dtype, "u16" if dtype in HALVES else dtype)
-        if small and mask and load.other:
-            other = stored_literal(load.other, dtype)
+        other = "0" if load.other is None else stored_literal(load.other, dtype)
+        if small and mask and other != "0":  # that of -0.0 is none
             f = f"_vel_vmrg_vvvml({expr.splat_text(other, raw, lanes)}, {f}, {mask}, {lanes})"
         v = expr.name(Value(f, raw, lanes), "x")
         if dtype in HALVES:

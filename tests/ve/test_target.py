@@ -327,7 +327,9 @@ def test_small_elements_at_any_place():
     """Bytes and halves are found in the words around them, and stored without their neighbours."""
 
     def f(a, b, c):
-        return (a[1:] > 3), b[:, 1:] + b[:, :-1], (c[3:-2] * 2).to(torch.int8), a.to(torch.uint8)
+        padded = torch.nn.functional.pad(b, (2, 3), value=-0.0)
+        rest = (c[3:-2] * 2).to(torch.int8), a.to(torch.uint8), padded.signbit()
+        return (a[1:] > 3), b[:, 1:] + b[:, :-1], *rest
 
     a = torch.randint(-100, 100, (1003,), dtype=torch.int16)
     b = torch.randn(7, 301).to(torch.bfloat16)
