@@ -221,31 +221,42 @@ def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:
     return {op: f for op, f in decomposition_table.items() if op not in kept}
 
 
-_undecomposed = threading.RLock()
+_taking = threading.Lock()
+_taken: dict[
+    tuple[Any, Any], list[Any]
+] = {}  # (overload, key) -> its kernel, and who needs it away
 
 
 @contextmanager
 def undecomposed(ops: Iterable[Any]) -> Iterator[None]:
     """Trace these ops as they are: torch has Python kernels for some (resampling) that decompose
     them before any table of decompositions is asked. Meanwhile those are gone, for all overloads;
-    another thread that traces then gets the same op by way of C++."""
+    another thread that traces then gets the same op by way of C++. No lock is held meanwhile: what
+    is traced may compute a constant on a device, whose program another thread traces."""
     from torch._C import DispatchKey
 
-    taken: list[tuple[Any, Any, Any]] = []
-    with _undecomposed:
-        for packet in {op.overloadpacket for op in ops if isinstance(op, OpOverload)}:
-            for overload in (getattr(packet, name) for name in packet.overloads()):
-                for key in (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd):
-                    kernel = overload.py_kernels.pop(key, None)
-                    if kernel is not None:
-                        overload._dispatch_cache.clear()
-                        taken.append((overload, key, kernel))
-        try:
-            yield
-        finally:
-            for overload, key, kernel in taken:
-                overload.py_kernels[key] = kernel
+    keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd)
+    packets = {op.overloadpacket for op in ops if isinstance(op, OpOverload)}
+    places = [(getattr(p, name), key) for p in packets for name in p.overloads() for key in keys]
+    with _taking:
+        for place in places:
+            overload, key = place
+            if place in _taken:
+                _taken[place][1] += 1
+            elif (kernel := overload.py_kernels.pop(key, None)) is not None:
                 overload._dispatch_cache.clear()
+                _taken[place] = [kernel, 1]
+        mine = [place for place in places if place in _taken]
+    try:
+        yield
+    finally:
+        with _taking:
+            for place in mine:
+                _taken[place][1] -= 1
+                if not _taken[place][1]:
+                    overload, key = place
+                    overload.py_kernels[key] = _taken.pop(place)[0]
+                    overload._dispatch_cache.clear()
 
 
 def min_cut_partition() -> Callable:

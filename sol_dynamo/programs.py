@@ -194,10 +194,11 @@ def _text(value: Any) -> str:
 
 @lru_cache
 def _own_source() -> str:
-    """A hash of this package: what an older one made is not found by a newer one."""
+    """A hash of this package: what an older one made is not found by a newer one. C that stands in
+    generated code is part of it."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
-    for p in sorted(root.rglob("*.py")):
+    for p in sorted(p for kind in ("*.py", "*.c", "*.h") for p in root.rglob(kind)):
         digest.update(p.read_bytes())
     return digest.hexdigest()
 

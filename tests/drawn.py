@@ -384,16 +384,18 @@ def pooled(m, v, u, b, c):
 # -- indices and concatenations -------------------------------------------------------------------
 
 
-def places(n: int, c: int) -> Tensor:
-    """A constant index with repetitions and negative numbers."""
-    return torch.tensor([(k * (c + 2)) % n - (n if k % 3 == 2 else 0) for k in range(1 + c % 4)])
+def places(v: Tensor, c: int) -> Tensor:
+    """A constant index of rows, with repetitions and negative numbers."""
+    n = v.shape[0]
+    numbers = [(k * (c + 2)) % n - (n if k % 3 == 2 else 0) for k in range(1 + c % 4)]
+    return torch.tensor(numbers, device=v.device)
 
 
 @step()
 def looked_up(m, v, u, b, c):
     if not v.dim() or not v.shape[0]:
         return None
-    i = places(v.shape[0], c)
+    i = places(v, c)
     if b % 3 == 0:
         return v[i]
     return v.index_select(0, i % v.shape[0]) if b % 3 == 1 else v[:, i % 2] if two(v) else None
@@ -479,13 +481,13 @@ def part_filled(m, v, u, b, c):
 @step(writes=True)
 def rows_assigned(m, v, u, b, c):
     if v.dim() and v.shape[0] and not overlaps(v):
-        v[places(v.shape[0], c)] = c % 2
+        v[places(v, c)] = c % 2
 
 
 @step(writes=True)
 def rows_accumulated(m, v, u, b, c):
     if v.dim() and v.shape[0] and not overlaps(v) and v.dtype != torch.bool:
-        i = places(v.shape[0], c) % v.shape[0]
+        i = places(v, c) % v.shape[0]
         v.index_put_((i,), torch.ones_like(v[i]), accumulate=True)
 
 

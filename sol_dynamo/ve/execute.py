@@ -26,6 +26,7 @@ from ..lowering.graph import TORCH_DTYPE
 from ..runtime.toolchain import cores
 from . import cards, module
 from .compiler import code_bytes
+from .objects import Held
 from .program import Step
 
 ALIGN = 256
@@ -46,6 +47,7 @@ class Loaded:
     """A program on one card."""
 
     run: int  # the address of sol_run
+    held: Held
     table: torch.Tensor  # sol_program, then its steps
     scratch_bytes: int  # of a core
     units: list[int]  # by step
@@ -63,25 +65,6 @@ def cores_used() -> int:
         return int(wanted)
     card = module.get_device_properties(0).multi_processor_count
     return min(card, cores()) if cards.find().simulated else card
-
-
-_libraries: dict[tuple[int, str], int] = {}
-_symbols: dict[tuple[int, str, str], int] = {}
-_loading = threading.Lock()
-
-
-def symbol(device: int, path: Path, name: str) -> int:
-    """The address of a function in an object on a card; objects stay loaded."""
-    key = (device, str(path), name)
-    found = _symbols.get(key)
-    if found is not None:
-        return found
-    native = module.native()
-    with _loading:
-        library = _libraries.get(key[:2])
-        if library is None:
-            library = _libraries[key[:2]] = native.load_library(device, str(path))
-        return _symbols.setdefault(key, native.find_symbol(device, library, name))
 
 
 class VeExecutable:
@@ -136,9 +119,12 @@ class VeExecutable:
     def _load(self, device: int) -> Loaded:
         """Load all kernels, and write the table of steps: {function, units, first, last} each."""
         steps, bands = self.built.steps, {d.first: d for d in self.program.depth_first}
+        functions = [(path, s.name) for s, path in zip(steps, self.built.objects, strict=True)]
+        held = Held(device, [*functions, (self.built.runtime, "sol_run")])
+        *starts, run = held.addresses
         rows = [
-            [symbol(device, path, s.name), s.units, code_bytes(path, s.name), 0]
-            for s, path in zip(steps, self.built.objects, strict=True)
+            [start, s.units, code_bytes(path, s.name), 0]
+            for start, s, path in zip(starts, steps, self.built.objects, strict=True)
         ]
         place, n = {}, 0  # position in the program -> in the table of kernels
         for position, step in enumerate((*self.program.kernels, None)):
@@ -162,7 +148,7 @@ class VeExecutable:
         table.copy_(words.view(torch.uint8))
         name = steps[0].name if len(steps) == 1 else f"a program of {len(steps)} kernels"
         units = [row[1] for row in outer]
-        return Loaded(symbol(device, self.built.runtime, "sol_run"), table, size, units, name)
+        return Loaded(run, held, table, size, units, name)
 
     # -- calls ---------------------------------------------------------------------------------
 

@@ -15,11 +15,17 @@ from ..ir import DTYPES, HALVES, Buffer, Load, Store, read, show
 from ..kernels.c.addresses import stored_literal
 from ..kernels.c.memory import Memory, Point
 from ..kernels.c.values import LANE, EmitError, Value, literal
-from .values import FrugalExpressions, VectorExpressions
+from .values import FrugalExpressions, PlainExpressions, VectorExpressions
 
 _LOADS = {"f32": "vldu", "i32": "vldlsx", "u32": "vldlzx"}
 _GATHERS = {"f32": "vgtu", "i32": "vgtlsx", "u32": "vgtlzx"}
 _STORES = {4: "l", 8: ""}  # of integers, by bytes
+
+
+class PlainMemory(Memory):
+    """Elements one by one."""
+
+    expressions_type = PlainExpressions
 
 
 class VectorMemory(Memory):
@@ -83,12 +89,12 @@ class VectorMemory(Memory):
             op = _GATHERS.get(dtype, "vgt")
             tail = f"{at}, 0, 0, {lanes})"
             if mask:
-                other = literal(0 if load.other is None else load.other, dtype)
-                tail = f"{at}, 0, 0, {mask}, {expr.splat_text(other, dtype, lanes)}, {lanes})"
+                padding = literal(0 if load.other is None else load.other, dtype)
+                tail = f"{at}, 0, 0, {mask}, {expr.splat_text(padding, dtype, lanes)}, {lanes})"
             f = f"_vel_{op}_vvss{'mv' if mask else ''}l({tail}"
         raw = {"bool": "u8"}.get(dtype, "u16" if dtype in HALVES else dtype)
-        if small and mask and load.other:
-            other = stored_literal(load.other, dtype)
+        other = "0" if load.other is None else stored_literal(load.other, dtype)
+        if small and mask and other != "0":  # that of -0.0 is none
             f = f"_vel_vmrg_vvvml({expr.splat_text(other, raw, lanes)}, {f}, {mask}, {lanes})"
         v = expr.name(Value(f, raw, lanes), "x")
         if dtype in HALVES:

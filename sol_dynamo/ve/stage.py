@@ -294,7 +294,7 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
         w(f"const i64 at_{a.symbol} = u % {a.extent}; u /= {a.extent};")
     w(f"const i64 e0 = block * {length};")
     w(f"const i64 n = SOL_MIN({length}L, {elements}L - e0);")
-    w(f"const i64 o0 = SOL_MIN(group * {size}L, {times - size}L);")
+    w(f"const i64 o0 = group * {times}L / {copy.groups};")
     w("V e = _vel_vaddsl_vsvl(e0, _vel_vseq_vl(n), n);")
     symbols: dict[str, str] = {}
     most = {a.symbol: (0, a.extent - 1) for a in axes}
@@ -400,10 +400,19 @@ def emit_copy(kernel: Kernel, program: Program, name: str, memory: dict[str, str
         return lines
 
     def finish(last: bool) -> None:
+        """A turn's pieces. The last turn goes back so that nothing is read outside; what is stored
+        already is not stored again: it may lie where it was read."""
         members = [member(m) for m in range(ahead)]
         if not last:
             for m, lines in enumerate(members):
                 lines += gathers(m, "next")
+        else:
+            if times % copy.groups:  # the last piece of some groups is the next one's first
+                members[-1][-1] = (
+                    f"if ((group + 1) * {times}L / {copy.groups} - o0 == {size}) "
+                    + (members[-1][-1])
+                )
+            members = members[turns * ahead - size :]
         w("{")
         out.extend(skewed(members, 16))
         w("}")

@@ -28,7 +28,22 @@ def is_float(dtype: str) -> bool:
     return dtype in FLOATS
 
 
-class VectorExpressions(Expressions):
+def _conversion(dtype: str) -> str:
+    """What makes an integer of a double: narrow signed ones by way of 32 bits, as eager does."""
+    return "sol_to_int" if dtype in ("i32", "i16", "i8") else "sol_to_long"
+
+
+class PlainExpressions(Expressions):
+    """Expressions of one element."""
+
+    def cast(self, v: Value, dtype: str) -> Value:
+        whole = is_float(v.dtype) and DTYPES[dtype][1] in "iu" and dtype != "u64"
+        if v.lanes > 1 or not whole:
+            return super().cast(v, dtype)
+        return self.name(Value(f"({dtype}){_conversion(dtype)}_of({v.text})", dtype))
+
+
+class VectorExpressions(PlainExpressions):
     """Expressions over vector registers."""
 
     names: Scope
@@ -190,7 +205,10 @@ class VectorExpressions(Expressions):
             if dtype == "u64":
                 return self.by_lane(lambda a: f"(u64){a}", [v], dtype, n)
             wide = x if v.dtype == "f64" else f"_vel_vcvtds_vvl({x}, {n})"
-            return self._wrapped(f"_vel_vcvtldrz_vvl({wide}, {n})", dtype, n)
+            whole = f"{_conversion(dtype)}({wide}, {n})"
+            if dtype == "i32":  # it fits
+                return self.name(Value(whole, dtype, n))
+            return self._wrapped(whole, dtype, n)
         if not is_float(dtype):
             narrower = (
                 DTYPES[dtype][0] < DTYPES[v.dtype][0] or DTYPES[dtype][1] != DTYPES[v.dtype][1]

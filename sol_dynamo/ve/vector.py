@@ -16,7 +16,7 @@ from ..kernels.c.accumulators import Accumulators
 from ..kernels.c.bounds import Box
 from ..kernels.c.nest import Walk
 from ..kernels.c.values import LANE, EmitError, Expressions, Value
-from .memory import FrugalMemory, VectorMemory
+from .memory import FrugalMemory, PlainMemory, VectorMemory
 from .values import VectorExpressions, is_float
 
 VECTORS = Path(__file__).with_name("vectors.h").read_text()
@@ -97,6 +97,7 @@ def _element(expr: Expressions, v: Value, n: int) -> Value:
 class ScalarWalk(Walk):
     """A kernel written without vectors."""
 
+    memory_type = PlainMemory
     sums_type = WideAccumulators
 
 

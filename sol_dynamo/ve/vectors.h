@@ -68,6 +68,24 @@ static inline void sol_store_u16(__vr x, u16 *p, long step, int L) {
 SOL_SCATTER(u8, sol_scatter_u8)
 SOL_SCATTER(u16, sol_scatter_u16)
 
+/* doubles without their fraction as longs, or as numbers of 32 bits. What these do not hold, NaN too,
+   is the least of them, as on the hosts that eager runs on; the conversions leave it open. */
+static inline __vr sol_to_long(__vr x, int L) {
+  const __vm256 fits = _vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p63, sol_magnitude(x, L), L), L);
+  return _vel_vmrg_vsvml(1UL << 63, _vel_vcvtldrz_vvl(x, L), fits, L);
+}
+static inline __vr sol_to_int(__vr x, int L) {
+  const __vm256 fits = _vel_andm_mmm(_vel_vfmkdgt_mvl(_vel_vfcmpd_vsvl(0x1p31, x, L), L),
+                                     _vel_vfmkdlt_mvl(_vel_vfcmpd_vsvl(-0x1.00000002p31, x, L), L));
+  return _vel_vmrg_vsvml(-(1L << 31), _vel_vcvtldrz_vvl(x, L), fits, L);
+}
+static inline i64 sol_to_long_of(f64 x) {
+  return x < 0x1p63 && x >= -0x1p63 ? (i64)x : -0x7fffffffffffffffL - 1;
+}
+static inline i64 sol_to_int_of(f64 x) {
+  return x < 0x1p31 && x > -0x1.00000002p31 ? (i64)x : -(1L << 31);
+}
+
 /* longs rounded once to floats: what a double cannot hold leaves a bit that says so */
 static inline __vr sol_long_to_float(__vr x, int L) {
   const __vr low = _vel_vand_vsvl(2047, x, L);

@@ -8,6 +8,9 @@ the host but where a test says so.
 from __future__ import annotations
 
 import copy
+import gc
+import math
+import threading
 
 import pytest
 import test_samples
@@ -17,8 +20,9 @@ from samples import ROWS
 from torch import nn
 
 import sol_dynamo.ve.execute
+from sol_dynamo import programs
 from sol_dynamo.backend import sol
-from sol_dynamo.ve import compiler, program
+from sol_dynamo.ve import compiler, objects, program
 from sol_dynamo.ve.driver import open_driver
 
 pytestmark = pytest.mark.ve
@@ -323,13 +327,85 @@ def test_small_elements_at_any_place():
     """Bytes and halves are found in the words around them, and stored without their neighbours."""
 
     def f(a, b, c):
-        return (a[1:] > 3), b[:, 1:] + b[:, :-1], (c[3:-2] * 2).to(torch.int8), a.to(torch.uint8)
+        padded = torch.nn.functional.pad(b, (2, 3), value=-0.0)
+        rest = (c[3:-2] * 2).to(torch.int8), a.to(torch.uint8), padded.signbit()
+        return (a[1:] > 3), b[:, 1:] + b[:, :-1], *rest
 
     a = torch.randint(-100, 100, (1003,), dtype=torch.int16)
     b = torch.randn(7, 301).to(torch.bfloat16)
     c = torch.randint(-50, 50, (777,), dtype=torch.int8)
     for g, e in zip(on_card(f)(a, b, c), f(a, b, c), strict=True):
         assert torch.equal(g, e)
+
+
+def test_writing_where_a_kernel_reads():
+    """Pieces that no turn divides, and no group of them: none is computed twice."""
+    for shape, size in (((100, 50), (100, 1)), ((5, 13, 97), (13, 1)), ((67, 129), (67, 1))):
+        x, scale = torch.randn(shape), torch.randn(size)
+        for once in (torch.Tensor.mul_, torch.Tensor.sub_):
+            placed = x.to("ve")
+            once(placed, scale.to("ve"))
+            assert torch.equal(placed.cpu(), once(x.clone(), scale))
+
+
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_that_integers_do_not_hold(dtype):
+    """They become what eager makes of them, in vectors, in single elements and without vectors."""
+
+    def f(many, *single):
+        return [x.to(d) for x in (many, *single) for d in WHOLE]
+
+    values = [math.nan, math.inf, -math.inf, 2.0**31, 2.0**32, -(2.0**31), -(2.0**32), 1e10, -1e10]
+    values += [2.0**63, -(2.0**63), 1e30, -1e30, 2.0**31 - 2, -(2.0**31) + 2, 300.5, -1.5]
+    values += [2.0**31 - 2.0**-20, -(2.0**31) - 2.0**-20, -(2.0**31) - 1, 2.0**53 + 2]
+    x = torch.tensor(values, dtype=torch.float64).to(dtype)
+    single = list(x[:9].clone().unbind())
+    for g, e in zip(on_card(f)(x, *single), f(x, *single), strict=True):
+        assert torch.equal(g, e), (g, e)
+
+
+def test_objects_go_when_no_program_has_them(monkeypatch):
+    monkeypatch.setattr(objects, "KEPT", 0)
+
+    def results(n):
+        """Of a program that is gone when this returns, its last call maybe still under way."""
+        f, x = lambda x: (x * n).exp(), torch.randn(300, 500)
+        torch._dynamo.reset()
+        y = torch.compile(f, backend=sol, dynamic=False)(x.to("ve"))
+        torch._dynamo.reset()
+        sol.reset()
+        gc.collect()
+        return y, x.mul(n).exp()
+
+    made, known = [], set(objects._loaded)
+    for n in (2, 3, 5, 7, 2):
+        made.append(results(n))
+        assert len(objects._loaded.keys() - known) <= 2  # its own, and that which runs the steps
+    for y, e in made:
+        assert torch.allclose(y.cpu(), e, rtol=1e-6)
+
+
+def test_constants_are_computed_while_a_graph_is_traced(monkeypatch):
+    """Their programs are made in another thread, which traces, too."""
+    monkeypatch.setattr(programs, "find", lambda *_: None)
+
+    def f(x):
+        return x + torch.tensor([float(k) for k in range(19)], device=x.device)
+
+    results = []
+
+    def run():
+        torch._dynamo.reset()
+        results.append(torch.compile(f, backend=sol)(x.to("ve")).cpu())
+
+    x = torch.randn(3, 19)
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout=300)  # for ever, where one waits for the other
+    assert results and torch.equal(results[0], f(x))
 
 
 def test_doctor_knows_the_target():

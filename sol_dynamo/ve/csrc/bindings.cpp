@@ -42,6 +42,12 @@ uint64_t load_library(DeviceIndex device, const std::string& path) {
   return library;
 }
 
+void unload_library(DeviceIndex device, uint64_t library) {
+  const int status = driver().unload_library(process(device), library);
+  TORCH_CHECK(
+      status == 0, "a library could not be unloaded on ve:", int(device), driver().refusal());
+}
+
 uint64_t find_symbol(DeviceIndex device, uint64_t library, const std::string& name) {
   const uint64_t address = driver().get_sym(process(device), library, name.c_str());
   TORCH_CHECK(
@@ -119,6 +125,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def("advance_generator", advance);
 
   m.def("load_library", load_library, Released());
+  m.def("settle", settle, Released());
+  m.def("unload_library", unload_library, Released());
   m.def("find_symbol", find_symbol, Released());
   m.def("launch", launch, Released());
   m.def("launch_on_cores", launch_on_cores, Released());

@@ -93,4 +93,16 @@ void call_on_cores(
   queue.call(function, args[0], name);
 }
 
+void settle(DeviceIndex device) {
+  std::vector<Queue*> further;
+  {
+    std::lock_guard<std::mutex> lock(crossing());
+    for (const auto& queue : group(device).further)
+      further.push_back(queue.get());
+  }
+  synchronize_device(device);
+  for (Queue* queue : further)
+    queue->drain();
+}
+
 } // namespace ve

@@ -29,4 +29,8 @@ void call_on_cores(
     unsigned cores,
     uint64_t meetings);
 
+// Waits until no core of a card works on a call, not even on its way back from one that is done
+// for its stream. Raises what went wrong there.
+void settle(DeviceIndex device);
+
 } // namespace ve
