@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from . import compat
+from .forms import CELLS
 from .lowering import RULES
 
 aten = torch.ops.aten
@@ -48,6 +49,7 @@ def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
         if op not in kept and not (fallback_random and compat.is_random(op))
     }
     found |= {op: _in_float32(op, weights) for op, weights in NORMS.items()}
+    found |= CELLS
     return found | {aten._transformer_encoder_layer_fwd.default: _encoder_layer}
 
 

@@ -186,21 +186,92 @@ def _sum_of(*parts: Any) -> Any:
     return made
 
 
+def _wide(*values: Any) -> Any:
+    """Half precision as float32; what is computed of it is rounded once."""
+    half = (torch.float16, torch.bfloat16)
+    return [v.float() if v is not None and v.dtype in half else v for v in values]
+
+
+def _sigmoid_grad(value: Tensor) -> Tensor:  # by its result, as below
+    return value * (1 - value)
+
+
+def _tanh_grad(value: Tensor) -> Tensor:
+    return 1 - value * value
+
+
 def _lstm_cell(x: Tensor, h: Tensor, cx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
     """Gates in the order input, forget, cell, output."""
+    dtype = x.dtype
+    x, h, cx, x_bias, h_bias = _wide(x, h, cx, x_bias, h_bias)
     gates = _sum_of(x, x_bias) + _sum_of(h, h_bias)
     i, f, c, o = gates.chunk(4, 1)
     i, f, c, o = i.sigmoid(), f.sigmoid(), c.tanh(), o.sigmoid()
     cy = f * cx + i * c
-    return o * cy.tanh(), cy, torch.cat([i, f, c, o], 1)
+    return tuple(v.to(dtype) for v in (o * cy.tanh(), cy, torch.cat([i, f, c, o], 1)))
+
+
+def _lstm_cell_backward(
+    grad_hy: Any, grad_cy: Any, cx: Tensor, cy: Tensor, workspace: Tensor, has_bias: bool
+) -> Any:
+    if grad_hy is None and grad_cy is None:
+        return None, None, None
+    dtype = workspace.dtype
+    grad_hy, grad_cy, cx, cy, workspace = _wide(grad_hy, grad_cy, cx, cy, workspace)
+    i, f, c, o = workspace.chunk(4, 1)
+    tanh_cy = cy.tanh()
+    dhy = torch.zeros_like(cy) if grad_hy is None else grad_hy
+    dcy = _sum_of(dhy * o * _tanh_grad(tanh_cy), grad_cy)
+    parts = [
+        dcy * c * _sigmoid_grad(i),
+        dcy * cx * _sigmoid_grad(f),
+        dcy * i * _tanh_grad(c),
+        dhy * tanh_cy * _sigmoid_grad(o),
+    ]
+    gates = torch.cat(parts, 1)
+    bias = gates.sum(0).to(dtype) if has_bias else None
+    return gates.to(dtype), (dcy * f).to(dtype), bias
 
 
 def _gru_cell(x: Tensor, h: Tensor, hx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
     """Gates in the order reset, update, new."""
+    dtype = x.dtype
+    x, h, hx, x_bias, h_bias = _wide(x, h, hx, x_bias, h_bias)
     xs, hs = _sum_of(x, x_bias).chunk(3, 1), _sum_of(h, h_bias).chunk(3, 1)
     reset, update = (xs[0] + hs[0]).sigmoid(), (xs[1] + hs[1]).sigmoid()
     new = (xs[2] + reset * hs[2]).tanh()
-    return new + update * (hx - new), torch.cat([reset, update, new, hx, hs[2]], 1)
+    workspace = torch.cat([reset, update, new, hx, hs[2]], 1)
+    return (new + update * (hx - new)).to(dtype), workspace.to(dtype)
+
+
+def _gru_cell_backward(grad: Tensor, workspace: Tensor, has_bias: bool) -> Any:
+    dtype = workspace.dtype
+    grad, workspace = _wide(grad, workspace)
+    reset, update, new, hx, hidden = workspace.chunk(5, 1)
+    d_update = grad * (hx - new) * _sigmoid_grad(update)
+    d_new = grad * (1 - update) * _tanh_grad(new)
+    d_reset = d_new * hidden * _sigmoid_grad(reset)
+    of_x = torch.cat([d_reset, d_update, d_new], 1)
+    of_h = torch.cat([d_reset, d_update, d_new * reset], 1)
+    made = (of_x, of_h, grad * update)
+    biases = tuple(g.sum(0) if has_bias else None for g in (of_x, of_h))
+    return tuple(v if v is None else v.to(dtype) for v in (*made, *biases))
+
+
+# Cells of recurrent networks: in parts, they are part of the kernels around them. torch's kernels
+# without data, which tracing asks for, are missing (GRU) or want biases (LSTM): these serve.
+CELLS: dict[Any, Callable] = {
+    aten._thnn_fused_lstm_cell.default: _lstm_cell,
+    aten._thnn_fused_lstm_cell_backward_impl.default: _lstm_cell_backward,
+    aten._thnn_fused_gru_cell.default: _gru_cell,
+    aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
+}
+
+
+def register_fakes() -> None:
+    """Tell torch what cells give, once."""
+    for op, form in CELLS.items():
+        torch.library.register_fake(op, form, allow_override=True)
 
 
 def _nll_loss_backward(
@@ -348,8 +419,7 @@ FORMS: dict[str, Callable] = {
     "aten.random_.default": lambda self, generator=None: _random_between(self, 0, None),
     "aten.random_.to": lambda self, end, generator=None: _random_between(self, 0, end),
     "aten.random_.from": _random_between,
-    "aten._thnn_fused_lstm_cell.default": _lstm_cell,
-    "aten._thnn_fused_gru_cell.default": _gru_cell,
+    **{str(op): form for op, form in CELLS.items()},
     "sol_ve.fused_attention.default": _attention,
     "sol_ve.fused_attention_backward.default": _attention_backward,
     "sol_ve.copy_.default": _copy,
