@@ -86,6 +86,11 @@ def lifted() -> dict[str, list[int]]:
             f"aten::{packet}." + ("Scalar_out" if scalar else "out"),
         ):
             found[full] = list(at)
+    for name in _LISTS:
+        _, packet, overload = name.split(".")
+        of_op = _LIFTED.get(packet.removeprefix("_foreach_").removesuffix("_"), {})
+        if overload in of_op:
+            found[f"aten::{packet}.{overload}"] = [of_op[overload]]
     return found
 
 
@@ -379,11 +384,13 @@ def _fused_sgd(
         g = _unscaled(grads[i], grad_scale)
         g = -g if maximize else g
         g = g + p * weight_decay if weight_decay else g
+        buffer = None
         if momentum:
             buffer = g if first else buffers[i] * momentum + (1 - dampening) * g
-            _kept_if(found_inf, buffers[i], buffer)
             g = g + momentum * buffer if nesterov else buffer
-        _kept_if(found_inf, p, p - lr * g)
+        _kept_if(found_inf, p, p - lr * g)  # which reads the buffer as it was
+        if buffer is not None:
+            _kept_if(found_inf, buffers[i], buffer)
 
 
 def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
@@ -400,7 +407,110 @@ def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -
     return self.copy_(drawn)
 
 
+# -- ops of lists ---------------------------------------------------------------------------------
+
+
+def _alpha(add: Callable, scaled: Callable) -> Callable:
+    def form(self: Tensor, other: Any, alpha: Any = 1) -> Tensor:
+        if isinstance(other, Tensor) and not isinstance(alpha, Tensor):
+            return add(self, other, alpha=alpha)
+        return scaled(self, other, alpha) if isinstance(alpha, Tensor) else add(self, other)
+
+    return form
+
+
+def _norm(self: Tensor, ord: Any = 2, dtype: Any = None) -> Tensor:
+    return torch.linalg.vector_norm(self, ord, dtype=dtype)
+
+
+def _floating(op: Callable) -> Callable:
+    """An op that eager refuses for integers; torch's fake kernels do not."""
+
+    def form(self: Tensor, *arguments: Any) -> Tensor:
+        if not self.dtype.is_floating_point:
+            raise TypeError(f"{op} of {self.dtype}")
+        return op(self, *arguments)
+
+    return form
+
+
+def _with_value(op: Callable, scaled: Callable) -> Callable:
+    def form(self: Tensor, a: Tensor, b: Tensor, value: Any = 1) -> Tensor:
+        return (
+            scaled(self, a, b, value) if isinstance(value, Tensor) else op(self, a, b, value=value)
+        )
+
+    return form
+
+
+# where their numbers stand that may be data, by overload
+_LIFTED = {
+    **{name: {"List": 2, "Scalar": 1, "ScalarList": 1} for name in ("add", "sub")},
+    **{name: {"Scalar": 1, "ScalarList": 1} for name in ("mul", "div")},
+    **{name: {"Scalar": 3, "ScalarList": 3} for name in ("addcmul", "addcdiv")},
+}
+_UNARY = (
+    *("abs", "acos", "asin", "atan", "ceil", "cos", "cosh", "erf", "erfc", "exp", "expm1", "floor"),
+    *("frac", "lgamma", "log", "log10", "log1p", "log2", "neg", "reciprocal", "round", "rsqrt"),
+    *("sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
+)
+# what an element is for: the name of a `_foreach` op, its overloads, and what each tensor becomes
+_OF_EACH: dict[str, tuple[str, Callable]] = {
+    **{name: ("default", getattr(torch, name)) for name in _UNARY},
+    "zero": ("default", torch.zeros_like),
+    "copy": ("default", lambda self, src, non_blocking=False: torch.empty_like(self).copy_(src)),
+    "clone": ("default", torch.clone),
+    "add": ("List Scalar ScalarList Tensor", _alpha(torch.add, _scaled_add)),
+    "sub": ("List Scalar ScalarList", _alpha(torch.sub, _scaled_sub)),
+    "mul": ("List Scalar ScalarList Tensor", torch.mul),
+    "div": ("List Scalar ScalarList Tensor", torch.div),
+    "addcmul": ("Scalar ScalarList", _with_value(torch.addcmul, _scaled_addcmul)),
+    "addcdiv": ("Scalar ScalarList", _floating(_with_value(torch.addcdiv, _scaled_addcdiv))),
+    "lerp": ("List Scalar ScalarList", _floating(torch.lerp)),
+    "pow": ("List Scalar ScalarList", torch.pow),
+    **{
+        name: ("List Scalar ScalarList", op)
+        for name, op in (
+            ("clamp_min", torch.clamp_min),
+            ("clamp_max", torch.clamp_max),
+            ("maximum", torch.clamp_min),  # as ATen's loops
+            ("minimum", torch.clamp_max),
+        )
+    },
+    "norm": ("Scalar", _norm),
+}
+
+
+def _power_of_number(base: float, exponent: Tensor) -> Tensor:
+    return torch.pow(base, exponent).contiguous()  # as eager's lies
+
+
+def _each(op: Callable, stores: bool) -> Callable:
+    """An op of one tensor as one of lists of them."""
+
+    def form(*arguments: Any) -> Any:
+        length = max(len(a) for a in arguments if isinstance(a, (list, tuple)))
+        made = []
+        for i in range(length):
+            own = [a[i] if isinstance(a, (list, tuple)) else a for a in arguments]
+            value = op(*own)
+            if stores and not torch.can_cast(value.dtype, own[0].dtype):
+                raise TypeError(f"{value.dtype} cannot be stored in {own[0].dtype}")
+            made.append(own[0].copy_(value) if stores else value)
+        return None if stores else made
+
+    return form
+
+
+_LISTS: dict[str, Callable] = {
+    f"aten._foreach_{name}{end}.{overload}": _each(op, bool(end))
+    for name, (overloads, op) in _OF_EACH.items()
+    for overload in overloads.split()
+    for end in (("",) if name in ("norm", "clone") else ("", "_"))
+} | {"aten._foreach_pow.ScalarAndTensor": _each(_power_of_number, False)}
+
 FORMS: dict[str, Callable] = {
+    **_LISTS,
     **{
         f"aten.{name}_.{overload}": form
         for name, form in (
@@ -427,5 +537,8 @@ FORMS: dict[str, Callable] = {
     "aten.convolution_backward_overrideable.default": _convolution_backward,
     "aten.native_batch_norm.default": _native_batch_norm,
 }
+# ops that do the same with each element of their lists; and those for which shapes do not matter
+BY_ELEMENT = frozenset(name for name in FORMS if "._f" in name)
+FLAT = frozenset(name for name in BY_ELEMENT if name.split(".")[1].endswith("_"))
 # arguments that an op writes to without saying so
 WRITTEN: dict[str, tuple[int, ...]] = {"aten.native_batch_norm.default": (3, 4)}

@@ -61,20 +61,22 @@ def traced(
                 torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=call.device)
             )
             inputs.append(Input(tensor=k))
-        for k in call.numbers_at.values():
-            fakes.append(torch.empty((), dtype=dtypes[0], device=call.device))
-            inputs.append(Input(number=k, dtype=dtypes[0]))
+        for i in call.numbers_at:
+            for _ in range(call.count_of(i)):
+                inputs.append(Input(number=len(fakes) - len(call.tensors), dtype=dtypes[0]))
+                fakes.append(torch.empty((), dtype=dtypes[0], device=call.device))
     counts: list[int] = []
     stored: list[int] = []  # the tensors that the last results are for
 
     def run(*given: torch.Tensor) -> list[Any]:
         counts.clear()
         left = iter(given[: len(call.tensors)])
-        numbers = given[len(call.tensors) :]
+        numbers = iter(given[len(call.tensors) :])
         arguments: list[Any] = []
         for i, a in enumerate(call.arguments):
             if i in call.numbers_at:
-                arguments.append(numbers[call.numbers_at[i]])
+                own = [next(numbers) for _ in range(call.count_of(i))]
+                arguments.append(own if isinstance(a, (list, tuple)) else own[0])
             elif isinstance(a, (list, tuple)):
                 arguments.append([next(left) if isinstance(x, torch.Tensor) else x for x in a])
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import torch
 from ...compat import cuda_stream
 from ...ir import Extern, Program
 from ...lowering.graph import TORCH_DTYPE
-from ..host import Blocks, Operands, Prepared, tensor
+from ..host import Blocks, Operands, Prepared, in_turn, tensor
 from .binary import compile_ahead, function_of
 from .blocks import ALIGNED
 from .launch import SCRATCH
@@ -65,6 +65,9 @@ class TritonExecutable:
         self._blocks = Blocks(self._operands.saved, device_type)
         self._lock = threading.Lock()
         self._arenas: dict[torch.device, Arenas] = {}
+
+    def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
+        return in_turn([self, *others])
 
     def notes(self) -> list[str]:
         p = self.program
