@@ -6,8 +6,9 @@ The device's dispatcher (`ve/csrc/programs.cpp`) keeps programs by what calls lo
 dtypes, sizes and strides of tensors, numbers and flags. It asks `compile_op` for those that it
 does not know, once each; what has no program (an op without a rule somewhere in its parts, sizes
 that are data) is the CPU's. A call that writes to its arguments is traced as the functional op, and
-the program stores to them where nothing that it reads lies there. Ops of lists are programs of their
-elements, run in one call (`lists`). Nothing here knows how programs are made, nor the device's name.
+the program stores to them where nothing that it reads lies there. Ops of lists are programs of
+their elements, run in one call (`lists`). Nothing here knows how programs are made, nor the
+device's name.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import programs
+from .. import compat, programs
 from ..target import Target
 from .trace import Input
 
@@ -60,7 +60,10 @@ class OneOp:
         self._resized = [(w.tensor, *w.resized) for w in plan.writes if w.resized]
 
     def __call__(self, tensors: list[torch.Tensor], numbers: list[float]) -> list[Any]:
-        return self.end(tensors, self._executable(*self.begin(tensors, numbers)))
+        made = self._executable(*self.begin(tensors, numbers))
+        for place, value in self.copies(tensors, made):
+            place.copy_(value)
+        return self.results(made)
 
     def begin(
         self, tensors: list[torch.Tensor], numbers: list[float]
@@ -78,12 +81,13 @@ class OneOp:
             _resize(tensors[k], shape, strides)
         return given, self._prepared, {output: tensors[k] for output, k in self._direct}
 
-    def end(self, tensors: list[torch.Tensor], made: list[Any]) -> list[Any]:
+    def copies(self, tensors: list[torch.Tensor], made: list[Any]) -> list[tuple]:
+        """Where to put what the program gave and could not store there itself, and what."""
+        every = ((tensors[w.tensor], made[w.output]) for w in self._writes)
+        return [(place, value) for place, value in every if value is not place]
+
+    def results(self, made: list[Any]) -> list[Any]:
         """The call's results, from what the program gave."""
-        for w in self._writes:
-            place = tensors[w.tensor]
-            if made[w.output] is not place:
-                place.copy_(made[w.output])
         return [None if r is None else made[r] for r in self._results]
 
 
@@ -92,8 +96,11 @@ def beside(programs: Sequence[OneOp]) -> Callable[[list[tuple]], list[list[Any]]
     run = programs[0]._executable.beside([p._executable for p in programs[1:]])
 
     def call(calls: list[tuple]) -> list[list[Any]]:
-        made = run([p.begin(*c) for p, c in zip(programs, calls, strict=True)])
-        return [p.end(c[0], m) for p, c, m in zip(programs, calls, made, strict=True)]
+        every = run([p.begin(*c) for p, c in zip(programs, calls, strict=True)])
+        made = [*zip(programs, calls, every, strict=True)]
+        copies = [pair for p, c, m in made for pair in p.copies(c[0], m)]
+        compat.copy_all([place for place, _ in copies], [value for _, value in copies])
+        return [p.results(m) for p, _, m in made]
 
     return call
 
