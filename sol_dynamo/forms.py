@@ -76,6 +76,7 @@ def lifted() -> dict[str, list[int]]:
         "aten::_fused_adam_": [6],
         "aten::_fused_adamw_": [6],
         "aten::_fused_sgd_": [5],
+        "aten::_fused_adagrad_": [4],
     }
     for name, at in _NUMBERS.items():
         packet, _, overload = name.partition(".")
@@ -393,6 +394,43 @@ def _fused_sgd(
             _kept_if(found_inf, buffers[i], buffer)
 
 
+def _fused_adagrad(
+    params: Any, grads: Any, sums: Any, steps: Any, lr: Any, lr_decay: float, weight_decay: float,
+    eps: float, maximize: bool, grad_scale: Any = None, found_inf: Any = None,
+) -> None:  # fmt: skip
+    for i, p in enumerate(params):
+        g = _unscaled(grads[i], grad_scale)
+        g = -g if maximize else g
+        g = g + p * weight_decay if weight_decay else g
+        rate = lr / (1 + (steps[i] - 1) * lr_decay)
+        total = sums[i] + g * g
+        _kept_if(found_inf, p, p - rate * (g / (total.sqrt() + eps)))
+        _kept_if(found_inf, sums[i], total)
+
+
+# -- mixed precision ------------------------------------------------------------------------------
+
+
+def _unscale(grads: Any, found: Any, factor: Tensor) -> None:
+    """Gradients times a factor, and for each whether it has elements that are not finite."""
+    for g, flag in zip(grads, found, strict=True):
+        wide = g if g.dtype == torch.float64 else g.float()
+        flag.copy_(torch.logical_not(torch.isfinite(wide)).any())
+        g.copy_(wide * factor.to(wide.dtype))
+
+
+def _update_scale(
+    scale: Tensor, tracker: Tensor, found_inf: Tensor, growth: float, backoff: float, interval: int
+) -> Tensor:
+    steps = tracker + 1
+    grown = (scale.double() * growth).to(scale.dtype)
+    due = steps == interval
+    other = torch.where(due & torch.isfinite(grown), grown, scale)
+    overflow = found_inf != 0
+    tracker.copy_(torch.where(overflow | due, torch.zeros_like(steps), steps))
+    return scale.copy_(torch.where(overflow, (scale.double() * backoff).to(scale.dtype), other))
+
+
 def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
     """Integers in [first, end); without an end, as far as the dtype has them."""
     if end is None:
@@ -517,9 +555,12 @@ FORMS: dict[str, Callable] = {
             ("_fused_adam", _fused_adam(False)),
             ("_fused_adamw", _fused_adam(True)),
             ("_fused_sgd", _fused_sgd),
+            ("_fused_adagrad", _fused_adagrad),
         )
         for overload in ("default", "tensor_lr")
     },
+    "sol_ve.unscale_.default": _unscale,
+    "aten._amp_update_scale_.default": _update_scale,
     "aten.nll_loss_backward.default": _nll_loss_backward,
     "aten.nll_loss2d_backward.default": _nll_loss_backward,
     "aten._batch_norm_with_update.default": _batch_norm_with_update,
@@ -538,7 +579,7 @@ FORMS: dict[str, Callable] = {
     "aten.native_batch_norm.default": _native_batch_norm,
 }
 # ops that do the same with each element of their lists; and those for which shapes do not matter
-BY_ELEMENT = frozenset(name for name in FORMS if "._f" in name)
-FLAT = frozenset(name for name in BY_ELEMENT if name.split(".")[1].endswith("_"))
+FLAT = frozenset(n for n in FORMS if "._f" in n and n.split(".")[1].endswith("_"))
+BY_ELEMENT = FLAT | frozenset((*_LISTS, "sol_ve.unscale_.default"))
 # arguments that an op writes to without saying so
 WRITTEN: dict[str, tuple[int, ...]] = {"aten.native_batch_norm.default": (3, 4)}

@@ -217,6 +217,22 @@ def test_a_graph_draws_what_its_ops_draw():
     assert torch.equal(torch.ve.get_rng_state(), state)
 
 
+def test_samples_of_categories():
+    weights = torch.tensor([[0.1, 0.0, 0.6, 0.3], [0.0, 2.0, 0.0, 0.0]]).ve()
+    torch.manual_seed(4)
+    drawn = torch.cat([torch.multinomial(weights, 1) for _ in range(300)], 1).cpu()
+    counts = [(drawn[0] == k).sum().item() for k in range(4)]
+    assert counts[1] == 0 and 10 < counts[0] < 60 and counts[2] > counts[3] > 50
+    assert (drawn[1] == 1).all()
+    for wrong in (
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([0.0, 0.0]),
+        torch.tensor([1.0, torch.nan]),
+    ):
+        with pytest.raises(RuntimeError, match="prob"):
+            torch.multinomial(wrong.ve(), 1)
+
+
 def test_generators_and_distributions():
     g = torch.Generator("ve").manual_seed(5)
     torch.manual_seed(5)
@@ -294,6 +310,7 @@ def losses(make, optimizer, shape, device: str, compiled: bool = False, steps: i
 FUSED = {
     "Adam": lambda p, **k: torch.optim.Adam(p, 0.01, weight_decay=0.1, amsgrad=True, **k),
     "AdamW": lambda p, **k: torch.optim.AdamW(p, 0.01, weight_decay=0.1, maximize=True, **k),
+    "Adagrad": lambda p, **k: torch.optim.Adagrad(p, 0.1, lr_decay=0.1, weight_decay=0.1, **k),
     "SGD": lambda p, **k: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, **k),
 }
 

@@ -128,6 +128,54 @@ def test_ever_new_sizes_make_few_programs(monkeypatch):
     assert len(lists._programs) <= 2 + 8
 
 
+def scaled_training(device: str) -> tuple[list[torch.Tensor], list[float]]:
+    """Five steps of which the third overflows; scales, and parameters at the end."""
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).to(device)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
+    scaler = torch.amp.GradScaler(device, init_scale=1024.0, growth_interval=2)
+    scales = []
+    for step in range(6):
+        x = torch.randn(3, 4)
+        x[0, 0] = float("inf") if step == 2 else 1.0
+        optimizer.zero_grad()
+        scaler.scale(net(x.to(device)).square().sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    return [p.detach() for p in net.parameters()], scales
+
+
+def test_gradient_scaler():
+    (params, scales), (expected, others) = scaled_training("ve"), scaled_training("cpu")
+    assert scales == others == [1024.0, 2048.0, 1024.0, 1024.0, 2048.0, 2048.0]
+    for p, q in zip(params, expected, strict=True):
+        same(p, q, **CLOSE)
+
+
+def test_unscaling():
+    for bad in (float("nan"), -float("inf"), None):
+        for dtype in (torch.float32, torch.float16):
+            grads = [
+                torch.randn(3, 4).to(dtype),
+                torch.randn(()).to(dtype),
+                torch.randn(0).to(dtype),
+            ]
+            if bad is not None:
+                grads[0][1, 2] = bad
+            for found in (0.0, 1.0):
+                both = []
+                for device in ("cpu", "ve"):
+                    own = [g.clone().to(device) for g in grads]
+                    flag = torch.full((1,), found, device=device)
+                    factor = torch.full((), 0.3, device=device)
+                    torch._amp_foreach_non_finite_check_and_unscale_(own, flag, factor)
+                    both.append([flag, *own])
+                for g, e in zip(both[1], both[0], strict=True):
+                    same(g, e)
+
+
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
     "adam": lambda p: torch.optim.Adam(p, 0.01, amsgrad=True),

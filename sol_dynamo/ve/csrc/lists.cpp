@@ -3,6 +3,9 @@
 #include "programs.h"
 
 #include <ATen/core/List.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/maximum.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -45,9 +48,38 @@ void run_list(const c10::OperatorHandle& given, torch::jit::Stack* stack) {
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::PrivateUse2), stack);
 }
 
+// What GradScaler asks of a device: gradients times a factor, and whether any is not finite.
+void unscale(at::TensorList grads, Tensor& found, const Tensor& factor) {
+  if (grads.empty())
+    return;
+  TORCH_CHECK(
+      factor.numel() == 1 && found.numel() == 1, "the scale and found_inf are tensors of one number");
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("sol_ve::unscale_", "")
+          .typed<void(at::TensorList, at::TensorList, const Tensor&)>();
+  const Tensor flags = at::empty({int64_t(grads.size())}, found.options());
+  op.call(grads, flags.unbind(), factor.reshape({}));
+  found.copy_(at::maximum(found, flags.amax()));
+}
+
+void unscale_on_cpu(at::TensorList grads, at::TensorList found, const Tensor& factor) {
+  for (size_t i = 0; i < grads.size(); ++i)
+    at::_amp_foreach_non_finite_check_and_unscale_(grads[i], found[i].zero_(), factor);
+}
+
 } // namespace
 
+TORCH_LIBRARY_FRAGMENT(sol_ve, m) {
+  m.def("unscale_(Tensor(a!)[] grads, Tensor(b!)[] found, Tensor factor) -> ()");
+}
+
+TORCH_LIBRARY_IMPL(sol_ve, CPU, m) {
+  m.impl("unscale_", unscale_on_cpu);
+}
+
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("_amp_foreach_non_finite_check_and_unscale_", unscale);
   auto& all = c10::Dispatcher::singleton();
   for (const auto& name : all.getAllOpNames()) {
     const bool list = name.name.compare(0, 15, "aten::_foreach_") == 0;
