@@ -132,7 +132,8 @@ def _compiled(call: Call, c: Config) -> Plan:
         if value is None or value.dtype != target.dtype:
             raise Unfit("a write of another dtype")
         if value.shape != target.shape:
-            if k not in call.resized:
+            read_too = any(t is target for j, t in enumerate(call.tensors) if j != k)
+            if k not in call.resized or read_too or call.alike[k]:
                 raise Unfit("a write of another size")
         elif target.numel():
             strides[results + j] = tuple(target.stride())

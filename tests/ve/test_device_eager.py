@@ -77,6 +77,47 @@ def test_special_values_are_the_cpus():
         same(f(x.ve()), f(x))
 
 
+def test_zeros_keep_their_signs():
+    x = torch.tensor([-0.0, 0.0, -0.0, 0.0, -1.0, torch.nan])
+    y = torch.tensor([0.0, -0.0, -0.0, 0.0, 0.0, 0.0])
+    for f in (
+        *(torch.maximum, torch.minimum, torch.fmax, torch.fmin),
+        lambda a, b: (a.clamp(max=0), a.clamp(min=-0.0), a.clamp(min=0), a.clamp(-0.0, 0)),
+        lambda a, b: (a.clamp(min=b), a.clamp(max=b), torch.relu(a), F.relu6(a)),
+    ):
+        for g, e in zip(f(x.ve(), y.ve()), f(x, y), strict=True):
+            same(g, e)
+            assert torch.equal(g.cpu().signbit() & ~e.isnan(), e.signbit() & ~e.isnan())
+
+
+def test_deviations_near_the_end_of_the_range():
+    x = torch.tensor([[1e38, 2e38, -1e38], [1e-30, 2e-30, 4e-30]])
+    for dim in (None, 1):
+        same(x.ve().std(dim), x.std(dim), rtol=1e-6, atol=0)
+        for g, e in zip(torch.std_mean(x.ve(), dim), torch.std_mean(x, dim), strict=True):
+            same(g, e, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x[:1].logical_and_(x[:2]),
+        lambda x: x[:1].ldexp_(x[:2]),
+        lambda x: x[:0].logical_and_(x[:2]),
+        lambda x: x[:1].add_(x[:2]),
+        lambda x: x[:0].max(),
+        lambda x: F.pad(x, (0, 1, 4, 0), mode="reflect"),
+    ],
+)
+def test_what_eager_refuses(f):
+    for device in ("cpu", "ve"):
+        x = torch.ones(2, 3, 4, device=device)
+        with pytest.raises((RuntimeError, IndexError)):
+            f(x)
+        assert x.shape == (2, 3, 4) and (x == 1).all()
+    torch.ve.reset_fallbacks()  # the CPU was to refuse them
+
+
 def test_results_go_where_they_should():
     x = torch.randn(4, 6)
     for t in (x, x.ve()):
