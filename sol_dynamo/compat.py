@@ -302,12 +302,17 @@ def functional_graph(
     g = torch.func.functionalize(f, remove="mutations_and_views")
     traced = make_fx(g, decomposition_table=table)
     _without_patches(traced)
-    # ops without a fake kernel: it says so in red, beside raising
+    with quiet_fakes(), mode, undecomposed(whole):
+        return traced(*inputs)
+
+
+@contextmanager
+def quiet_fakes() -> Iterator[None]:
+    """Ops that have no fake kernel, or that it refuses: it says so in red, beside raising."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     said, log.disabled = log.disabled, True
     try:
-        with mode, undecomposed(whole):
-            return traced(*inputs)
+        yield
     finally:
         log.disabled = said
 

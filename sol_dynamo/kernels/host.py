@@ -3,7 +3,7 @@ native runs, weights packed once, and memory for what is saved for backward."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,11 @@ def runs(program: Program) -> list:
     if native > start or not plan:
         plan.append((start, native))
     return plan
+
+
+def in_turn(programs: Sequence[Callable]) -> Callable[[list[tuple]], list[Any]]:
+    """Programs as one function of the arguments of each."""
+    return lambda calls: [p(*c) for p, c in zip(programs, calls, strict=True)]
 
 
 # -- buffers -------------------------------------------------------------------------------------

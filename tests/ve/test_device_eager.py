@@ -77,6 +77,47 @@ def test_special_values_are_the_cpus():
         same(f(x.ve()), f(x))
 
 
+def test_zeros_keep_their_signs():
+    x = torch.tensor([-0.0, 0.0, -0.0, 0.0, -1.0, torch.nan])
+    y = torch.tensor([0.0, -0.0, -0.0, 0.0, 0.0, 0.0])
+    for f in (
+        *(torch.maximum, torch.minimum, torch.fmax, torch.fmin),
+        lambda a, b: (a.clamp(max=0), a.clamp(min=-0.0), a.clamp(min=0), a.clamp(-0.0, 0)),
+        lambda a, b: (a.clamp(min=b), a.clamp(max=b), torch.relu(a), F.relu6(a)),
+    ):
+        for g, e in zip(f(x.ve(), y.ve()), f(x, y), strict=True):
+            same(g, e)
+            assert torch.equal(g.cpu().signbit() & ~e.isnan(), e.signbit() & ~e.isnan())
+
+
+def test_deviations_near_the_end_of_the_range():
+    x = torch.tensor([[1e38, 2e38, -1e38], [1e-30, 2e-30, 4e-30]])
+    for dim in (None, 1):
+        same(x.ve().std(dim), x.std(dim), rtol=1e-6, atol=0)
+        for g, e in zip(torch.std_mean(x.ve(), dim), torch.std_mean(x, dim), strict=True):
+            same(g, e, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x[:1].logical_and_(x[:2]),
+        lambda x: x[:1].ldexp_(x[:2]),
+        lambda x: x[:0].logical_and_(x[:2]),
+        lambda x: x[:1].add_(x[:2]),
+        lambda x: x[:0].max(),
+        lambda x: F.pad(x, (0, 1, 4, 0), mode="reflect"),
+    ],
+)
+def test_what_eager_refuses(f):
+    for device in ("cpu", "ve"):
+        x = torch.ones(2, 3, 4, device=device)
+        with pytest.raises((RuntimeError, IndexError)):
+            f(x)
+        assert x.shape == (2, 3, 4) and (x == 1).all()
+    torch.ve.reset_fallbacks()  # the CPU was to refuse them
+
+
 def test_results_go_where_they_should():
     x = torch.randn(4, 6)
     for t in (x, x.ve()):
@@ -217,6 +258,22 @@ def test_a_graph_draws_what_its_ops_draw():
     assert torch.equal(torch.ve.get_rng_state(), state)
 
 
+def test_samples_of_categories():
+    weights = torch.tensor([[0.1, 0.0, 0.6, 0.3], [0.0, 2.0, 0.0, 0.0]]).ve()
+    torch.manual_seed(4)
+    drawn = torch.cat([torch.multinomial(weights, 1) for _ in range(300)], 1).cpu()
+    counts = [(drawn[0] == k).sum().item() for k in range(4)]
+    assert counts[1] == 0 and 10 < counts[0] < 60 and counts[2] > counts[3] > 50
+    assert (drawn[1] == 1).all()
+    for wrong in (
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([0.0, 0.0]),
+        torch.tensor([1.0, torch.nan]),
+    ):
+        with pytest.raises(RuntimeError, match="prob"):
+            torch.multinomial(wrong.ve(), 1)
+
+
 def test_generators_and_distributions():
     g = torch.Generator("ve").manual_seed(5)
     torch.manual_seed(5)
@@ -294,6 +351,7 @@ def losses(make, optimizer, shape, device: str, compiled: bool = False, steps: i
 FUSED = {
     "Adam": lambda p, **k: torch.optim.Adam(p, 0.01, weight_decay=0.1, amsgrad=True, **k),
     "AdamW": lambda p, **k: torch.optim.AdamW(p, 0.01, weight_decay=0.1, maximize=True, **k),
+    "Adagrad": lambda p, **k: torch.optim.Adagrad(p, 0.1, lr_decay=0.1, weight_decay=0.1, **k),
     "SGD": lambda p, **k: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, **k),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from ...compat import cuda_stream
 from ...ir import Extern, Program
 from ...lowering.graph import TORCH_DTYPE
-from ..host import Blocks, Operands, Prepared, tensor
+from ..host import Blocks, Operands, Prepared, in_turn, tensor
 from .binary import compile_ahead, function_of
 from .blocks import ALIGNED
 from .launch import SCRATCH
@@ -68,6 +68,9 @@ class TritonExecutable:
         self._lock = threading.Lock()
         self._arenas: dict[torch.device, Arenas] = {}
         self._again: Replay | None = None
+
+    def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
+        return in_turn([self, *others])
 
     def notes(self) -> list[str]:
         p = self.program
