@@ -210,31 +210,45 @@ def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:
     return {op: f for op, f in decomposition_table.items() if op not in kept}
 
 
-_undecomposed = threading.RLock()
+_undecomposed = threading.Lock()
+# kernels that are gone for a while, with the number of those who want it so
+_gone: dict[tuple[Any, Any], tuple[Any, int]] = {}
 
 
 @contextmanager
 def undecomposed(ops: Iterable[Any]) -> Iterator[None]:
     """Trace these ops as they are: torch has Python kernels for some (resampling) that decompose
     them before any table of decompositions is asked. Meanwhile those are gone, for all overloads;
-    another thread that traces then gets the same op by way of C++."""
+    another thread that traces then gets the same op by way of C++.
+
+    No lock is held meanwhile: a trace may compute with constants of a device whose ops are traced
+    in another thread, for which it waits.
+    """
     from torch._C import DispatchKey
 
-    taken: list[tuple[Any, Any, Any]] = []
+    keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd)
+    packets = {op.overloadpacket for op in ops if isinstance(op, OpOverload)}
+    own: list[tuple[Any, Any]] = []
     with _undecomposed:
-        for packet in {op.overloadpacket for op in ops if isinstance(op, OpOverload)}:
-            for overload in (getattr(packet, name) for name in packet.overloads()):
-                for key in (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd):
-                    kernel = overload.py_kernels.pop(key, None)
-                    if kernel is not None:
-                        overload._dispatch_cache.clear()
-                        taken.append((overload, key, kernel))
-        try:
-            yield
-        finally:
-            for overload, key, kernel in taken:
-                overload.py_kernels[key] = kernel
-                overload._dispatch_cache.clear()
+        for overload in (getattr(p, name) for p in packets for name in p.overloads()):
+            for key in keys:
+                kernel, wanted = _gone.get((overload, key), (None, 0))
+                if not wanted and (kernel := overload.py_kernels.pop(key, None)) is not None:
+                    overload._dispatch_cache.clear()
+                if kernel is not None:
+                    _gone[overload, key] = kernel, wanted + 1
+                    own.append((overload, key))
+    try:
+        yield
+    finally:
+        with _undecomposed:
+            for overload, key in own:
+                kernel, wanted = _gone.pop((overload, key))
+                if wanted > 1:
+                    _gone[overload, key] = kernel, wanted - 1
+                else:
+                    overload.py_kernels[key] = kernel
+                    overload._dispatch_cache.clear()
 
 
 def min_cut_partition() -> Callable:
