@@ -190,6 +190,29 @@ def reads_strides(target: Any) -> bool:
     return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
 
 
+def from_tensor(target: Any, args: Sequence[Any], first: torch.Tensor) -> tuple[Any, ...]:
+    """The arguments of an op, of which `as_strided` and its like say where to begin in the memory
+    that their first tensor lies in, saying it from where that tensor begins."""
+    at = _place_of_start(target, args)
+    begins = first.storage_offset() if at is not None else 0
+    return tuple(a - begins if k == at else a for k, a in enumerate(args))
+
+
+def from_memory(target: Any, args: Sequence[Any]) -> tuple[Any, ...]:
+    """The same again for ATen, where the first tensor lies now."""
+    at = _place_of_start(target, args)
+    begins = args[0].storage_offset() if at is not None else 0
+    return tuple(a + begins if k == at else a for k, a in enumerate(args))
+
+
+def _place_of_start(target: Any, args: Sequence[Any]) -> int | None:
+    if not isinstance(target, OpOverload) or "as_strided" not in target.name():
+        return None
+    names = [a.name for a in target._schema.arguments]
+    at = names.index("storage_offset")
+    return at if at < len(args) and args[at] is not None else None
+
+
 def is_random(target: Any) -> bool:
     """Whether an op draws random numbers."""
     return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
