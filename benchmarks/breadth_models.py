@@ -698,7 +698,7 @@ def volumes() -> nn.Module:
 
 
 def layers_case(name: str) -> Case:
-    draw, tokens = torch.randn, torch.randint(1, 50, (3, 9))
+    draw, tokens = torch.randn, torch.randint(1, 40, (3, 9))
     recurrent: dict[str, tuple[str, dict[str, Any]]] = {
         "lstm": ("LSTM", {}), "lstm_projected": ("LSTM", {"bidirectional": True, "proj_size": 5}),
         "gru": ("GRU", {"bidirectional": True}), "rnn": ("RNN", {"nonlinearity": "relu"}),

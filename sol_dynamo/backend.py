@@ -13,7 +13,7 @@ import logging
 import threading
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -209,17 +209,35 @@ def unsupported(gm: fx.GraphModule) -> str | None:
     devices = _devices(gm)
     if not any(map(get_target, devices)):
         return f"no target for {', '.join(devices) or 'a graph without tensors'}"
+    return _several(gm, next(d for d in devices if get_target(d)))
+
+
+def _several(gm: fx.GraphModule, kind: str) -> str | None:
+    """Why a graph's tensors of a type of device are not all on one device, which a program is for:
+    that of its inputs."""
+    if kind == "cpu":
+        return None
+    found = {v.device for v in _tensors(gm.graph.nodes) if v.device.type == kind}
+    given = {v.device for v in _tensors(gm.graph.find_nodes(op="placeholder"))}
+    if len(found) > 1:
+        return f"tensors on several devices: {', '.join(sorted(map(str, found)))}"
+    if not found & given and torch.get_device_module(kind).device_count() > 1:
+        return f"tensors are made on {', '.join(map(str, found))}, where no input is"
     return None
+
+
+def _tensors(nodes: Iterable[fx.Node]) -> Iterator[torch.Tensor]:
+    """The fake tensors that nodes give."""
+    for n in nodes:
+        values = n.meta.get("val")
+        for v in values if isinstance(values, (tuple, list)) else (values,):
+            if isinstance(v, torch.Tensor):
+                yield v
 
 
 def _devices(gm: fx.GraphModule) -> list[str]:
     """The types of device of a graph's tensors; those with most of them first."""
-    found: Counter[str] = Counter()
-    for n in gm.graph.nodes:
-        values = n.meta.get("val")
-        for v in values if isinstance(values, (tuple, list)) else (values,):
-            if isinstance(v, torch.Tensor):
-                found[v.device.type] += 1
+    found = Counter(v.device.type for v in _tensors(gm.graph.nodes))
     return [device for device, _ in found.most_common()]
 
 
