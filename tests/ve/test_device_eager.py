@@ -3,7 +3,9 @@ random numbers, and training."""
 
 from __future__ import annotations
 
+import copy
 import shutil
+import threading
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 
 from sol_dynamo import compat
 from sol_dynamo.eager import pieces
+from sol_dynamo.lowering import RULES
 from sol_dynamo.runtime import cache
 from sol_dynamo.ve import module
 
@@ -353,3 +356,37 @@ def test_tracing_an_op_leaves_modules_alone():
     assert [n.target for n in gm.graph.nodes if n.op == "call_function"] == [
         torch.ops.aten.add.Tensor
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_norm_of_evaluation(dtype, compiled):
+    """By statistics that are no weights: op by op, and in graphs that train what scales it."""
+    norm = nn.BatchNorm2d(5).to(dtype).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    other = copy.deepcopy(norm).ve()
+    run = torch.compile(other, backend="sol") if compiled else other
+    x = torch.randn(2, 5, 3, 4, dtype=dtype)
+    results = []
+    for m, f, where in ((norm, norm, "cpu"), (other, run, "ve")):
+        leaf = x.clone().to(where).requires_grad_()
+        y = f(leaf)
+        y.square().sum().backward()
+        results.append([t.detach().cpu() for t in (y, leaf.grad, m.weight.grad, m.bias.grad)])
+    bounds = {"rtol": 2e-2, "atol": 2e-2} if dtype is torch.bfloat16 else CLOSE | {"rtol": 1e-5}
+    for got, expected in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(got, expected, **bounds)
+
+
+def test_a_trace_waits_for_no_lock_of_its_own():
+    """Graphs are traced with constants of the device, which are computed meanwhile."""
+    done = threading.Event()
+
+    def trace():
+        with compat.undecomposed(RULES):
+            same(torch.ones(3, 7, device="ve").cumsum(1)[:, 5], torch.full((3,), 6.0))
+        done.set()
+
+    threading.Thread(target=trace, daemon=True).start()
+    assert done.wait(300)

@@ -267,6 +267,18 @@ def test_code_that_needs_too_many_registers_is_refused():
     assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)  # kept
 
 
+@pytest.mark.parametrize("what", ["store this register to", "load this register from"])
+def test_all_that_llvm_says_for_lack_of_registers_is_a_refusal(monkeypatch, what):
+    class Done:
+        returncode, stdout = 1, ""
+        stderr = f"fatal error: error in backend: Can't {what} stack slot\nPLEASE submit ..."
+
+    compiler.find_compiler()
+    monkeypatch.setattr(compiler, "call", lambda command: Done)
+    text = f"/* {what} */"
+    assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)
+
+
 def test_code_that_saves_masks_is_refused():
     masks = "".join(
         f"__vm256 m{k} = _vel_vfmklge_mvl(_vel_vld_vssl(8, p + {k} * 256, 256), 256);"
