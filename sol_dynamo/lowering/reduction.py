@@ -383,8 +383,13 @@ def batch_norm(low, node, x, weight, bias, *args) -> Any:
     of the variance's digits.
     """
     *running, training, momentum, eps = args
-    if not training or x.dtype not in _FLOAT or 0 in x.shape:
-        return NotHandled(f"batch norm of {x.dtype}" if training else "batch norm of evaluation")
+    if x.dtype not in _FLOAT or 0 in x.shape:
+        return NotHandled(f"batch norm of {x.dtype}")
+    if not training:
+        if not running:
+            return NotHandled("batch norm of evaluation without statistics")
+        made = batch_norm_of_evaluation(low, node, x, weight, bias, *running, momentum, eps)
+        return *made, *(low.copy(b, low.output(node, 3 + k)) for k, b in enumerate(running))
     length = float(_length(x, [d for d in range(len(x.shape)) if d != 1]))
     zero = [Index()] * len(x.shape)
 

@@ -10,6 +10,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from accuracy import relative_error
 from device import check_python, same, special
 from torch import nn
 
@@ -390,3 +391,27 @@ def test_a_trace_waits_for_no_lock_of_its_own():
 
     threading.Thread(target=trace, daemon=True).start()
     assert done.wait(300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(6, 8, 3, 2, 1),
+        lambda: nn.Conv2d(6, 6, 3, groups=6),
+        lambda: nn.ConvTranspose1d(6, 4, 3, 2, groups=2, bias=False),
+    ],
+)
+def test_convolutions_of_halves_train(make, dtype):
+    net = make()
+    x = torch.randn(2, 6, *(9, 8)[: net.weight.dim() - 2])
+    results = []
+    for wide, where in ((torch.float64, "cpu"), (dtype, "cpu"), (dtype, "ve")):
+        m = copy.deepcopy(net).to(dtype).to(wide).to(where)
+        leaf = x.to(dtype).to(wide).to(where).requires_grad_()
+        y = m(leaf)
+        y.backward(torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape).to(wide).to(where))
+        results.append([t.detach().cpu() for t in (y, leaf.grad, m.weight.grad)])
+    for exact, eager, got in zip(*results, strict=True):
+        allowed = 2 * relative_error(eager, exact) + 2 * torch.finfo(dtype).eps
+        assert got.dtype == dtype and relative_error(got, exact) <= allowed
