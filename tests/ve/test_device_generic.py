@@ -15,6 +15,7 @@ import torch
 
 pytest.importorskip("expecttest")  # torch.testing's databases import it
 os.environ["PYTORCH_TESTING_DEVICE_FOR_CUSTOM"] = "privateuse1"
+from torch.nn.parameter import is_lazy
 from torch.testing._internal.autocast_test_lists import AutocastTestLists, TestAutocast
 from torch.testing._internal.common_device_type import instantiate_device_type_tests, ops
 from torch.testing._internal.common_methods_invocations import op_db
@@ -230,16 +231,20 @@ class ModuleTests(TestCase):
         for given in inputs:
             if given.forward_input is None:
                 continue
-            if make.__name__.startswith("LazyConv"):
-                # torch takes parameters for initialized once they moved to PrivateUse1
-                self.skipTest("uninitialized parameters cannot move")
             args, kwargs = given.constructor_input.args, given.constructor_input.kwargs
             torch.manual_seed(3)
             net = make(*args, **kwargs).to(dtype).train(training)
             other = copy.deepcopy(net).to(device)
             results = []
-            for m, where in ((net, "cpu"), (other, device)):
-                x, k = moved((given.forward_input.args, given.forward_input.kwargs), where)
+            both = ((net, "cpu"), (other, device))
+            forward = (given.forward_input.args, given.forward_input.kwargs)
+            if any(map(is_lazy, net.parameters())):  # they draw their weights at the first call
+                for m, where in both:
+                    x, k = moved(forward, where)
+                    m(*x, **k)
+                other.load_state_dict(net.state_dict())
+            for m, where in both:
+                x, k = moved(forward, where)
                 torch.manual_seed(4)
                 results.append([t for t in tree_leaves(m(*x, **k)) if t is not None])
                 roots = [t.sum() for t in results[-1] if t.requires_grad]
