@@ -138,6 +138,21 @@ def test_embedding_and_gather():
         )
 
 
+@pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell])
+def test_cells_of_recurrent_networks(make):
+    cell = seeded(lambda: make(4, 5))
+    other, x = copy.deepcopy(cell).to("ve"), torch.randn(3, 4)
+    torch._dynamo.reset()
+    leaves = torch.utils._pytree.tree_leaves
+    results = []
+    for m, run in ((cell, cell), (other, torch.compile(other, backend=sol))):
+        made = leaves(run(x.to(m.weight_ih.device)))
+        sum(t.square().sum() for t in made).backward()
+        results.append([t.detach().cpu() for t in (*made, m.weight_ih.grad, m.bias_hh.grad)])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [5, 700])
 def test_an_index_out_of_range_is_said(size):
     table, index = torch.randn(50, size), torch.tensor([3, 50, 49])

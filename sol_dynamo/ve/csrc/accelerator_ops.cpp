@@ -225,6 +225,21 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell_backward(
 
 // Gates in the order reset, update, new. The workspace holds reset, update, new, hx, and the
 // hidden part of new.
+std::tuple<Tensor, Tensor> gru_cell_in_parts(
+    const Tensor& input_gates,
+    const Tensor& hidden_gates,
+    const Tensor& hx,
+    const OptionalTensor& input_bias,
+    const OptionalTensor& hidden_bias) {
+  const auto in = with_bias(input_gates, input_bias).chunk(3, 1);
+  const auto hidden = with_bias(hidden_gates, hidden_bias).chunk(3, 1);
+  const Tensor reset = in[0].add(hidden[0]).sigmoid();
+  const Tensor update = in[1].add(hidden[1]).sigmoid();
+  const Tensor fresh = in[2].add(reset.mul(hidden[2])).tanh();
+  return {
+      fresh.add(update.mul(hx.sub(fresh))), at::cat({reset, update, fresh, hx, hidden[2]}, 1)};
+}
+
 std::tuple<Tensor, Tensor> gru_cell(
     const Tensor& input_gates,
     const Tensor& hidden_gates,
@@ -241,13 +256,7 @@ std::tuple<Tensor, Tensor> gru_cell(
           input_bias,
           hidden_bias))
     return {result(stack, 0), result(stack, 1)};
-  const auto in = with_bias(input_gates, input_bias).chunk(3, 1);
-  const auto hidden = with_bias(hidden_gates, hidden_bias).chunk(3, 1);
-  const Tensor reset = in[0].add(hidden[0]).sigmoid();
-  const Tensor update = in[1].add(hidden[1]).sigmoid();
-  const Tensor fresh = in[2].add(reset.mul(hidden[2])).tanh();
-  return {
-      fresh.add(update.mul(hx.sub(fresh))), at::cat({reset, update, fresh, hx, hidden[2]}, 1)};
+  return gru_cell_in_parts(input_gates, hidden_gates, hx, input_bias, hidden_bias);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
@@ -404,6 +413,12 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_fused_sdp_choice", attention_choice);
   m.impl("_scaled_dot_product_fused_attention_overrideable", attention);
   m.impl("_scaled_dot_product_fused_attention_overrideable_backward", attention_backward);
+}
+
+// torch has none, without which nothing with a GRU cell can be traced.
+TORCH_LIBRARY_IMPL(aten, Meta, m) {
+  m.impl("_thnn_fused_gru_cell", gru_cell_in_parts);
+  m.impl("_thnn_fused_gru_cell_backward", gru_cell_backward);
 }
 
 } // namespace ve
