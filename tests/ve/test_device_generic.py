@@ -86,6 +86,8 @@ class OpTests(TestCase):
                 if not isinstance(e, torch.Tensor):
                     assert op.name in RANDOM or g == e or g != g
                     continue
+                if no_statistics(op, e):
+                    continue
                 assert g.device.type == ("ve" if on_device(sample) else "cpu")
                 assert g.dtype == e.dtype and g.shape == e.shape
                 if op.name not in RANDOM and not op.name.startswith(MEMORY_AS_FOUND):
@@ -113,7 +115,7 @@ class OpTests(TestCase):
                 x = tree_map(lambda t: strided(t, device), other.input)
                 got = op(x, *args, **kwargs)
             for g, e in zip(tree_leaves(got), tree_leaves(expected), strict=True):
-                if isinstance(e, torch.Tensor):
+                if isinstance(e, torch.Tensor) and not no_statistics(op, e):
                     assert g.shape == e.shape and g.dtype == e.dtype
                     torch.testing.assert_close(g.cpu(), e, equal_nan=True, **BOUNDS)
 
@@ -135,6 +137,12 @@ class OpTests(TestCase):
                     assert out.shape == own.shape and out.stride() == own.stride()
                     # not `own`: some of the CPU's kernels store gelu and pools beside it
                     torch.testing.assert_close(out.cpu(), expected, equal_nan=True, **BOUNDS)
+
+
+def no_statistics(op, expected) -> bool:
+    """A batch norm of evaluation gives no statistics on the CPU, but on other devices, as torch's
+    fake kernels say."""
+    return "batch_norm" in op.name and expected.shape == (0,)
 
 
 def every_other(like):
