@@ -205,6 +205,11 @@ def from_memory(target: Any, args: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(a + begins if k == at else a for k, a in enumerate(args))
 
 
+def counts_from_memory(target: Any, args: Sequence[Any]) -> bool:
+    """Whether a call says where to begin in the memory of its first tensor."""
+    return _place_of_start(target, args) is not None
+
+
 def _place_of_start(target: Any, args: Sequence[Any]) -> int | None:
     if not isinstance(target, OpOverload) or "as_strided" not in target.name():
         return None

@@ -996,3 +996,16 @@ def test_where_a_strided_scatter_begins():
     base = normal(4, 5)  # an input that begins elsewhere itself
     g = lambda x: torch.as_strided_scatter(x, x[0] * 2, (5,), (1,), 5) + 1  # noqa: E731
     same(g(base[1:]), compile(g)(base[1:]))
+
+
+def test_a_backward_graph_on_aten_gets_what_begins_elsewhere():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from sol_dynamo.backend import run_on_aten
+
+    f = lambda x: x.as_strided((2, 3), (3, 1), 1) * 2  # noqa: E731
+    x = normal(7)
+    graph = make_fx(f, tracing_mode="fake")(x)
+    moved = torch.cat([torch.zeros(5), x])[5:]
+    (got,) = [run_on_aten(graph, restride=True)([moved])]
+    same(f(x), got)
