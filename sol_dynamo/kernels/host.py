@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..compat import storage_users, with_memory
+from ..compat import from_memory, storage_users, with_memory
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -139,6 +139,7 @@ def call(
     """
     program = operands.program
     args, kwargs = filled((step.args, dict(step.kwargs)), given.__getitem__)
+    args = from_memory(step.op, args)
     result = step.op(*args, **kwargs)
     results = result if isinstance(result, (tuple, list)) else (result,)
     taken = {p for a in given.values() for p in _storages(a)}

@@ -36,7 +36,7 @@ LINKERS = ("nld", "/opt/nec/ve/bin/nld")
 _PROBE = """#include <velintrin.h>
 void f(double *x) { _vel_vst_vssl(_vel_vld_vssl(8, x, 256), 8, x, 256); }
 """
-_SPILLS = "Can't store this register to stack slot"
+_SPILLS = re.compile("Can't (store|load) this register (to|from) stack slot")
 _MASK_WORDS = (0xA7, 0xB7)  # svm, lvm
 _SAVED = re.compile(r"svm %s\d+, ?%vm\d+, ?%s[0-3]$|lvm %vm\d+, ?%s[0-3],")
 _FLAGS = re.compile(r"^/\* flags: (.*) \*/$", re.M)
@@ -210,7 +210,7 @@ def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
         extra = own[1].split() if own else []
         command = [*compiler.command, *compiler.flags, *extra, "-c"]
         done = call([*command, str(source), "-o", str(out)])
-        if done.returncode and _SPILLS not in done.stderr:
+        if done.returncode and not _SPILLS.search(done.stderr):
             kept = _keep(name, text)
             said = first_lines(done.stderr).replace(str(source), str(kept))
             raise ToolchainError(f"{command[0]} refused {name}, kept as {kept}:\n{said}")

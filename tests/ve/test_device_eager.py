@@ -3,16 +3,20 @@ random numbers, and training."""
 
 from __future__ import annotations
 
+import copy
 import shutil
+import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accuracy import relative_error
 from device import check_python, same, special
 from torch import nn
 
 from sol_dynamo import compat
 from sol_dynamo.eager import pieces
+from sol_dynamo.lowering import RULES
 from sol_dynamo.runtime import cache
 from sol_dynamo.ve import module
 
@@ -411,3 +415,61 @@ def test_tracing_an_op_leaves_modules_alone():
     assert [n.target for n in gm.graph.nodes if n.op == "call_function"] == [
         torch.ops.aten.add.Tensor
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_norm_of_evaluation(dtype, compiled):
+    """By statistics that are no weights: op by op, and in graphs that train what scales it."""
+    norm = nn.BatchNorm2d(5).to(dtype).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    other = copy.deepcopy(norm).ve()
+    run = torch.compile(other, backend="sol") if compiled else other
+    x = torch.randn(2, 5, 3, 4, dtype=dtype)
+    results = []
+    for m, f, where in ((norm, norm, "cpu"), (other, run, "ve")):
+        leaf = x.clone().to(where).requires_grad_()
+        y = f(leaf)
+        y.square().sum().backward()
+        results.append([t.detach().cpu() for t in (y, leaf.grad, m.weight.grad, m.bias.grad)])
+    bounds = {"rtol": 2e-2, "atol": 2e-2} if dtype is torch.bfloat16 else CLOSE | {"rtol": 1e-5}
+    for got, expected in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(got, expected, **bounds)
+
+
+def test_a_trace_waits_for_no_lock_of_its_own():
+    """Graphs are traced with constants of the device, which are computed meanwhile."""
+    done = threading.Event()
+
+    def trace():
+        with compat.undecomposed(RULES):
+            same(torch.ones(3, 7, device="ve").cumsum(1)[:, 5], torch.full((3,), 6.0))
+        done.set()
+
+    threading.Thread(target=trace, daemon=True).start()
+    assert done.wait(300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(6, 8, 3, 2, 1),
+        lambda: nn.Conv2d(6, 6, 3, groups=6),
+        lambda: nn.ConvTranspose1d(6, 4, 3, 2, groups=2, bias=False),
+    ],
+)
+def test_convolutions_of_halves_train(make, dtype):
+    net = make()
+    x = torch.randn(2, 6, *(9, 8)[: net.weight.dim() - 2])
+    results = []
+    for wide, where in ((torch.float64, "cpu"), (dtype, "cpu"), (dtype, "ve")):
+        m = copy.deepcopy(net).to(dtype).to(wide).to(where)
+        leaf = x.to(dtype).to(wide).to(where).requires_grad_()
+        y = m(leaf)
+        y.backward(torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape).to(wide).to(where))
+        results.append([t.detach().cpu() for t in (y, leaf.grad, m.weight.grad)])
+    for exact, eager, got in zip(*results, strict=True):
+        allowed = 2 * relative_error(eager, exact) + 2 * torch.finfo(dtype).eps
+        assert got.dtype == dtype and relative_error(got, exact) <= allowed

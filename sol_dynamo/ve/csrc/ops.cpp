@@ -301,6 +301,20 @@ Tensor reshape_alias(const Tensor& self, SymIntArrayRef size, SymIntArrayRef str
   return at::native::_reshape_alias(self, ints(size), ints(stride));
 }
 
+// --- What tensors are ---------------------------------------------------------------------------
+
+// Whether `self.data = from` is possible: between dense tensors, as for the devices that torch
+// knows. Without it `Module.to` makes new parameters: tied weights come apart, and an optimizer
+// that was made before keeps the old ones.
+bool may_become(const Tensor& self, const Tensor& from) {
+  const auto dense = [](const Tensor& t) {
+    constexpr c10::DispatchKeySet kinds(c10::DispatchKey::Dense);
+    const bool there = t.device().type() == kVE || t.device().is_cpu() || t.device().is_cuda();
+    return there && t.key_set().has_any(kinds);
+  };
+  return self.key_set() == from.key_set() || (dense(self) && dense(from));
+}
+
 } // namespace
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
@@ -314,6 +328,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Tensor", set_tensor);
   m.impl("is_set_to", at::native::is_set_to);
   m.impl("record_stream", record_stream);
+  m.impl("_has_compatible_shallow_copy_type", may_become);
 
   m.impl("_copy_from", copy_from);
   m.impl("_copy_from_and_resize", copy_from_and_resize);
@@ -333,6 +348,11 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("unfold", at::native::unfold);
   m.impl("view_as_real", at::native::view_as_real);
   m.impl("view_as_complex", at::native::view_as_complex);
+}
+
+// asked for parameters, too; there is nothing to differentiate
+TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, m) {
+  m.impl("_has_compatible_shallow_copy_type", may_become);
 }
 
 // These two read the bits of conjugation and negation themselves. Without this, the general rule
