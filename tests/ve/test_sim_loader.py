@@ -119,6 +119,80 @@ def test_thread_local_variables(flags: tuple[str, ...], machine: sim.Machine) ->
         machine.load_bytes(large)
 
 
+def test_thread_local_pointers_and_alignment(machine: sim.Machine) -> None:
+    """Relocations of initial values; every image's variables lie where their alignment says."""
+    source = """int x=5; _Thread_local int*p=&x; _Thread_local char one=3; _Alignas(64) _Thread_local
+    char wide[8]={7}; int read(void){return *p+one+wide[0];} char*place(void){return wide;}
+    int**pointer(void){return &p;}"""
+    libraries = [machine.load_bytes(ve_object(source, "-O1", "-fPIC")) for _ in range(3)]
+    for library in libraries:
+        assert library.call("read") == 5 + 3 + 7
+        assert library.call("place") % 64 == 0
+    assert len({library.call("pointer") for library in libraries}) == 3
+    odd = ve_object("_Alignas(8192) _Thread_local char x[8]; char*f(void){return x;}", "-O1")
+    with pytest.raises(OSError, match="ask for multiples of 8192"):
+        machine.load_bytes(odd)
+
+
+def test_thread_local_memory_is_given_back(machine: sim.Machine) -> None:
+    """As often as one likes, with its first values each time; also where loading fails."""
+    source = "_Thread_local char x[%d]={1}; int f(void){return x[0]++;}%s"
+    first = machine.load_bytes(ve_object(source % (100, ""), "-O1"))
+    assert first.call("f") == 1
+    for _ in range(3):
+        with pytest.raises(OSError, match="undefined: nothing"):
+            machine.load_bytes(
+                ve_object(source % (30000, " int nothing(int);int g(int n){return nothing(n);}"))
+            )
+        assert machine.load_bytes(ve_object(source % (50000, ""), "-O1")).call("f") == 1
+        gc.collect()
+    most = 56 << 10
+    last = machine.load_bytes(
+        ve_object(f"_Thread_local char x[{most - 200}]; char*f(int n){{x[n]=7;return x;}}", "-O1")
+    )
+    address = last.call("f", most - 201)
+    assert machine.read(address + most - 201, 1) == b"\7"
+    assert first.call("f") == 2
+
+
+def test_libraries_that_call_each_other(machine: sim.Machine) -> None:
+    """What a file lacks comes from those loaded before, which then stay."""
+    below = machine.load_bytes(ve_object("int n=4; int below(int x){return x*n;}", "-O1"), "b.o")
+    above = ve_object(
+        "extern int n; int below(int); int(*way)(int)=below;"
+        "int above(int x){n++;return below(x)+way(1);}", "-O1", "-fPIC",
+    )  # fmt: skip
+    with pytest.raises(OSError, match=r"undefined: (n, below|below, n)\. They are in no library"):
+        sim.Machine().load_bytes(above)
+    library = machine.load_bytes(above, "a.o")
+    assert library.call("above", 10) == 50 + 5
+    assert machine.read(below.symbol("n"), 4) == b"\5\0\0\0"
+    used = machine.memory_used
+    del below
+    gc.collect()
+    assert machine.memory_used == used and library.call("above", 10) == 60 + 6
+    del library
+    gc.collect()
+    with pytest.raises(OSError, match="undefined"):
+        machine.load_bytes(above)
+
+
+def test_common_symbols_are_aligned(machine: sim.Machine) -> None:
+    source = "char a; _Alignas(16384) char wide[3]; char b; char*f(int i){return i?wide:&a+b;}"
+    for _ in range(3):
+        library = machine.load_bytes(ve_object(source, "-O1", "-fcommon"))
+        assert library.call("f", 1) % 16384 == 0 and library.call("f", 0) != 0
+        machine.allocate(1)  # so that the next one lies elsewhere
+
+
+def test_functions_chosen_when_loaded_are_refused(machine: sim.Machine) -> None:
+    source = """static int a(int x){return x+1;} static void*choose(void){return a;}
+    int f(int) __attribute__((ifunc("choose"))); int g(int x){return f(x);}"""
+    command = ve_object(source, "-target", "ve-linux-gnu", "-O1")
+    with pytest.raises(OSError, match=r"f is chosen by a function .*not supported"):
+        machine.load_bytes(command)
+
+
 def test_c_plus_plus(machine: sim.Machine) -> None:
     source = """struct A{virtual int f(int x){return x;}virtual ~A(){}};
     struct B:A{int n=3;int f(int x)override{return x*n;}};
@@ -150,7 +224,7 @@ def test_messages_for_bad_files(machine: sim.Machine) -> None:
         (bytes(other), "machine 62, not for NEC's VE"),
         (bytes(executable), "neither an object file nor a shared object"),
         (good[:200], "the file ends at byte 200"),
-        (missing, r"undefined: (printf, g|g, printf)\. Of other libraries"),
+        (missing, r"undefined: (printf, g|g, printf)\. They are in no library"),
     ):
         with pytest.raises(OSError, match=message):
             machine.load_bytes(data, "bad.o")

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <unordered_map>
 #include <vector>
 
@@ -137,6 +138,79 @@ u128 shift_wide_left(u128 a, int b) { return a << (b & 127); }
 u128 shift_wide_right(u128 a, int b) { return a >> (b & 127); }
 i128 shift_wide_arithmetic(i128 a, int b) { return a >> (b & 127); }
 
+// Products and quotients of complex numbers, by C's Annex G (as compiler-rt): where both parts come
+// out as NaN, an infinite operand, or a product that overflowed, still gives an infinity. Operands
+// are four registers, the result two.
+template <class F>
+void recover(F& part) { part = std::copysign(std::isinf(part) ? F{1} : F{0}, part); }
+template <class F>
+void give_complex(Core& core, F real, F imaginary) {
+  give(core, imaginary);
+  core.s[1] = core.s[0];
+  give(core, real);
+}
+template <class F>
+void multiply_complex(Core& core) {
+  F a = argument<F>(core, 0), b = argument<F>(core, 1), c = argument<F>(core, 2),
+    d = argument<F>(core, 3);
+  const F ac = a * c, bd = b * d, ad = a * d, bc = b * c;
+  F real = ac - bd, imaginary = ad + bc;
+  if (std::isnan(real) && std::isnan(imaginary)) {
+    const auto zero_if_nan = [](F& part) {
+      if (std::isnan(part)) part = std::copysign(F{0}, part);
+    };
+    bool again = false;
+    if (std::isinf(a) || std::isinf(b)) {
+      recover(a), recover(b), zero_if_nan(c), zero_if_nan(d);
+      again = true;
+    }
+    if (std::isinf(c) || std::isinf(d)) {
+      recover(c), recover(d), zero_if_nan(a), zero_if_nan(b);
+      again = true;
+    }
+    if (!again && (std::isinf(ac) || std::isinf(bd) || std::isinf(ad) || std::isinf(bc))) {
+      zero_if_nan(a), zero_if_nan(b), zero_if_nan(c), zero_if_nan(d);
+      again = true;
+    }
+    if (again) {
+      real = std::numeric_limits<F>::infinity() * (a * c - b * d);
+      imaginary = std::numeric_limits<F>::infinity() * (a * d + b * c);
+    }
+  }
+  give_complex(core, real, imaginary);
+}
+template <class F>
+void divide_complex(Core& core) {
+  F a = argument<F>(core, 0), b = argument<F>(core, 1), c = argument<F>(core, 2),
+    d = argument<F>(core, 3);
+  const F scale = std::logb(std::fmax(std::fabs(c), std::fabs(d)));
+  int exponent = 0;
+  if (std::isfinite(scale)) {
+    exponent = static_cast<int>(scale);
+    c = std::scalbn(c, -exponent);
+    d = std::scalbn(d, -exponent);
+  }
+  const F square = c * c + d * d;
+  F real = std::scalbn((a * c + b * d) / square, -exponent);
+  F imaginary = std::scalbn((b * c - a * d) / square, -exponent);
+  if (std::isnan(real) && std::isnan(imaginary)) {
+    const F infinity = std::numeric_limits<F>::infinity();
+    if (square == 0 && (!std::isnan(a) || !std::isnan(b))) {
+      real = std::copysign(infinity, c) * a;
+      imaginary = std::copysign(infinity, c) * b;
+    } else if ((std::isinf(a) || std::isinf(b)) && std::isfinite(c) && std::isfinite(d)) {
+      recover(a), recover(b);
+      real = infinity * (a * c + b * d);
+      imaginary = infinity * (b * c - a * d);
+    } else if (std::isinf(scale) && scale > 0 && std::isfinite(a) && std::isfinite(b)) {
+      recover(c), recover(d);
+      real = F{0} * (a * c + b * d);
+      imaginary = F{0} * (b * c - a * d);
+    }
+  }
+  give_complex(core, real, imaginary);
+}
+
 // Conversions that have no instruction. Out of range is undefined in C: here it saturates.
 template <class To> constexpr bool kSigned = To(-1) < To(0);
 template <class To> constexpr To kMost = static_cast<To>(
@@ -197,7 +271,17 @@ uint32_t double_to_half(double x) {
   return back >= 65536 ? sign | 0x7c00
                        : sign | static_cast<uint32_t>(exponent + 14) << 10 | fraction;
 }
-double integer_power(double x, int n) { return std::pow(x, n); }
+template <class F>
+F integer_power(F x, int n) {  // by repeated squaring, as the compiler's library
+  const bool inverse = n < 0;
+  F power{1};
+  for (unsigned k = inverse ? 0u - static_cast<unsigned>(n) : static_cast<unsigned>(n); k != 0;) {
+    if (k % 2 != 0) power *= x;
+    k /= 2;
+    if (k != 0) x *= x;
+  }
+  return inverse ? F{1} / power : power;
+}
 uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x)); }
 
 // --- the table -----------------------------------------------------------------------------------
@@ -244,6 +328,8 @@ const HostFunction kFunctions[] = {
     {"__subtf3", call2<Quad, Quad, Quad, quad_sub>},
     {"__multf3", call2<Quad, Quad, Quad, quad_mul>},
     {"__divtf3", call2<Quad, Quad, Quad, quad_div>},
+    {"__muldc3", multiply_complex<double>}, {"__mulsc3", multiply_complex<float>},
+    {"__divdc3", divide_complex<double>}, {"__divsc3", divide_complex<float>},
     FIX("sf", float), FIX("df", double), FIX("tf", Quad),
     FLY("sf", float), FLY("df", double), FLY("tf", Quad),
     {"__extendhfsf2", call1<float, uint32_t, half_to_float>},
@@ -265,7 +351,8 @@ const HostFunction kFunctions[] = {
     {"ldexp", call2<double, double, int, ::ldexp>}, {"ldexpf", call2<float, float, int, ::ldexpf>},
     {"scalbn", call2<double, double, int, ::scalbn>},
     {"scalbnf", call2<float, float, int, ::scalbnf>},
-    {"__powidf2", call2<double, double, int, integer_power>},
+    {"__powidf2", call2<double, double, int, integer_power<double>>},
+    {"__powisf2", call2<float, float, int, integer_power<float>>},
 };
 constexpr uint64_t kCount = sizeof kFunctions / sizeof *kFunctions;
 static_assert(kCount * 8 <= Memory::kPageBytes, "the firmware is one page of words");
@@ -275,7 +362,7 @@ static_assert(kCount * 8 <= Memory::kPageBytes, "the firmware is one page of wor
 uint64_t firmware_address(Memory& memory) {
   std::lock_guard<std::mutex> hold(memory.process);
   if (memory.firmware == 0) {
-    const uint64_t page = memory.allocate(Memory::kPageBytes);
+    const uint64_t page = memory.allocate_own(Memory::kPageBytes);
     if (page == 0) throw std::bad_alloc();
     std::vector<uint64_t> words(Memory::kPageBytes / 8);
     for (uint64_t n = 0; n < kCount; ++n) {

@@ -18,7 +18,7 @@ struct HostFunction {
 };
 
 constexpr uint64_t kThreadStorageOffset = 0x30;    // of thread-local memory from s14
-constexpr uint64_t kThreadStorageBytes = 60 << 10;  // at most, of all images together
+constexpr uint64_t kThreadStorageBytes = 56 << 10;  // at most, of all images together
 
 uint64_t firmware_address(Memory&);                            // of function 0, the return
 uint64_t host_function(Memory&, const std::string& name);      // 0: there is no such function
