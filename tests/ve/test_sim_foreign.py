@@ -110,3 +110,61 @@ def test_powers_by_integers() -> None:
             got = result_bits("f", library.call("powerf", sim.f32(x), n))
             assert got == single.hex() or (x, n) == (-1.5, 31), (x, n)  # that one is inexact
     assert result_bits("d", library.call("power", 2.0, -(2**31))) == "0x0.0p+0"
+
+
+STRINGS = """
+unsigned long strlen(const char*),strnlen(const char*,unsigned long);
+int strcmp(const char*,const char*),strncmp(const char*,const char*,unsigned long);
+char*strcpy(char*,const char*),*strncpy(char*,const char*,unsigned long),*strchr(const char*,int);
+void*memchr(const void*,int,unsigned long);
+static long sign(int x){return (x>0)-(x<0);}
+static long place(const void*p,const char*from){return p?(const char*)p-from:-1;}
+long use(char*p){for(int i=0;i<256;i++)p[i]=(char)(p[i]&3?p[i]|64:p[i]&67);p[63]=p[127]=p[255]=0;
+int n=p[200]&63;long r=(long)strlen(p)+100*(long)strnlen(p+64,(unsigned)n);
+r+=10000*sign(strcmp(p,p+64))+20000*sign(strncmp(p,p+100,(unsigned)n%5));
+r=r*7+sign(strcmp(p,p))+place(strchr(p,p[n]),p)*3+place(strchr(p+64,0),p);
+r=r*7+place(memchr(p,p[n/2],(unsigned)n),p)+place(memchr(p,200,0),p);
+r+=place(strcpy(p+128,p),p)+place(strncpy(p+192,p,(unsigned)n),p);return r;}
+"""
+LIBM = """
+double frexp(double,int*),modf(double,double*),roundeven(double),exp10(double);
+float frexpf(float,int*),modff(float,float*),roundevenf(float);
+double parts(double x,float y){int e=0,f=0;double whole;float single;
+double r=frexp(x,&e)+modf(x,&whole)*3;r+=(double)(frexpf(y,&f)+modff(y,&single)*2);
+if(!(x==x&&x-x==0))e=0;if(!(y==y&&y-y==0))f=0;
+return r+whole+(double)single+e*5+f*7+roundeven(x)+(double)roundevenf(y);}
+"""
+
+
+@pytest.mark.parametrize("flags", [("-O0",), ("-O2", "-fPIC")], ids=" ".join)
+def test_library_functions(flags: tuple[str, ...]) -> None:
+    machine = sim.Machine()
+    strings = machine.load_bytes(ve_object(STRINGS, *flags))
+    wrong = compared(strings, host_library(STRINGS), "use", "p:l", 200)
+    libm = machine.load_bytes(ve_object(LIBM, *flags))
+    host = LIBM.replace("roundeven", "nearbyint")  # not in every libm; the mode is to nearest
+    assert not wrong + compared(libm, host_library(host), "parts", "df:d", 200)
+    text = machine.allocate(4096)
+    machine.write(text, b"x" * 4096)
+    length = ve_object("long strlen(const char*); long f(char*p){return strlen(p);}", *flags)
+    with pytest.raises(sim.Fault, match=r"in strlen\+0x0, called in f\+0x"):
+        machine.load_bytes(length).call("f", text)
+
+
+def test_new_delete_and_abstract_classes() -> None:
+    source = """struct A{virtual int f()=0;virtual ~A(){}int n=2;};struct B:A{int f()override{return n*3;}};
+    struct C{int x[100];C(){for(int&i:x)i=7;}}; A*made; static B fixed; unsigned long big=1ul<<60;
+    extern "C" {int run(int n){A*a=new B;int r=a->f();delete a;C*c=new C[n];r+=c[n-1].x[99];delete[]c;
+    A&b=fixed;return r+b.f();} char*much(){return new char[big];}}
+    struct D{D();virtual void g()=0;void h(){g();}};struct E:D{void g()override{}};D::D(){h();}
+    extern "C" void early(){E e;}"""
+    machine = sim.Machine()
+    library = machine.load_bytes(
+        ve_object(source, "-O1", "-fno-exceptions", "-fno-rtti", suffix=".cpp")
+    )
+    used = machine.memory_used
+    assert library.call("run", 5) == 6 + 7 + 6 and machine.memory_used == used
+    with pytest.raises(sim.Fault, match="no memory for 1152921504606846976 bytes"):
+        library.call("much")
+    with pytest.raises(sim.Fault, match="a pure virtual function was called"):
+        library.call("early")

@@ -177,6 +177,20 @@ def test_libraries_that_call_each_other(machine: sim.Machine) -> None:
         machine.load_bytes(above)
 
 
+def test_symbols_without_a_size_have_names(machine: sim.Machine) -> None:
+    """As hand-written assembly leaves them: a fault tells the function and the place in it."""
+    library = machine.load_bytes(
+        ve_object(
+            "\t.text\n\t.globl one, two\none:\n\tor %s0, 0, (0)1\n\tld %s0, (, %s0)\n"
+            "two:\n\tnop\n\tmonc\n", suffix=".s",
+        )
+    )  # fmt: skip
+    for name, text in (("one", "in one+0x8: ld %s0, (, %s0)"), ("two", "in two+0x8: monc")):
+        with pytest.raises(sim.Fault) as caught:
+            library.call(name)
+        assert text in str(caught.value)
+
+
 def test_common_symbols_are_aligned(machine: sim.Machine) -> None:
     source = "char a; _Alignas(16384) char wide[3]; char b; char*f(int i){return i?wide:&a+b;}"
     for _ in range(3):

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <stdexcept>
 
 #include "host.h"
@@ -167,6 +168,7 @@ class ElfLoader {
     lay_out();
     for (uint32_t n = 0; n < symbols_.size(); ++n) define(n, table->info);
     report_undefined();
+    name_unsized();
     for (const Section& s : sections_) {
       if (s.type != kRelocations || s.info >= sections_.size()) continue;
       if ((sections_[s.info].flags & kAllocated) == 0) continue;  // debug information
@@ -304,6 +306,7 @@ class ElfLoader {
     }
     read_dynamic();
     report_undefined();
+    name_unsized();
     for (const auto& table : {std::make_pair(rela_, rela_bytes_), {jumps_, jumps_bytes_}}) {
       for (uint64_t at = 0; at + sizeof(Rela) <= table.second; at += sizeof(Rela)) {
         relocate(loaded<Rela>(table.first + at), 0);
@@ -411,15 +414,28 @@ class ElfLoader {
     }
     if (name.empty() || s.type() == kTls) return;
     if (global && s.binding() != kLocal) image_->symbols_[name] = s.value;
-    if (s.size != 0 || s.type() == kFunction) memory_.name(s.value, s.size, name);
+    if (s.size != 0) {
+      memory_.name(s.value, s.size, name);
+    } else if (s.type() == kFunction || (global && s.type() == 0)) {
+      unsized_.emplace_back(s.value, name);
+    }
+    places_.insert(s.value);
+  }
+  // Symbols of assembly mostly have no size: each reaches to the next one, or to its page's end.
+  void name_unsized() {
+    for (const auto& [address, name] : unsized_) {
+      const auto next = places_.upper_bound(address);
+      const uint64_t most = (address | (kPage - 1)) + 1;
+      memory_.name(address, (next == places_.end() ? most : std::min(*next, most)) - address, name);
+    }
   }
   void report_undefined() const {
     if (undefined_.empty()) return;
     std::string all;
     for (const std::string& name : undefined_) all += (all.empty() ? "" : ", ") + name;
     fail("undefined: %s. They are in no library that is loaded already, and of others the "
-         "simulator has memcpy and the like, the compiler's run-time library and libm's scalar "
-         "functions",
+         "simulator has memcpy, strlen, new and the like, the compiler's run-time library and libm's "
+         "scalar functions",
          all.substr(0, 300).c_str());
   }
 
@@ -560,6 +576,8 @@ class ElfLoader {
   const Section* names_ = nullptr;
   std::vector<uint64_t> address_;     // of sections
   std::vector<std::string> undefined_;
+  std::vector<std::pair<uint64_t, std::string>> unsized_;  // symbols of which the size is not given
+  std::set<uint64_t> places_;                              // of all symbols
   uint64_t text_ = 0, text_bytes_ = 0, constant_bytes_ = 0, common_ = 0, bias_ = 0;
   uint64_t got_ = 0, got_end_ = 0;
   std::map<uint64_t, uint64_t> got_entries_, tls_pairs_;  // value -> address of the entry

@@ -85,12 +85,52 @@ void differ(Core& core) {
   }
   give(core, result);
 }
-uint64_t string_length(Core& core, uint64_t address) {
+uint8_t byte_at(Core& core, uint64_t address) {
+  return *access(core, address, 1, Memory::kRead, 1);
+}
+uint64_t string_length(Core& core, uint64_t address, uint64_t most = ~uint64_t{0}) {
   uint64_t n = 0;
-  while (*access(core, address + n, 1, Memory::kRead, 1) != 0) ++n;
+  while (n < most && byte_at(core, address + n) != 0) ++n;
   return n;
 }
 void length(Core& core) { core.s[0] = string_length(core, core.s[0]); }
+void length_at_most(Core& core) { core.s[0] = string_length(core, core.s[0], core.s[1]); }
+template <bool kAtMost>
+void strings_differ(Core& core) {
+  const uint64_t most = kAtMost ? core.s[2] : ~uint64_t{0};
+  int32_t difference = 0;
+  for (uint64_t n = 0; n < most; ++n) {
+    const uint8_t a = byte_at(core, core.s[0] + n), b = byte_at(core, core.s[1] + n);
+    difference = int32_t{a} - b;
+    if (difference != 0 || a == 0) break;
+  }
+  give(core, difference);
+}
+void copy_string(Core& core) {
+  const uint64_t bytes = string_length(core, core.s[1]) + 1;
+  const uint8_t* from = access(core, core.s[1], bytes, Memory::kRead, 1);
+  std::memmove(access(core, core.s[0], bytes, Memory::kWrite, 1), from, bytes);
+}
+void copy_string_at_most(Core& core) {  // filled up with zeros
+  const uint64_t bytes = core.s[2], used = string_length(core, core.s[1], bytes);
+  if (bytes == 0) return;
+  uint8_t* to = access(core, core.s[0], bytes, Memory::kWrite, 1);
+  if (used != 0) std::memmove(to, access(core, core.s[1], used, Memory::kRead, 1), used);
+  std::memset(to + used, 0, bytes - used);
+}
+template <bool kString>
+void find_byte(Core& core) {
+  const uint64_t most = kString ? ~uint64_t{0} : core.s[2];
+  for (uint64_t n = 0; n < most; ++n) {
+    const uint8_t byte = byte_at(core, core.s[0] + n);
+    if (byte == static_cast<uint8_t>(core.s[1])) {
+      core.s[0] += n;
+      return;
+    }
+    if (kString && byte == 0) break;
+  }
+  core.s[0] = 0;
+}
 void make(Core& core) { core.s[0] = core.memory().allocate(core.s[0]); }
 void make_zeros(Core& core) {
   uint64_t bytes = 0;
@@ -103,6 +143,18 @@ void release(Core& core) {
   }
 }
 void stop(Core& core) { core.raise(Trap::HostFunction, 0, "the program called abort"); }
+void make_or_stop(Core& core) {  // C++'s new, which has no exception to throw
+  const uint64_t bytes = core.s[0];
+  make(core);
+  if (core.s[0] == 0) {
+    core.raise(Trap::HostFunction, 0, "new: no memory for " + std::to_string(bytes) + " bytes");
+  }
+}
+void pure_virtual(Core& core) {
+  core.raise(Trap::HostFunction, 0, "a pure virtual function was called");
+}
+// A program here has no end at which its destructors would run: to register them does nothing.
+void register_destructor(Core& core) { core.s[0] = 0; }
 
 // __ve_grow_stack(bytes) and __ve_grow_stack_align(bytes, mask) of the compiler's run-time library
 // make room on the stack for alloca and arrays of variable length; only s62 and s63 may change.
@@ -282,6 +334,21 @@ F integer_power(F x, int n) {  // by repeated squaring, as the compiler's librar
   }
   return inverse ? F{1} / power : power;
 }
+template <class F> F power_of_ten(F x) { return static_cast<F>(std::pow(10.0, double{x})); }
+template <class F>
+void exponent_apart(Core& core) {
+  int32_t exponent = 0;
+  uint8_t* to = access(core, core.s[1], sizeof exponent, Memory::kWrite, 1);
+  give(core, std::frexp(argument<F>(core, 0), &exponent));
+  std::memcpy(to, &exponent, sizeof exponent);
+}
+template <class F>
+void whole_apart(Core& core) {
+  F whole{};
+  uint8_t* to = access(core, core.s[1], sizeof whole, Memory::kWrite, 1);
+  give(core, std::modf(argument<F>(core, 0), &whole));
+  std::memcpy(to, &whole, sizeof whole);
+}
 uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x)); }
 
 // --- the table -----------------------------------------------------------------------------------
@@ -311,8 +378,14 @@ uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x));
 const HostFunction kFunctions[] = {
     {"return to the host", nullptr},  // where Core::run ends; never called
     {"memcpy", copy}, {"memmove", copy}, {"memset", fill}, {"memcmp", differ}, {"bcmp", differ},
-    {"bzero", clear}, {"strlen", length},
+    {"bzero", clear}, {"memchr", find_byte<false>}, {"strchr", find_byte<true>},
+    {"strlen", length}, {"strnlen", length_at_most}, {"strcpy", copy_string},
+    {"strncpy", copy_string_at_most}, {"strcmp", strings_differ<false>},
+    {"strncmp", strings_differ<true>},
     {"malloc", make}, {"calloc", make_zeros}, {"free", release}, {"abort", stop},
+    {"_Znwm", make_or_stop}, {"_Znam", make_or_stop}, {"_ZdlPv", release}, {"_ZdaPv", release},
+    {"_ZdlPvm", release}, {"_ZdaPvm", release}, {"__cxa_pure_virtual", pure_virtual},
+    {"__cxa_atexit", register_destructor}, {"__dso_handle", stop},
     {"__ve_grow_stack", grow_stack<false>}, {"__ve_grow_stack_align", grow_stack<true>},
     {"__tls_get_addr", thread_local_address},
 
@@ -345,6 +418,12 @@ const HostFunction kFunctions[] = {
     MATH1(trunc), MATH1(round), MATH1(rint), MATH1(nearbyint), MATH1(logb),
     MATH2(pow), MATH2(fmod), MATH2(remainder), MATH2(atan2), MATH2(hypot), MATH2(fmin), MATH2(fmax),
     MATH2(fdim), MATH2(copysign), MATH2(nextafter),
+    {"exp10", call1<double, double, power_of_ten<double>>},
+    {"exp10f", call1<float, float, power_of_ten<float>>},
+    {"roundeven", call1<double, double, rounded<kEven, double>>},
+    {"roundevenf", call1<float, float, rounded<kEven, float>>},
+    {"frexp", exponent_apart<double>}, {"frexpf", exponent_apart<float>},
+    {"modf", whole_apart<double>}, {"modff", whole_apart<float>},
     ROUND_TO(lrint, long), ROUND_TO(llrint, long long), ROUND_TO(lround, long),
     ROUND_TO(llround, long long), ROUND_TO(ilogb, int),
     {"fma", call3<double, double, ::fma>}, {"fmaf", call3<float, float, ::fmaf>},

@@ -1,5 +1,6 @@
-// Functions that VE code may call without bringing them: C's memory functions, the compiler's
-// run-time library and libm's scalar functions. They are executed by the host.
+// Functions that VE code may call without bringing them: C's memory and string functions, the
+// compiler's run-time library, what C++ needs without exceptions, and libm's scalar functions. They
+// are executed by the host.
 //
 // Each has an address in VE memory whose instruction word only the interpreter understands; word 0
 // there is the return to whoever called Core::run.

@@ -58,6 +58,7 @@ Outcome allocate(Space& space, uint64_t bytes) {
 }
 
 Outcome release(Space& space, uint64_t address) {
+  if (address == 0) return {VEO_COMMAND_OK};  // as free() on the card
   if (space.memory.release(address)) return {VEO_COMMAND_OK};
   throw Refused{"no VE memory was allocated at " + hex(address)};
 }
