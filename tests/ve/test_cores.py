@@ -68,8 +68,8 @@ count:
 """
 
 
-# Counts by an atomic addition until a flag is set; waits for that count and sets the flag, both with
-# the same registers at every turn; branches to itself.
+# Counts by an atomic addition until a flag is set; waits for that count and sets the flag: both
+# with the same registers at every turn. And branches to itself.
 LOOPS = """
 	.text
 	.globl add_until, wait_for, stay

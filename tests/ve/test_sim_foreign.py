@@ -1,5 +1,5 @@
 """Code as others write it, on the simulator and on the host: programs.c, complex numbers, calls of
-libm, kernels of intrinsics. What the smaller programs of test_sim_programs.py leave out.
+C's library, C++. What the smaller programs of test_sim_programs.py leave out.
 """
 
 from __future__ import annotations
@@ -152,10 +152,11 @@ def test_library_functions(flags: tuple[str, ...]) -> None:
 
 
 def test_new_delete_and_abstract_classes() -> None:
-    source = """struct A{virtual int f()=0;virtual ~A(){}int n=2;};struct B:A{int f()override{return n*3;}};
+    source = """struct A{virtual int f()=0;virtual ~A(){}int n=2;};
+    struct B:A{int f()override{return n*3;}};
     struct C{int x[100];C(){for(int&i:x)i=7;}}; A*made; static B fixed; unsigned long big=1ul<<60;
-    extern "C" {int run(int n){A*a=new B;int r=a->f();delete a;C*c=new C[n];r+=c[n-1].x[99];delete[]c;
-    A&b=fixed;return r+b.f();} char*much(){return new char[big];}}
+    extern "C" {int run(int n){A*a=new B;int r=a->f();delete a;C*c=new C[n];r+=c[n-1].x[99];
+    delete[]c;A&b=fixed;return r+b.f();} char*much(){return new char[big];}}
     struct D{D();virtual void g()=0;void h(){g();}};struct E:D{void g()override{}};D::D(){h();}
     extern "C" void early(){E e;}"""
     machine = sim.Machine()

@@ -121,8 +121,9 @@ def test_thread_local_variables(flags: tuple[str, ...], machine: sim.Machine) ->
 
 def test_thread_local_pointers_and_alignment(machine: sim.Machine) -> None:
     """Relocations of initial values; every image's variables lie where their alignment says."""
-    source = """int x=5; _Thread_local int*p=&x; _Thread_local char one=3; _Alignas(64) _Thread_local
-    char wide[8]={7}; int read(void){return *p+one+wide[0];} char*place(void){return wide;}
+    source = """int x=5; _Thread_local int*p=&x; _Thread_local char one=3;
+    _Alignas(64) _Thread_local char wide[8]={7}; int read(void){return *p+one+wide[0];}
+    char*place(void){return wide;}
     int**pointer(void){return &p;}"""
     libraries = [machine.load_bytes(ve_object(source, "-O1", "-fPIC")) for _ in range(3)]
     for library in libraries:
