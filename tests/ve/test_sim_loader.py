@@ -283,9 +283,15 @@ FUNCTIONS = {  # s16: the address behind `sic`
 }
 
 
-def shared_object() -> bytes:
-    """A shared object as a linker makes it, by hand: two segments, dynamic symbols, relocations."""
-    slots, value = 5, DATA_AT + 8 * 5
+def shared_object(thread_local: bool = False) -> bytes:
+    """A shared object as a linker makes it, by hand: two segments, dynamic symbols, relocations.
+
+    `thread_local`: it has variables of which the first 16 bytes are the slots 5 and 6, 16 more are
+    zero, the slots 7 and 8 ask for the address of the second word, and `start` is called as
+    DT_INIT, too.
+    """
+    slots = 5 + 4 * thread_local
+    value = DATA_AT + 8 * slots
     code, at, size = b"", {}, {}
     for name, text in FUNCTIONS.items():
         at[name] = CODE + len(code)
@@ -294,7 +300,8 @@ def shared_object() -> bytes:
         code += struct.pack(f"<{len(words(text))}Q", *words(text))
         size[name] = CODE + len(code) - at[name]
     symbols = [(n, 0x12, 1, a, size[n]) for n, a in at.items()]  # global functions
-    symbols += [("value", 0x11, 1, value, 8), ("memcpy", 0x12, 0, 0, 0), ("absent", 0x20, 0, 0, 0)]
+    outside = "__tls_get_addr" if thread_local else "memcpy"
+    symbols += [("value", 0x11, 1, value, 8), (outside, 0x12, 0, 0, 0), ("absent", 0x20, 0, 0, 0)]
     strings, table = b"\0", bytes(24)
     for name, info, section, address, size in symbols:
         table += struct.pack("<IBBHQQ", len(strings), info, 0, section, address, size)
@@ -309,12 +316,19 @@ def shared_object() -> bytes:
         (DATA_AT + 24, 18, index["absent"], 0),  # weak and undefined
         (initializers, 17, 0, at["start"]),
     ]
-    jumps = [(DATA_AT + 32, 19, index["memcpy"], 0)]  # JUMP_SLOT
+    if thread_local:
+        relocations += [
+            (DATA_AT + 48, 17, 0, at["add"]),  # the initial value of a thread-local pointer
+            (DATA_AT + 56, 22, 0, 0),  # DTPMOD64
+            (DATA_AT + 64, 23, 0, 8),  # DTPOFF64, of the file's own variables
+        ]
+    jumps = [(DATA_AT + 32, 19, index[outside], 0)]  # JUMP_SLOT
 
     def rela(entries: list[tuple[int, int, int, int]]) -> bytes:
         return b"".join(struct.pack("<QQq", o, s << 32 | t, a) for o, t, s, a in entries)
 
-    head = 64 + 3 * 56
+    count = 3 + thread_local
+    head = 64 + count * 56
     parts, place = {}, head
     for name, part in (("symbols", table), ("strings", strings), ("hash", hashes),
                        ("rela", rela(relocations)), ("jumps", rela(jumps))):  # fmt: skip
@@ -324,19 +338,20 @@ def shared_object() -> bytes:
     tags = [(6, parts["symbols"][0]), (5, parts["strings"][0]), (10, len(strings)),
             (4, parts["hash"][0]), (7, parts["rela"][0]), (8, len(parts["rela"][1])),
             (23, parts["jumps"][0]), (2, len(parts["jumps"][1])), (25, initializers), (27, 8),
-            (0, 0)]  # fmt: skip
+            *[(12, at["start"])] * thread_local, (0, 0)]  # fmt: skip
     dynamic = b"".join(struct.pack("<QQ", *t) for t in tags)
     data = bytes(8 * slots) + struct.pack("<QQ", 100, 0) + dynamic
     file = bytearray(DATA_AT + len(data))
     ident = b"\x7fELF\2\1\1" + bytes(9)
     struct.pack_into(
-        "<16sHHIQQQIHHHHHH", file, 0, ident, 3, 251, 1, 0, 64, 0, 0, 64, 56, 3, 64, 0, 0
+        "<16sHHIQQQIHHHHHH", file, 0, ident, 3, 251, 1, 0, 64, 0, 0, 64, 56, count, 64, 0, 0
     )
     dynamic_at = initializers + 8
     for n, segment in enumerate((
         (1, 5, 0, 0, 0, CODE + len(code), CODE + len(code), 0x1000),
         (1, 6, DATA_AT, DATA_AT, 0, len(data), len(data) + 0x3000, 0x1000),
         (2, 6, dynamic_at, dynamic_at, 0, len(dynamic), len(dynamic), 8),
+        *[(7, 4, DATA_AT + 40, DATA_AT + 40, 0, 16, 32, 8)] * thread_local,
     )):  # fmt: skip
         struct.pack_into("<IIQQQQQQ", file, 64 + 56 * n, *segment)
     for offset, part in (*parts.values(), (CODE, code), (DATA_AT, data)):
@@ -363,3 +378,16 @@ def test_shared_object(machine: sim.Machine) -> None:
     assert two.symbol("value") != value
     with pytest.raises(sim.Fault, match=r"in slot\+0x18"):
         library.call("slot", 1 << 40)
+
+
+def test_shared_object_with_thread_local_variables(machine: sim.Machine) -> None:
+    file = shared_object(thread_local=True)
+    first = machine.load_bytes(ve_object("_Thread_local char x[40]; char*f(void){return x;}"))
+    for library in (machine.load_bytes(file, "one.so"), machine.load_bytes(file, "two.so")):
+        assert machine.read(library.symbol("value"), 8) == struct.pack("<Q", 110)  # INIT and array
+        pair = library.symbol("value") - 16
+        assert machine.read(pair, 8) == struct.pack("<Q", 1)
+        place = machine.call(library.call("slot", 4), pair)  # __tls_get_addr
+        assert place % 8 == 0 and place != first.call("f")
+        assert machine.read(place - 8, 32) == struct.pack("<4Q", 0, library.symbol("add"), 0, 0)
+        machine.write(place - 8, struct.pack("<4Q", 1, 2, 3, 4))

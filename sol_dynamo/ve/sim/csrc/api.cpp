@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <string>
 #include <vector>
@@ -32,6 +33,7 @@ struct vesim_machine {
   std::unique_ptr<Observer> trace;
   std::FILE* trace_file = nullptr;
   uint64_t scratch = 0, scratch_bytes = 0;  // for vesim_execute
+  std::mutex loading;
   std::vector<std::weak_ptr<const Image>> images;
 
   vesim_machine(Arch arch, uint64_t memory_bytes, uint64_t stack_bytes)
@@ -99,6 +101,7 @@ uint64_t vesim_used(vesim_machine* m) { return m->memory.used(); }
 vesim_image* vesim_load(vesim_machine* m, const void* bytes, uint64_t size, const char* name,
                         char* error, uint64_t error_size) {
   std::string why;
+  std::lock_guard<std::mutex> hold(m->loading);
   Image::Others others;
   auto& images = m->images;
   for (size_t n = 0; n < images.size();) {

@@ -354,6 +354,7 @@ class ElfLoader {
           case 6: symbols = d.value; break;              // SYMTAB
           case 7: rela_ = d.value; break;                // RELA
           case 8: rela_bytes_ = d.value; break;          // RELASZ
+          case 12: image_->initializers_.push_back(bias_ + d.value); break;  // INIT
           case 10: strings_bytes = d.value; break;       // STRSZ
           case 23: jumps_ = d.value; break;              // JMPREL
           case 25: initializers_ = d.value; break;       // INIT_ARRAY
