@@ -183,10 +183,12 @@ def test_symbols_without_a_size_have_names(machine: sim.Machine) -> None:
     library = machine.load_bytes(
         ve_object(
             "\t.text\n\t.globl one, two\none:\n\tor %s0, 0, (0)1\n\tld %s0, (, %s0)\n"
-            "two:\n\tnop\n\tmonc\n", suffix=".s",
+            "two:\n\tnop\n\tmonc\n\t.globl three, empty\n\t.type empty,@function\nempty:\n"
+            "\t.size empty, 0\nthree:\n\tmonc\n\t.size three, 8\n", suffix=".s",
         )
     )  # fmt: skip
-    for name, text in (("one", "in one+0x8: ld %s0, (, %s0)"), ("two", "in two+0x8: monc")):
+    for name, text in (("one", "in one+0x8: ld %s0, (, %s0)"), ("two", "in two+0x8: monc"),
+                       ("three", "in three+0x0: monc")):  # fmt: skip
         with pytest.raises(sim.Fault) as caught:
             library.call(name)
         assert text in str(caught.value)

@@ -11,7 +11,6 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <set>
 #include <stdexcept>
 
 #include "host.h"
@@ -420,14 +419,16 @@ class ElfLoader {
     } else if (s.type() == kFunction || (global && s.type() == 0)) {
       unsized_.emplace_back(s.value, name);
     }
-    places_.insert(s.value);
+    places_[s.value] |= s.size != 0;
   }
   // Symbols of assembly mostly have no size: each reaches to the next one, or to its page's end.
   void name_unsized() {
     for (const auto& [address, name] : unsized_) {
+      if (places_[address]) continue;  // an empty function, and another one right behind it
       const auto next = places_.upper_bound(address);
-      const uint64_t most = (address | (kPage - 1)) + 1;
-      memory_.name(address, (next == places_.end() ? most : std::min(*next, most)) - address, name);
+      uint64_t end = (address | (kPage - 1)) + 1;
+      if (next != places_.end()) end = std::min(next->first, end);
+      memory_.name(address, end - address, name);
     }
   }
   void report_undefined() const {
@@ -578,7 +579,7 @@ class ElfLoader {
   std::vector<uint64_t> address_;     // of sections
   std::vector<std::string> undefined_;
   std::vector<std::pair<uint64_t, std::string>> unsized_;  // symbols of which the size is not given
-  std::set<uint64_t> places_;                              // of all symbols
+  std::map<uint64_t, bool> places_;  // of all symbols, and whether one there has a size
   uint64_t text_ = 0, text_bytes_ = 0, constant_bytes_ = 0, common_ = 0, bias_ = 0;
   uint64_t got_ = 0, got_end_ = 0;
   std::map<uint64_t, uint64_t> got_entries_, tls_pairs_;  // value -> address of the entry
