@@ -44,6 +44,7 @@ class Caller:
 
     processes: list[int] = []
     contexts: list[int] = []
+    process_of: dict[int, int] = {}  # of contexts
     addresses: list[int] = []
     libraries: list[int] = []
     functions: list[int] = []
@@ -69,6 +70,11 @@ class Caller:
             known.append(handle)
             del known[:-50]
 
+    def of(self, process: int, context: int | None) -> int | None:
+        if context:
+            self.process_of[context] = process
+        return context
+
     def arguments(self) -> int:
         lib, r, args = self.lib, self.rng, self.lib.veo_args_alloc()
         for n in range(r.randrange(4)):
@@ -86,8 +92,10 @@ class Caller:
             lib.veo_args_set_double(args, r.randrange(-5, 300), 1.5)
         return int(args)
 
-    def host_function(self, context: int, process: int) -> Any:
+    def host_function(self, context: int) -> Any:
+        """It waits for nothing but its own process, or two of them might wait for each other."""
         kind, lib = self.rng.randrange(5), self.lib
+        process = self.process_of.get(context, 0)
 
         @ve.VH_FUNCTION
         def run(_: int) -> int:
@@ -96,9 +104,9 @@ class Caller:
             if kind == 1:
                 return int(lib.veo_alloc_mem(process, ctypes.byref(ctypes.c_uint64()), 100) & 1)
             if kind == 2:
-                return int(lib.veo_proc_destroy(process) & 1)
+                return int(lib.veo_proc_destroy(process) & 1)  # refused
             if kind == 3:
-                return int(lib.veo_context_close(context) & 1)
+                return int(lib.veo_context_close(context) & 1)  # likewise
             return int(lib.veo_async_read_mem(context, self.memory, 64, 64) & 1)
 
         self.host_functions.append(run)
@@ -119,9 +127,10 @@ class Caller:
             if lib.veo_proc_destroy(process) == 0 and process in self.processes:
                 self.processes.remove(process)
         elif kind == 2:
-            self.keep(self.contexts, lib.veo_context_open(process))
+            self.keep(self.contexts, self.of(process, lib.veo_context_open(process)))
         elif kind == 3:
-            self.keep(self.contexts, lib.veo_get_context(process, r.randrange(-1, 9)))
+            made = lib.veo_get_context(process, r.randrange(-1, 9))
+            self.keep(self.contexts, self.of(process, made))
         elif kind == 4 and r.random() < 0.2:
             lib.veo_context_close(context)
         elif kind == 5:
@@ -165,7 +174,7 @@ class Caller:
                 request = lib.veo_call_async(context, function, args)
             lib.veo_args_free(args)
         elif kind == 21:
-            request = lib.veo_call_async_vh(context, self.host_function(context, process), None)
+            request = lib.veo_call_async_vh(context, self.host_function(context), None)
         elif kind == 22 and self.requests:
             one, its = r.choice(self.requests)
             wait = lib.veo_call_wait_result if r.random() < 0.5 else lib.veo_call_peek_result
