@@ -365,6 +365,19 @@ def test_memory_of_the_simulator_is_nobodys_to_free(machine: sim.Machine) -> Non
     library.call("f", 0)
 
 
+def test_registers_set_out_of_range(machine: sim.Machine) -> None:
+    """By a C program, which has them as they are: nothing beyond the registers is touched."""
+    native, handle = sim._native(), machine._handle
+    for state, wrong in ((0, 257), (0, 2**63), (1, 64), (1, 255)):
+        value = ctypes.c_uint64.from_address(native.vesim_state(handle, state))
+        value.value = wrong
+        with pytest.raises(sim.Fault, match=f"was set to {wrong}, more than"):
+            machine.core.execute([word("vbrd %vix, 1")])
+        value.value = 3
+    machine.core.execute([word("vbrd %vix, 1")])
+    assert machine.core.v[3, :4].tolist() == [1, 1, 1, 0]
+
+
 def test_control_c_ends_a_call(machine: sim.Machine) -> None:
     library = machine.load_bytes(ve_object(PROGRAM, "-O1", "-fPIC"))
     library.call("deep", 1)
@@ -565,3 +578,6 @@ def test_trace_by_the_environment(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     lines = (tmp_path / "trace").read_text().splitlines()
     assert [line.split()[-1] for line in lines] == ["nop"] * 3
+    environment["SOL_VE_TRACE"] = str(tmp_path / "nowhere" / "trace")
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment)
+    assert done.returncode == 0 and b"SOL_VE_TRACE: cannot write" in done.stderr

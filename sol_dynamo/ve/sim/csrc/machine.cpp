@@ -252,6 +252,14 @@ Trap Core::execute(uint64_t entry, uint64_t stop) {
 Trap Core::resume() { return go_on(ic); }
 
 Trap Core::go_on(uint64_t entry) {
+  if (vl > 256 || vix > 63) {  // set from outside: loops over registers rely on both
+    Trap t;
+    t.kind = Trap::IllegalInstruction;
+    t.ic = entry;
+    t.text = vl > 256 ? "the vector length was set to " + std::to_string(vl) + ", more than 256"
+                      : "%vix was set to " + std::to_string(vix) + ", more than 63";
+    return t;
+  }
   FloatingEnvironment environment;
   if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   try {

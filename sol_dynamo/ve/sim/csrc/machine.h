@@ -219,7 +219,7 @@ class Core {
 // Writes each instruction to a file: address, place, text, values of the scalar operands.
 std::unique_ptr<Observer> make_trace(std::FILE*);
 // Where the environment variable SOL_VE_TRACE says: a file's name (it is appended to) or "-" for
-// stderr; nullptr where it is not set.
+// stderr; nullptr where it is not set, or cannot be written, which stderr is told.
 std::unique_ptr<Observer> trace_from_environment();
 
 // The name of an instruction word with its operands, in LLVM's syntax; "" where it is none.
