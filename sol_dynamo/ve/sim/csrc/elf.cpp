@@ -2,7 +2,9 @@
 //
 // An object file is linked here, since no linker for VE is at hand: sections get addresses, symbols
 // values, relocations are applied and a global offset table is made. What the file does not define
-// comes from the simulator's own functions (host.h). Files are not trusted: each offset is checked.
+// comes from the simulator's own functions (host.h) or from files loaded before. Files are not
+// trusted: each offset is checked. One file, since both kinds share symbols, relocations and
+// thread-local memory.
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
