@@ -445,8 +445,8 @@ class ElfLoader {
     std::string all;
     for (const std::string& name : undefined_) all += (all.empty() ? "" : ", ") + name;
     fail("undefined: %s. They are in no library that is loaded already, and of others the "
-         "simulator has memcpy, strlen, new and the like, the compiler's run-time library and libm's "
-         "scalar functions",
+         "simulator has memcpy, strlen, new and the like, the compiler's run-time library and "
+         "libm's scalar functions",
          all.substr(0, 300).c_str());
   }
 
