@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import pickle
 import signal
 import struct
 import subprocess
@@ -363,6 +364,13 @@ def test_memory_of_the_simulator_is_nobodys_to_free(machine: sim.Machine) -> Non
     with pytest.raises(sim.Fault, match="malloc did not return"):
         library.call("f", block)
     library.call("f", 0)
+
+
+def test_faults_go_from_process_to_process(machine: sim.Machine) -> None:
+    with pytest.raises(sim.Fault) as caught:
+        machine.core.execute([word("ld %s1, 8")])
+    fault = pickle.loads(pickle.dumps(caught.value))
+    assert vars(fault) == vars(caught.value) and str(fault) == str(caught.value)
 
 
 def test_registers_set_out_of_range(machine: sim.Machine) -> None:

@@ -228,14 +228,20 @@ def test_c_plus_plus(machine: sim.Machine) -> None:
 
 
 def test_messages_for_bad_files(machine: sim.Machine) -> None:
-    good = ve_object("int f(void){return 9;}", "-O2")
+    good = ve_object("int x; int f(void){return x;}", "-O2", "-fno-asynchronous-unwind-tables")
     used = machine.memory_used
     missing = ve_object('int printf(const char*,...),g(int);int f(void){return printf("")+g(1);}')
     other = bytearray(good)
     struct.pack_into("<H", other, 18, 62)
     executable = bytearray(good)
     struct.pack_into("<H", executable, 16, 2)
+    implicit = bytearray(good)  # the first section with addends (RELA, 4) becomes one without
+    headers, count = struct.unpack_from("<Q", good, 40)[0], struct.unpack_from("<H", good, 60)[0]
+    kinds = [struct.unpack_from("<I", good, headers + 64 * n + 4)[0] for n in range(count)]
+    of_text = next(n for n in range(count) if kinds[n] == 4)
+    struct.pack_into("<I", implicit, headers + 64 * of_text + 4, 9)
     for data, message in (
+        (bytes(implicit), "relocations without addends"),
         (b"", "the file ends at byte 0"),
         (b"#!/bin/sh\n" * 100, "not an ELF file"),
         (bytes(other), "machine 62, not for NEC's VE"),

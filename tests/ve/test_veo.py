@@ -639,6 +639,22 @@ def test_libraries(
         assert lib.veo_load_library(handle, bad.encode()) == 0 and bad in process.error
 
 
+def test_a_library_that_others_call_stays(process: Process, tmp_path: Path) -> None:
+    below = compile_ve(tmp_path, "below.c", "int n=4; int below(int x){return x*n;}", "-O1")
+    source = "int below(int); int above(int x){return below(x)+1;}"
+    above = compile_ve(tmp_path, "above.c", source, "-O1")
+    assert process.lib.veo_load_library(process.handle, str(above).encode()) == 0
+    assert "undefined: below" in process.error
+    first = process.load(below)
+    second = process.load(above)
+    assert process.lib.veo_unload_library(process.handle, first) == 0
+    assert process.call(process.symbol(second, "above"), 5) == 21
+    assert process.lib.veo_get_sym(process.handle, first, b"below") == 0
+    assert process.lib.veo_unload_library(process.handle, second) == 0
+    assert process.lib.veo_load_library(process.handle, str(above).encode()) == 0
+    assert process.lib.veo_free_mem(process.handle, 0) == 0  # as free() on a card
+
+
 def test_program_with_its_own_symbols(kernels: Path) -> None:
     lib = ve.open_driver().lib
     lib.veo_proc_create_static.argtypes = [ctypes.c_int, ctypes.c_char_p]

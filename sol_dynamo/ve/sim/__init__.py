@@ -50,6 +50,9 @@ class Fault(RuntimeError):
         super().__init__(text)
         self.kind, self.ic, self.address, self.word, self.text = kind, ic, address, word, text
 
+    def __reduce__(self) -> tuple[type, tuple[str, int, int, int, str]]:
+        return type(self), (self.kind, self.ic, self.address, self.word, self.text)
+
 
 Number = SupportsIndex | float | np.floating | np.bool_  # an argument of a function
 

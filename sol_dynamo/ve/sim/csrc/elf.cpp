@@ -2,7 +2,9 @@
 //
 // An object file is linked here, since no linker for VE is at hand: sections get addresses, symbols
 // values, relocations are applied and a global offset table is made. What the file does not define
-// comes from the simulator's own functions (host.h). Files are not trusted: each offset is checked.
+// comes from the simulator's own functions (host.h) or from files loaded before. Files are not
+// trusted: each offset is checked. One file, since both kinds share symbols, relocations and
+// thread-local memory.
 #include <algorithm>
 #include <cerrno>
 #include <cinttypes>
@@ -62,7 +64,11 @@ struct Dynamic {
 };
 
 enum : uint16_t { kRelocatable = 1, kShared = 3 };
-enum : uint32_t { kSymbols = 2, kRelocations = 4, kNoBits = 8, kInitArray = 14 };
+enum : uint32_t {
+  kSymbols = 2, kRelocations = 4, kNoBits = 8, kImplicit = 9, kInitArray = 14, kPacked = 19
+};
+constexpr const char* kWithoutAddends =
+    "it has relocations without addends (REL or RELR), which no compiler for VE makes";
 enum : uint64_t { kWritable = 1, kAllocated = 2, kExecutable = 4, kThreadLocal = 0x400 };
 enum : uint16_t { kUndefined = 0, kAbsolute = 0xfff1, kCommon = 0xfff2 };
 enum : unsigned { kLocal = 0, kWeak = 2, kFunction = 2, kTls = 6, kIndirect = 10 };
@@ -169,8 +175,10 @@ class ElfLoader {
     report_undefined();
     name_unsized();
     for (const Section& s : sections_) {
-      if (s.type != kRelocations || s.info >= sections_.size()) continue;
+      if (s.info >= sections_.size()) continue;
       if ((sections_[s.info].flags & kAllocated) == 0) continue;  // debug information
+      if (s.type == kImplicit || s.type == kPacked) fail("%s", kWithoutAddends);
+      if (s.type != kRelocations) continue;
       for (uint64_t at = 0; at + sizeof(Rela) <= s.size; at += sizeof(Rela)) {
         relocate(file_.at<Rela>(s.offset + at), s.info);
       }
@@ -353,6 +361,7 @@ class ElfLoader {
           case 6: symbols = d.value; break;              // SYMTAB
           case 7: rela_ = d.value; break;                // RELA
           case 8: rela_bytes_ = d.value; break;          // RELASZ
+          case 17: case 36: fail("%s", kWithoutAddends);  // REL, RELR
           case 12: image_->initializers_.push_back(bias_ + d.value); break;  // INIT
           case 10: strings_bytes = d.value; break;       // STRSZ
           case 23: jumps_ = d.value; break;              // JMPREL
@@ -436,8 +445,8 @@ class ElfLoader {
     std::string all;
     for (const std::string& name : undefined_) all += (all.empty() ? "" : ", ") + name;
     fail("undefined: %s. They are in no library that is loaded already, and of others the "
-         "simulator has memcpy, strlen, new and the like, the compiler's run-time library and libm's "
-         "scalar functions",
+         "simulator has memcpy, strlen, new and the like, the compiler's run-time library and "
+         "libm's scalar functions",
          all.substr(0, 300).c_str());
   }
 

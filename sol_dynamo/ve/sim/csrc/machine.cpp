@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cfenv>
 #include <cstring>
-#include <thread>
 
 #include "decode.h"
 #include "host.h"
@@ -229,12 +228,12 @@ void Core::look_at_loop() {
     turns_.fruitless = 0;
     return;
   }
-  loop_.look = 1;
-  if (__atomic_load_n(&interrupted_, __ATOMIC_RELAXED)) raise(Trap::Interrupted);
-  if (waits == nullptr) {
-    std::this_thread::yield();
+  if (waits == nullptr) {  // alone: there is no core to give way to, and slices are to end soon
+    loop_.look = kRareLook;
     return;
   }
+  loop_.look = 1;
+  if (__atomic_load_n(&interrupted_, __ATOMIC_RELAXED)) raise(Trap::Interrupted);
   const std::string why = waits->turn(turns_);
   if (!why.empty()) raise(Trap::Interrupted, 0, "waits for another core, but " + why);
 }

@@ -176,7 +176,8 @@ class Core {
   void rounding_changed();         // psw has another rounding mode
   void forget_code() { code_version_ = 0; }
   uint64_t changes = 0;            // of memory by atomic instructions
-  // A branch to the begin of a loop is taken, maybe to itself. Loops that wait for another core are found by it.
+  // A branch to the begin of a loop is taken, maybe to itself. Loops that wait for another core
+  // are found by it.
   void turn() {
     if (ic != loop_.ic) {
       loop_.ic = ic;
