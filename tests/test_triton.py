@@ -313,7 +313,8 @@ def test_what_calls_read_is_copied_once_it_moves(monkeypatch):
 
     from sol_dynamo.kernels.host import Operands
     from sol_dynamo.kernels.triton import segment
-    from sol_dynamo.kernels.triton.segment import Scratch, Segment, Where, advance, segments
+    from sol_dynamo.kernels.triton.scratch import Scratch, Where
+    from sol_dynamo.kernels.triton.segment import Segment, advance, segments
     from sol_dynamo.lowering import lower
     from sol_dynamo.schedule import schedule
     from sol_dynamo.target import Caps
@@ -356,7 +357,8 @@ def test_what_backward_gets_is_lent(monkeypatch):
 
     from sol_dynamo.kernels.host import Operands
     from sol_dynamo.kernels.triton import segment
-    from sol_dynamo.kernels.triton.segment import Scratch, Where, advance, segments
+    from sol_dynamo.kernels.triton.scratch import Scratch, Where
+    from sol_dynamo.kernels.triton.segment import advance, segments
     from sol_dynamo.lowering import lower
     from sol_dynamo.schedule import schedule
     from sol_dynamo.target import Caps
@@ -405,7 +407,7 @@ def test_calls_that_differ_in_places_only(monkeypatch):
 
     from sol_dynamo.kernels.triton import replay
     from sol_dynamo.kernels.triton.graphs import NoGraph
-    from sol_dynamo.kernels.triton.segment import Scratch, Where
+    from sol_dynamo.kernels.triton.scratch import Scratch, Where
 
     now = {"device": -1, "stream": 7, "capturing": False}
     monkeypatch.setattr(replay, "cuda_device", lambda: now["device"])

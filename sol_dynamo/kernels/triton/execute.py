@@ -20,18 +20,8 @@ from .blocks import ALIGNED
 from .launch import SCRATCH
 from .program import launches_of
 from .replay import Replay
-from .segment import (
-    Arenas,
-    Scratch,
-    Segment,
-    Step,
-    Where,
-    advance,
-    arenas,
-    left_out,
-    parts_at,
-    segments,
-)
+from .scratch import Arenas, Scratch, Where, arenas, parts_at
+from .segment import Segment, Step, advance, left_out, segments
 
 
 class TritonExecutable:

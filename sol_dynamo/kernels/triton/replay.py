@@ -14,7 +14,8 @@ import torch
 
 from ...compat import cuda_device, cuda_stream, empty_cuda
 from .graphs import NoGraph
-from .segment import Recorded, Scratch, Where
+from .scratch import Scratch, Where
+from .segment import Recorded
 
 
 class Replay:

@@ -23,7 +23,8 @@ from .binary import compile_ahead, function_of
 from .launch import SCRATCH, Launch
 from .nest import KernelText
 from .program import HEADER, resources
-from .segment import Scratch, Segment, parts_at
+from .scratch import Scratch, parts_at
+from .segment import Segment
 
 log = logging.getLogger("sol_dynamo")
 LAUNCHES = 20  # in a row, in one CUDA graph
