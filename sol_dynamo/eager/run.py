@@ -84,7 +84,7 @@ class OneOp:
     def copies(self, tensors: list[torch.Tensor], made: list[Any]) -> list[tuple]:
         """Where to put what the program gave and could not store there itself, and what."""
         every = ((tensors[w.tensor], made[w.output]) for w in self._writes)
-        return [(place, value) for place, value in every if value is not place]
+        return [(place, value) for place, value in every if value is not place and place.numel()]
 
     def results(self, made: list[Any]) -> list[Any]:
         """The call's results, from what the program gave."""

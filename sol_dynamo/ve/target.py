@@ -14,7 +14,7 @@ from .. import ir
 from ..runtime import toolchain
 from ..schedule.plan import Plan
 from ..target import Caps
-from . import cards, compiler
+from . import cards, compiler, interface
 from .execute import Built, VeExecutable
 from .program import ATTEMPTS, Step, Writer, emit_program, file_text, runtime_text, steps_of
 from .walk import walk_kernel
@@ -60,6 +60,7 @@ class VeTarget:
         return emit_program(program)
 
     def build(self, sources: dict[str, str], program: ir.Program) -> VeExecutable:
+        interface.register_if_loaded()
         return VeExecutable(program, built(sources, program))
 
     def describe(self) -> dict[str, str]:

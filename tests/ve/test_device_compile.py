@@ -50,11 +50,18 @@ def test_the_interface_is_registered():
     assert found.get_raw_stream(0) == 0 and found.exchange_device(0) == 0
 
 
-def test_first_use_after_dynamo_registers_it():
+@pytest.mark.parametrize(
+    "use",
+    [
+        "import torch._dynamo; torch.ones(2, device='ve')",
+        "x = torch.ones(2, device='ve') + 1; torch.compile(lambda x: x - 1, backend='sol')(x)",
+    ],
+)
+def test_whoever_comes_last_registers_it(use):
     check_python(
-        """
-        import torch, torch._dynamo
-        torch.ones(2, device="ve")
+        f"""
+        import torch
+        {use}
         from torch._dynamo.device_interface import get_interface_for_device
         assert get_interface_for_device("ve").device_count() == torch.ve.device_count()
         """
