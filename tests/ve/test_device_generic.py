@@ -7,13 +7,13 @@ databases of them. `make test` takes some of each, `make test-all` all.
 |---|---|---|
 | TestFewOps, TestAllOps | `op_db`, `ops` | each sample's results and errors are the CPU's |
 | TestFewVariants, TestAllVariants | `op_db` | arguments with gaps, and `out=` of three kinds |
-| TestOpGradients | `TestGradients` | every tenth operator against finite differences, bit by bit twice |
-| TestFewModules, TestAllModules | `module_db`, `modules` | results, gradients and buffers are the CPU's |
+| TestOpGradients | `TestGradients` | every tenth operator against finite differences |
+| TestFewModules, TestAllModules | `module_db`, `modules` | results, gradients, buffers are the CPU's |
 | TestFewOptimizers, TestAllOptimizers | `optim_db`, `optims` | four steps are the CPU's |
-| TestAutocastOps | `AutocastTestLists`, `TestAutocast` | the dtype of each operator under autocast |
+| TestAutocastOps | `AutocastTestLists`, `TestAutocast` | each operator's dtype under autocast |
 
-Left out, for reasons given beside: sparse results, CUDA's jiterator, random numbers' values. A batch
-norm of evaluation has statistics here, as on other accelerators, and none on the CPU.
+Left out, for reasons given beside: sparse results, CUDA's jiterator, random numbers' values. A
+batch norm of evaluation has statistics here, as on other accelerators, and none on the CPU.
 """
 
 from __future__ import annotations
