@@ -8,7 +8,7 @@ databases of them. `make test` takes some of each, `make test-all` all.
 | TestFewOps, TestAllOps | `op_db`, `ops` | each sample's results and errors are the CPU's |
 | TestFewVariants, TestAllVariants | `op_db` | arguments with gaps, and `out=` of three kinds |
 | TestOpGradients | `TestGradients` | every tenth operator against finite differences |
-| TestFewModules, TestAllModules | `module_db`, `modules` | results, gradients, buffers are the CPU's |
+| TestFewModules, TestAllModules | `module_db`, `modules` | results and gradients are the CPU's |
 | TestFewOptimizers, TestAllOptimizers | `optim_db`, `optims` | four steps are the CPU's |
 | TestAutocastOps | `AutocastTestLists`, `TestAutocast` | each operator's dtype under autocast |
 
