@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import Axis, Buffer, Const, Expr, Iota, Op, Reduce
+from ..ir import HALVES, Axis, Buffer, Const, Expr, Iota, Op, Reduce
 from .graph import Lowering, NotHandled, cast, rule
 
 aten = torch.ops.aten
@@ -514,38 +514,40 @@ def batch_norm_backward(
 
 @rule(aten._softmax.default, aten._log_softmax.default)
 def softmax(low, node, x, dim, half_to_float) -> Any:
-    """exp(x - max) / sum, or x - max - log(sum)."""
-    if x.dtype not in ("f32", "f64") or not x.shape:
+    """exp(x - max) / sum, or x - max - log(sum); of halves in float32, where nobody else has them,
+    rounded at the end."""
+    wide = "f32" if x.dtype in HALVES and low.products.alone else x.dtype
+    if wide not in ("f32", "f64") or not x.shape:
         return NotHandled(f"softmax of {x.dtype}{list(x.shape)}")
+    out = low.output(node)
     dims = _dims(dim, len(x.shape))
-    acc = accumulator(x.dtype, _length(x, dims))
-    top = _scratch(low, node, x, dims, x.dtype, "max")
+    acc = accumulator(wide, _length(x, dims))
+    top = _scratch(low, node, x, dims, wide, "max")
     total = _scratch(low, node, x, dims, acc, "sum")
-    reduce_into(low, top, x, dims, True, "max", lambda v, _: v, x.dtype)
+    reduce_into(low, top, x, dims, True, "max", lambda v, _: cast(v, wide), wide)
     full = [Index.of(f"{'r' if d in dims else 'i'}{d}") for d in range(len(x.shape))]
 
     def shifted(v: Expr, index: Sequence[Index]) -> Expr:
-        return Op("sub", (v, low.broadcast(top, index)), x.dtype)
+        return Op("sub", (cast(v, wide), low.broadcast(top, index)), wide)
 
     if node.target is aten._log_softmax.default:
-        each = lambda v, _: cast(Op("exp", (shifted(v, full),), x.dtype), acc)  # noqa: E731
+        each = lambda v, _: cast(Op("exp", (shifted(v, full),), wide), acc)  # noqa: E731
         reduce_into(low, total, x, dims, True, "sum", each, acc)
 
         def value(*i: Index) -> Expr:
-            log = cast(Op("log", (low.broadcast(total, i),), acc), x.dtype)
-            return Op("sub", (shifted(low.load(x, i), i), log), x.dtype)
+            log = cast(Op("log", (low.broadcast(total, i),), acc), wide)
+            return cast(Op("sub", (shifted(low.load(x, i), i), log), wide), out.dtype)
 
-        return low.pointwise(low.output(node), value)
-    out = low.output(node)
-    powers = low.buffer(f"{node.name}_exp", x.dtype, x.shape, out.strides)
-    low.pointwise(powers, lambda *i: Op("exp", (shifted(low.load(x, i), i),), x.dtype))
+        return low.pointwise(out, value)
+    powers = low.buffer(f"{node.name}_exp", wide, x.shape, out.strides)
+    low.pointwise(powers, lambda *i: Op("exp", (shifted(low.load(x, i), i),), wide))
     reduce_into(low, total, powers, dims, True, "sum", lambda v, _: cast(v, acc), acc)
-    return low.pointwise(
-        out,
-        lambda *i: Op(
-            "div", (low.load(powers, i), cast(low.broadcast(total, i), x.dtype)), x.dtype
-        ),
-    )
+
+    def share(*i: Index) -> Expr:
+        whole = cast(low.broadcast(total, i), wide)
+        return cast(Op("div", (low.load(powers, i), whole), wide), out.dtype)
+
+    return low.pointwise(out, share)
 
 
 __all__ = ["accumulator", "reduce_into"]

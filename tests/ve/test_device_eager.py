@@ -474,3 +474,16 @@ def test_convolutions_of_halves_train(make, dtype):
     for exact, eager, got in zip(*results, strict=True):
         allowed = 2 * relative_error(eager, exact) + 2 * torch.finfo(dtype).eps
         assert got.dtype == dtype and relative_error(got, exact) <= allowed
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("f", [F.softmax, F.log_softmax])
+def test_softmax_of_halves(f, dtype):
+    x = special(7, 33, dtype=dtype)
+    x[3:] = 5 * torch.randn(4, 33)
+    exact, eager, got = f(x.double(), -1), f(x, -1), f(x.ve(), -1).cpu()
+    assert got.dtype == dtype
+    allowed = 2 * relative_error(eager, exact) + 2 * torch.finfo(dtype).eps
+    assert relative_error(got, exact) <= allowed
+    wide = torch.nn.functional.softmax(x.ve(), 0, dtype=torch.float32)
+    torch.testing.assert_close(wide.cpu(), x.softmax(0, dtype=torch.float32), equal_nan=True)
