@@ -2,11 +2,14 @@
 
     python -m benchmarks.breadth timm transformers torchvision
     python -m benchmarks.breadth transformers:llama timm:swin --parts forward,train --json rows.json
+    python -m benchmarks.breadth torchvision:alexnet layers --device ve --parts forward,ops,train
 
 Of each, a small version with random weights: a forward pass without gradients, a training step, a
 second batch size or sequence length, and for language models some tokens with a KV cache. One row a
 model and part; each model has a process of its own, so that a crash or hang costs one row. timm and
 transformers are looked for only when they are asked for. `--calls` lists what is left to ATen.
+With `--device` the compiled model is there, and the parts `ops` and `train_ops` run it op by op;
+what it is compared with stays on the CPU.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -36,6 +40,7 @@ from .breadth_models import Case, cases
 from .networks import allowed
 
 PARTS = ("forward", "train", "sizes", "generate")
+OP_BY_OP = ("ops", "train_ops")  # of a device that has eager kernels of ours
 LIMIT = 1e-3  # of a training step whose gradients amplify rounding: how far its loss may be off
 
 
@@ -45,6 +50,7 @@ class Row:
 
     name: str
     part: str
+    device: str = "cpu"
     status: str = "ok"  # or: inexact (beyond the contract), wrong, error, timeout
     kernels: int = 0
     aten: int = 0
@@ -99,7 +105,8 @@ def error(value: Tensor, exact: Tensor) -> float:
 
 def compare(row: Row, got: Any, eager: Any, exact: Any) -> None:
     """Note the worst output in a row. Integers (classes, indices of a sort) may differ from
-    float64's where eager's do: scores that tie but for rounding.
+    float64's where eager's do: scores that tie but for rounding. Another device's convolutions may
+    lie otherwise.
 
     Errors: `Wrong` for another structure, shape, dtype, integer or layout.
     """
@@ -111,7 +118,8 @@ def compare(row: Row, got: Any, eager: Any, exact: Any) -> None:
         if a.dtype != b.dtype or a.shape != b.shape:
             raise Wrong(f"output {k}: {a.dtype} {tuple(a.shape)}, not {b.dtype} {tuple(b.shape)}")
         sizes = zip(a.shape, a.stride(), b.stride(), strict=True)
-        if a.numel() and any(n != 1 and s != t for n, s, t in sizes):
+        lies = any(n != 1 and s != t for n, s, t in sizes)
+        if a.numel() and lies and row.device == "cpu":
             raise Wrong(f"output {k}: strides {a.stride()}, not {b.stride()}")
         if a.shape != c.shape:
             row.note = "float64 takes another path: compared with eager"
@@ -131,6 +139,28 @@ def compare(row: Row, got: Any, eager: Any, exact: Any) -> None:
         row.status = "inexact" if row.ours < 1e-2 + 20 * row.eager else "wrong"
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a model is run: compiled or op by op, and where."""
+
+    compiled: Callable[[Any], Callable]
+    device: str = "cpu"
+
+    def there(self, x: Any) -> Any:
+        """A model, or tensors of any structure, on the device."""
+        if isinstance(x, nn.Module):
+            return x if self.device == "cpu" else copy.deepcopy(x).to(self.device)
+        return tree_map(lambda t: t.to(self.device) if isinstance(t, Tensor) else t, x)
+
+    def call(self, run: Callable, inputs: Any) -> Any:
+        """What a model on the device gives, on the CPU."""
+        return here(call(run, self.there(inputs)))
+
+
+def here(x: Any) -> Any:
+    return tree_map(lambda t: t.cpu() if isinstance(t, Tensor) else t, x)
+
+
 # -- the parts ---------------------------------------------------------------------------------
 
 
@@ -144,22 +174,22 @@ def exactly(model: nn.Module, inputs: Any) -> Any:
         return call(model, wide(inputs))
 
 
-def forward(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+def forward(case: Case, row: Row, way: Way) -> None:
     """The second call is held to the first's bits; those of a model with symbolic sizes, whose
     graphs run on ATen until sizes come again, once every graph has been called with its own."""
     model = case.model.eval()
     exact_model = copy.deepcopy(model).double()
     with torch.no_grad():
         eager, exact = call(model, case.inputs), exactly(exact_model, case.inputs)
-        run = compiled(model)
+        run = way.compiled(way.there(model))
         start = time.perf_counter()
-        first = call(run, case.inputs)
+        first = way.call(run, case.inputs)
         row.seconds = time.perf_counter() - start
         compare(row, first, eager, exact)
-        again = call(run, case.inputs)
+        again = way.call(run, case.inputs)
         if not all(map(same_bits, tensors(first), tensors(again))):
             row.first_differs = True
-            settled = [call(run, case.inputs) for _ in range(3)]
+            settled = [way.call(run, case.inputs) for _ in range(3)]
             if not all(map(same_bits, tensors(settled[1]), tensors(settled[2]))):
                 raise Wrong("two runs differ")
             compare(row, settled[2], eager, exact)
@@ -169,20 +199,20 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.nan_to_num(), b.nan_to_num()) if a.dtype != torch.bool else a.equal(b)
 
 
-def sizes(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+def sizes(case: Case, row: Row, way: Way) -> None:
     """Dynamo makes sizes symbols at the second; the third call with them is compiled for them."""
     model = case.model.eval()
     exact_model = copy.deepcopy(model).double()
     with torch.no_grad():
-        run = compiled(model)
-        call(run, case.inputs)
+        run = way.compiled(way.there(model))
+        way.call(run, case.inputs)
         eager, exact = call(model, case.resized), exactly(exact_model, case.resized)
         start = time.perf_counter()
         for _ in range(2):
-            compare(row, call(run, case.resized), eager, exact)
+            compare(row, way.call(run, case.resized), eager, exact)
         row.seconds = time.perf_counter() - start
         compare(
-            Row("", ""), call(run, case.inputs), call(model, case.inputs),
+            Row("", "", row.device), way.call(run, case.inputs), call(model, case.inputs),
             exactly(exact_model, case.inputs),
         )  # fmt: skip
 
@@ -191,32 +221,35 @@ def step(model: nn.Module, run: Callable, inputs: Any) -> tuple[Tensor, dict[str
     """The loss, and the gradients by name. The loss is linear in the results: their squares would
     say nothing of what a norm has scaled."""
     model.zero_grad(set_to_none=True)
-    loss = torch.zeros((), dtype=next(model.parameters()).dtype)
+    some = next(model.parameters())
+    loss = torch.zeros((), dtype=some.dtype, device=some.device)
     for t in tensors(call(run, inputs)):
         if t.requires_grad:
             t = t.double() if loss.dtype == torch.float64 else t.float()
-            weights = torch.linspace(-1, 1, t.numel(), dtype=t.dtype).cos()
+            weights = torch.linspace(-1, 1, t.numel(), dtype=t.dtype).cos().to(t.device)
             loss = loss + (t.reshape(-1) * weights).mean()
     loss.backward()
     named = model.named_parameters()
-    return loss.detach(), {n: p.grad.clone() for n, p in named if p.grad is not None}
+    return loss.detach().cpu(), {n: p.grad.clone().cpu() for n, p in named if p.grad is not None}
 
 
-def train(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+def train(case: Case, row: Row, way: Way) -> None:
     models = [copy.deepcopy(without_dropout(case.model)).train() for _ in range(3)]
     inputs = case.training or case.inputs
     exact_loss, exact = step(models[2].double(), models[2], wide(inputs))
     torch.manual_seed(0)
     eager_loss, eager = step(models[0], models[0], inputs)
-    run = compiled(models[1])
+    models[1] = way.there(models[1])
+    run = way.compiled(models[1])
     start = time.perf_counter()
     torch.manual_seed(0)
-    loss, got = step(models[1], run, inputs)
+    loss, got = step(models[1], run, way.there(inputs))
     row.seconds = time.perf_counter() - start
     if got.keys() != eager.keys():
         raise Wrong(f"gradients of other parameters: {sorted(got.keys() ^ eager.keys())[:4]}")
     for n, g in got.items():
-        if g.stride() != eager[n].stride() or g.dtype != eager[n].dtype:
+        lies = g.stride() != eager[n].stride() and row.device == "cpu"
+        if lies or g.dtype != eager[n].dtype:
             raise Wrong(f"gradient of {n}: {g.dtype} {g.stride()}, not {eager[n].stride()}")
     whole = lambda gs: torch.cat([gs[n].double().flatten() for n in exact])  # noqa: E731
     row.ours, row.eager = error(whole(got), whole(exact)), error(whole(eager), whole(exact))
@@ -236,6 +269,7 @@ def train(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
         row.status, row.note = "wrong", f"gradient of {worst_name}"
     buffers = zip(models[1].named_buffers(), models[0].buffers(), models[2].buffers(), strict=True)
     for (n, mine), theirs, exactly in buffers:
+        mine = mine.cpu()
         if not mine.is_floating_point():
             if not torch.equal(mine, theirs):
                 raise Wrong(f"buffer {n} differs")
@@ -253,10 +287,11 @@ def without_dropout(model: nn.Module) -> nn.Module:
     return model
 
 
-def generate(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
+def generate(case: Case, row: Row, way: Way) -> None:
     """The same tokens as eager's, with a cache that grows and, where a model has one, a fixed."""
     model: Any = case.model.eval()
-    plain = model.forward
+    other: Any = way.there(model)
+    plain = other.forward
     prompt = {k: v for k, v in case.inputs.items() if not k.startswith("decoder")}
     prompt.pop("labels", None)
     caches: list[dict[str, Any]] = [{}]
@@ -266,37 +301,41 @@ def generate(case: Case, row: Row, compiled: Callable[[Any], Callable]) -> None:
         for options in caches:
             options = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, **options}
             options["disable_compile"] = True
-            model.forward = plain
+            other.forward = plain
             wanted = model.generate(**prompt, **options)
             start = time.perf_counter()
-            model.forward = compiled(plain)
+            other.forward = way.compiled(plain)
             for _ in range(2):
-                if not torch.equal(model.generate(**prompt, **options), wanted):
+                got = other.generate(**way.there(prompt), **options)
+                if not torch.equal(got.cpu(), wanted):
                     raise Wrong(f"other tokens ({options.get('cache_implementation', 'dynamic')})")
             row.seconds += time.perf_counter() - start
-    model.forward = plain
+    other.forward = plain
+
+
+PART = {"forward": forward, "train": train, "sizes": sizes, "generate": generate,
+        "ops": forward, "train_ops": train}  # fmt: skip
 
 
 # -- one model ---------------------------------------------------------------------------------
 
 
-def run_part(name: str, part: str, backend_name: str = "sol") -> Row:
+def run_part(name: str, part: str, backend_name: str = "sol", device: str = "cpu") -> Row:
     """Errors of any kind become the row's status."""
     from sol_dynamo.backend import SYMBOLS, Backend
 
-    row = Row(name, part)
+    row = Row(name, part, device)
     torch._dynamo.reset()
     backend: Any = Backend() if backend_name == "sol" else backend_name
     try:
         torch.manual_seed(0)
         case = cases(name.split(":")[0])[name.split(":")[1]]()
-        skipped = case.skipped(part)
+        skipped = case.skipped(part.removesuffix("_ops"))
         if skipped:
             row.status, row.note = "skipped", skipped
             return row
-        {"forward": forward, "train": train, "sizes": sizes, "generate": generate}[part](
-            case, row, lambda f: torch.compile(f, backend=backend)
-        )
+        compiled = (lambda f: f) if part in OP_BY_OP else partial(torch.compile, backend=backend)
+        PART[part](case, row, Way(compiled, device))
     except Wrong as e:
         row.status, row.note = "wrong", str(e)
     except Exception as e:
@@ -304,6 +343,11 @@ def run_part(name: str, part: str, backend_name: str = "sol") -> Row:
         row.status, row.note = "error", f"{type(e).__name__}: {str(e).strip()[:300]}"
     if backend_name == "sol":
         count(row, backend.graphs)
+    if device.startswith("ve"):
+        from sol_dynamo.ve import module
+
+        row.calls |= {f"{op}: on the CPU": n for op, n in module.fallbacks().items()}
+        module.reset_fallbacks()
         if row.first_differs and all(g.reason != SYMBOLS for g in backend.graphs):
             row.status, row.note = "wrong", "two runs differ"
     return row
@@ -328,7 +372,8 @@ def count(row: Row, graphs: Any) -> None:
 
 def in_a_process(name: str, args: argparse.Namespace) -> list[Row]:
     """The rows of a model; what it had not printed when it died or ran too long is an error."""
-    command = [sys.executable, "-m", "benchmarks.breadth", "--one", name, "--parts", args.parts]
+    command = [sys.executable, "-m", "benchmarks.breadth", "--one", name, "--parts", args.parts,
+               "--device", args.device]  # fmt: skip
     command += ["--threads", str(args.threads)]
     environment = {"SOL_STRICT": "1", **os.environ}
     rows: list[Row] = []
@@ -348,13 +393,13 @@ def in_a_process(name: str, args: argparse.Namespace) -> list[Row]:
     rows = [Row(**json.loads(x[4:])) for x in out.splitlines() if x.startswith("ROW ")]
     missing = [p for p in args.parts.split(",") if p not in {r.part for r in rows}]
     if missing:
-        rows.append(Row(name, missing[0], status, note=note))
+        rows.append(Row(name, missing[0], args.device, status, note=note))
     return rows
 
 
-def one(name: str, parts: str) -> None:
+def one(name: str, parts: str, device: str) -> None:
     for part in parts.split(","):
-        print("ROW", json.dumps(asdict(run_part(name, part))), flush=True)
+        print("ROW", json.dumps(asdict(run_part(name, part, device=device))), flush=True)
 
 
 def chosen(wanted: list[str]) -> Iterator[str]:
@@ -384,6 +429,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("models", nargs="*", default=["torchvision"], help="library or library:a,b,c")
     p.add_argument("--parts", default=",".join(PARTS))
+    p.add_argument("--device", default="cpu", help="where the compiled model is")
     p.add_argument("--timeout", type=float, default=300)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--jobs", type=int, default=1)
@@ -395,7 +441,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     if args.one:
-        return one(args.one, args.parts)
+        return one(args.one, args.parts, args.device)
     found: list[Row] = []
     with ThreadPoolExecutor(args.jobs) as pool:
         for rows in pool.map(lambda n: in_a_process(n, args), list(chosen(args.models))):

@@ -576,12 +576,185 @@ def torchvision_case(name: str) -> Case:
     return Case(model, (images,), ([images[0]],), inference_only="targets needed")
 
 
+# -- torch.nn ------------------------------------------------------------------------------------
+
+
+class Recurrent(nn.Module):
+    """A stack of recurrent layers between an embedding and its classes."""
+
+    def __init__(self, kind: str, **options: Any):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 12, padding_idx=0)
+        self.layers = getattr(nn, kind)(12, 16, num_layers=2, batch_first=True, **options)
+        self.head = nn.LazyLinear(7)
+
+    def forward(self, tokens: Tensor) -> Any:
+        y, state = self.layers(self.embedding(tokens))
+        return self.head(y), state
+
+
+class Bags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bags = nn.ModuleList(nn.EmbeddingBag(40, 8, mode=m) for m in ("sum", "mean", "max"))
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, tokens: Tensor, starts: Tensor) -> Tensor:
+        return self.head(torch.cat([b(tokens, starts) for b in self.bags], 1))
+
+
+class Attention(nn.Module):
+    """Masks of every kind that nn.MultiheadAttention knows, and its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = nn.MultiheadAttention(16, 4, batch_first=True, add_bias_kv=True)
+        self.across = nn.MultiheadAttention(16, 2, kdim=12, vdim=10, batch_first=True)
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, padded: Tensor) -> Any:
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        y, weights = self.own(x, x, x, attn_mask=mask, average_attn_weights=False)
+        return self.across(y, k, v, key_padding_mask=padded, need_weights=False)[0], weights
+
+
+class UNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        block = lambda i, o: nn.Sequential(  # noqa: E731
+            nn.Conv2d(i, o, 3, padding=1), nn.GroupNorm(2, o), nn.SiLU()
+        )
+        self.first, self.down, self.low = block(3, 8), block(8, 16), block(16, 16)
+        self.up, self.last = nn.ConvTranspose2d(16, 8, 2, 2), block(24, 8)
+        self.head = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.first(x)
+        b = self.down(nn.functional.max_pool2d(a, 2))
+        c = nn.functional.interpolate(
+            self.low(nn.functional.avg_pool2d(b, 2)), size=b.shape[-2:], mode="bilinear"
+        )
+        y = nn.functional.pad(self.up(b + c), (0, a.shape[-1] % 2, 0, a.shape[-2] % 2))
+        return self.head(self.last(torch.cat([a, y, a - y], 1)))
+
+
+class Autoencoder(nn.Module):
+    """Reconstruction and the two terms of a variational loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 8, 3, 2, 1), nn.ELU(), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(),
+            nn.Linear(8 * 49, 10),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Linear(5, 8 * 49), nn.Unflatten(1, (8, 7, 7)), nn.ConvTranspose2d(8, 8, 4, 2, 1),
+            nn.LeakyReLU(0.1), nn.ConvTranspose2d(8, 1, 4, 2, 1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, logvar = self.encoder(x).chunk(2, 1)
+        y = self.decoder(mean + noise * (0.5 * logvar).exp())
+        loss = nn.functional.binary_cross_entropy(y, x, reduction="none").sum((1, 2, 3))
+        return y, loss, -0.5 * (1 + logvar - mean**2 - logvar.exp()).sum(1)
+
+
+class Discriminator(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.utils.parametrizations.spectral_norm
+        self.layers = nn.Sequential(
+            norm(nn.Conv2d(3, 8, 4, 2, 1)), nn.LeakyReLU(0.2), norm(nn.Conv2d(8, 16, 4, 2, 1)),
+            nn.InstanceNorm2d(16, affine=True), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(1024, 1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def generator() -> nn.Module:
+    return nn.Sequential(
+        nn.ConvTranspose2d(12, 16, 4, 1, 0, bias=False), nn.BatchNorm2d(16), nn.ReLU(True),
+        nn.ConvTranspose2d(16, 8, 4, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(True),
+        nn.ConvTranspose2d(8, 3, 3, 3, 1, output_padding=1, dilation=2), nn.Tanh(),
+    )  # fmt: skip
+
+
+def waves() -> nn.Module:
+    """One-dimensional convolutions, as in speech: dilated, grouped, gated, normalized by weight."""
+    norm = nn.utils.parametrizations.weight_norm
+    return nn.Sequential(
+        norm(nn.Conv1d(2, 16, 5, dilation=2, padding=4)), nn.GLU(1), nn.BatchNorm1d(8),
+        nn.Conv1d(8, 8, 3, groups=8, padding="same", padding_mode="circular"), nn.Mish(),
+        nn.ConvTranspose1d(8, 4, 5, 2, groups=2), nn.Softplus(), nn.AdaptiveMaxPool1d(9),
+    )  # fmt: skip
+
+
+def volumes() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv3d(2, 6, 3, padding=1, padding_mode="reflect"), nn.BatchNorm3d(6), nn.PReLU(6),
+        nn.MaxPool3d(2), nn.Conv3d(6, 6, 3, groups=3), nn.Hardswish(), nn.ConvTranspose3d(6, 2, 2),
+        nn.Upsample(scale_factor=2, mode="trilinear"), nn.AvgPool3d(3, 2, 1),
+    )  # fmt: skip
+
+
+def layers_case(name: str) -> Case:
+    draw, tokens = torch.randn, torch.randint(1, 40, (3, 9))
+    recurrent: dict[str, tuple[str, dict[str, Any]]] = {
+        "lstm": ("LSTM", {}), "lstm_projected": ("LSTM", {"bidirectional": True, "proj_size": 5}),
+        "gru": ("GRU", {"bidirectional": True}), "rnn": ("RNN", {"nonlinearity": "relu"}),
+    }  # fmt: skip
+    if name in recurrent:
+        kind, options = recurrent[name]
+        model = Recurrent(kind, **options)
+        model(tokens)  # sizes of the lazy head
+        return Case(model, (tokens[:2],), (tokens,))
+    match name:
+        case "transformer":
+            net: nn.Module = nn.Transformer(16, 4, 2, 2, 32, batch_first=True, norm_first=True)
+            given = {"src": draw(3, 7, 16), "tgt": draw(3, 5, 16)}
+            mask = {"tgt_mask": nn.Transformer.generate_square_subsequent_mask(5)}
+            return Case(net, {k: v[:2] for k, v in given.items()} | mask, given | mask)
+        case "encoder":
+            layer = nn.TransformerEncoderLayer(16, 4, 32, activation="gelu", batch_first=True)
+            padded = torch.zeros(3, 7, dtype=torch.bool)
+            padded[0, 5:] = True
+            given = {"src": draw(3, 7, 16), "src_key_padding_mask": padded}
+            net = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            return Case(net, {k: v[:2] for k, v in given.items()}, given)
+        case "bags":
+            return Case(Bags(), (tokens.flatten(), torch.tensor([0, 4, 4, 20])))
+        case "attention":
+            padded = torch.zeros(3, 5, dtype=torch.bool)
+            padded[1, 3:] = True
+            return Case(Attention(), (draw(3, 7, 16), draw(3, 5, 12), draw(3, 5, 10), padded))
+        case "unet":
+            return Case(lively(UNet()), (draw(2, 3, 26, 31),), (draw(3, 3, 26, 31),))
+        case "autoencoder":
+            return Case(Autoencoder(), (torch.rand(2, 1, 28, 28), draw(2, 5)))
+        case "generator":
+            return Case(lively(generator()), (draw(2, 12, 1, 1),), (draw(3, 12, 1, 1),))
+        case "discriminator":
+            return Case(lively(Discriminator()), (draw(2, 3, 32, 32),))
+        case "waves":
+            return Case(lively(waves()), (draw(2, 2, 33),), (draw(3, 2, 33),))
+        case "volumes":
+            return Case(lively(volumes()), (draw(2, 2, 9, 10, 11),), (draw(3, 2, 9, 10, 11),))
+    raise ValueError(name)
+
+
+LAYERS_CASES = (
+    "lstm", "lstm_projected", "gru", "rnn", "transformer", "encoder", "bags", "attention", "unet",
+    "autoencoder", "generator", "discriminator", "waves", "volumes",
+)  # fmt: skip
+
+
 @cache
 def cases(library: str) -> Mapping[str, Callable[[], Case]]:
     """Name -> factory. Errors: `ValueError` for a library that is not known."""
     tables: dict[str, tuple[Callable[[str], Case], Any]] = {
         "timm": (timm_case, TIMM),
         "transformers": (transformers_case, TRANSFORMERS),
+        "layers": (layers_case, LAYERS_CASES),
         "torchvision": (
             torchvision_case, (*CLASSIFIERS, *SEGMENTATION, *VIDEO, *FLOW, *DETECTION)
         ),

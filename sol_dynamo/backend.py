@@ -13,7 +13,7 @@ import logging
 import threading
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -209,17 +209,35 @@ def unsupported(gm: fx.GraphModule) -> str | None:
     devices = _devices(gm)
     if not any(map(get_target, devices)):
         return f"no target for {', '.join(devices) or 'a graph without tensors'}"
+    return _several(gm, next(d for d in devices if get_target(d)))
+
+
+def _several(gm: fx.GraphModule, kind: str) -> str | None:
+    """Why a graph's tensors of a type of device are not all on one device, which a program is for:
+    that of its inputs."""
+    if kind == "cpu":
+        return None
+    found = {v.device for v in _tensors(gm.graph.nodes) if v.device.type == kind}
+    given = {v.device for v in _tensors(gm.graph.find_nodes(op="placeholder"))}
+    if len(found) > 1:
+        return f"tensors on several devices: {', '.join(sorted(map(str, found)))}"
+    if not found & given and torch.get_device_module(kind).device_count() > 1:
+        return f"tensors are made on {', '.join(map(str, found))}, where no input is"
     return None
+
+
+def _tensors(nodes: Iterable[fx.Node]) -> Iterator[torch.Tensor]:
+    """The fake tensors that nodes give."""
+    for n in nodes:
+        values = n.meta.get("val")
+        for v in values if isinstance(values, (tuple, list)) else (values,):
+            if isinstance(v, torch.Tensor):
+                yield v
 
 
 def _devices(gm: fx.GraphModule) -> list[str]:
     """The types of device of a graph's tensors; those with most of them first."""
-    found: Counter[str] = Counter()
-    for n in gm.graph.nodes:
-        values = n.meta.get("val")
-        for v in values if isinstance(values, (tuple, list)) else (values,):
-            if isinstance(v, torch.Tensor):
-                found[v.device.type] += 1
+    found = Counter(v.device.type for v in _tensors(gm.graph.nodes))
     return [device for device, _ in found.most_common()]
 
 
@@ -515,28 +533,37 @@ def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
     """A graph as it is, op by op.
 
     `restride`: its inputs may lie otherwise than they were traced, as what a compiled forward graph
-    saves does; views in the graph rely on the traced strides.
+    saves does; views in the graph rely on the traced strides, and some on where memory begins.
     """
-    strides = [
-        _traced_stride(n) if restride else None for n in gm.graph.find_nodes(op="placeholder")
+    absolute = any(compat.counts_from_memory(n.target, n.args) for n in gm.graph.nodes)
+    places = [
+        _traced_place(n, absolute) if restride else None
+        for n in gm.graph.find_nodes(op="placeholder")
     ]
 
     def run(args: list[Any]) -> list[Any]:
         values = list(args)
         args.clear()
-        for i, s in enumerate(strides):
-            if s is not None and values[i] is not None and tuple(values[i].stride()) != s:
-                values[i] = values[i].new_empty_strided(values[i].shape, s).copy_(values[i])
+        for i, place in enumerate(places):
+            x = values[i]
+            if place is None or x is None:
+                continue
+            strides, offset = place
+            if tuple(x.stride()) != strides or offset not in (None, x.storage_offset()):
+                values[i] = x.new_empty_strided(x.shape, strides).copy_(x)
         return gm(*values)
 
     run._boxed_call = True  # type: ignore[attr-defined]
     return run
 
 
-def _traced_stride(n: fx.Node) -> tuple[int, ...] | None:
-    """A graph input's strides where they are numbers."""
+def _traced_place(n: fx.Node, absolute: bool) -> tuple[tuple[int, ...], int | None] | None:
+    """A graph input's strides, where they are numbers, and if wanted where it begins: what is
+    copied begins at 0."""
     value = n.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
         return None
-    strides = tuple(value.stride())
-    return strides if all(isinstance(s, int) for s in strides) else None
+    strides, begins = tuple(value.stride()), value.storage_offset()
+    if not all(isinstance(s, int) for s in strides):
+        return None
+    return strides, 0 if absolute and isinstance(begins, int) and begins == 0 else None

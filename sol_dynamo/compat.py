@@ -39,6 +39,17 @@ def cuda_stream(device: torch.device) -> int:
     return torch._C._cuda_getCurrentRawStream(device.index)
 
 
+def cuda_device() -> int:
+    """The current CUDA device."""
+    return torch._C._cuda_getDevice()
+
+
+def empty_cuda(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """`torch.empty_strided` on the current CUDA device, which takes half the time."""
+    guards: Any = torch._C._dynamo.guards
+    return guards._empty_strided_cuda(shape, strides, dtype)
+
+
 def autocasting() -> bool:
     """Whether any device's autocast is on."""
     return torch._C._is_any_autocast_enabled()
@@ -190,6 +201,34 @@ def reads_strides(target: Any) -> bool:
     return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
 
 
+def from_tensor(target: Any, args: Sequence[Any], first: torch.Tensor) -> tuple[Any, ...]:
+    """The arguments of an op, of which `as_strided` and its like say where to begin in the memory
+    that their first tensor lies in, saying it from where that tensor begins."""
+    at = _place_of_start(target, args)
+    begins = first.storage_offset() if at is not None else 0
+    return tuple(a - begins if k == at else a for k, a in enumerate(args))
+
+
+def from_memory(target: Any, args: Sequence[Any]) -> tuple[Any, ...]:
+    """The same again for ATen, where the first tensor lies now."""
+    at = _place_of_start(target, args)
+    begins = args[0].storage_offset() if at is not None else 0
+    return tuple(a + begins if k == at else a for k, a in enumerate(args))
+
+
+def counts_from_memory(target: Any, args: Sequence[Any]) -> bool:
+    """Whether a call says where to begin in the memory of its first tensor."""
+    return _place_of_start(target, args) is not None
+
+
+def _place_of_start(target: Any, args: Sequence[Any]) -> int | None:
+    if not isinstance(target, OpOverload) or "as_strided" not in target.name():
+        return None
+    names = [a.name for a in target._schema.arguments]
+    at = names.index("storage_offset")
+    return at if at < len(args) and args[at] is not None else None
+
+
 def is_random(target: Any) -> bool:
     """Whether an op draws random numbers."""
     return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
@@ -210,41 +249,44 @@ def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:
     return {op: f for op, f in decomposition_table.items() if op not in kept}
 
 
-_taking = threading.Lock()
-_taken: dict[
-    tuple[Any, Any], list[Any]
-] = {}  # (overload, key) -> its kernel, and who needs it away
+_undecomposed = threading.Lock()
+# kernels that are gone for a while, with the number of those who want it so
+_gone: dict[tuple[Any, Any], tuple[Any, int]] = {}
 
 
 @contextmanager
 def undecomposed(ops: Iterable[Any]) -> Iterator[None]:
     """Trace these ops as they are: torch has Python kernels for some (resampling) that decompose
     them before any table of decompositions is asked. Meanwhile those are gone, for all overloads;
-    another thread that traces then gets the same op by way of C++. No lock is held meanwhile: what
-    is traced may compute a constant on a device, whose program another thread traces."""
+    another thread that traces then gets the same op by way of C++.
+
+    No lock is held meanwhile: a trace may compute with constants of a device whose ops are traced
+    in another thread, for which it waits.
+    """
     from torch._C import DispatchKey
 
     keys = (DispatchKey.Autograd, DispatchKey.CompositeImplicitAutograd)
     packets = {op.overloadpacket for op in ops if isinstance(op, OpOverload)}
-    places = [(getattr(p, name), key) for p in packets for name in p.overloads() for key in keys]
-    with _taking:
-        for place in places:
-            overload, key = place
-            if place in _taken:
-                _taken[place][1] += 1
-            elif (kernel := overload.py_kernels.pop(key, None)) is not None:
-                overload._dispatch_cache.clear()
-                _taken[place] = [kernel, 1]
-        mine = [place for place in places if place in _taken]
+    own: list[tuple[Any, Any]] = []
+    with _undecomposed:
+        for overload in (getattr(p, name) for p in packets for name in p.overloads()):
+            for key in keys:
+                kernel, wanted = _gone.get((overload, key), (None, 0))
+                if not wanted and (kernel := overload.py_kernels.pop(key, None)) is not None:
+                    overload._dispatch_cache.clear()
+                if kernel is not None:
+                    _gone[overload, key] = kernel, wanted + 1
+                    own.append((overload, key))
     try:
         yield
     finally:
-        with _taking:
-            for place in mine:
-                _taken[place][1] -= 1
-                if not _taken[place][1]:
-                    overload, key = place
-                    overload.py_kernels[key] = _taken.pop(place)[0]
+        with _undecomposed:
+            for overload, key in own:
+                kernel, wanted = _gone.pop((overload, key))
+                if wanted > 1:
+                    _gone[overload, key] = kernel, wanted - 1
+                else:
+                    overload.py_kernels[key] = kernel
                     overload._dispatch_cache.clear()
 
 
@@ -291,12 +333,17 @@ def functional_graph(
     g = torch.func.functionalize(f, remove="mutations_and_views")
     traced = make_fx(g, decomposition_table=table)
     _without_patches(traced)
-    # ops without a fake kernel: it says so in red, beside raising
+    with quiet_fakes(), mode, undecomposed(whole):
+        return traced(*inputs)
+
+
+@contextmanager
+def quiet_fakes() -> Iterator[None]:
+    """Ops that have no fake kernel, or that it refuses: it says so in red, beside raising."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     said, log.disabled = log.disabled, True
     try:
-        with mode, undecomposed(whole):
-            return traced(*inputs)
+        yield
     finally:
         log.disabled = said
 

@@ -1,6 +1,6 @@
 """What AOTAutograd traces ops as: ATen's core decompositions, less the ops that have a rule;
-normalizations of half-precision data; and the encoder layer that `nn.TransformerEncoderLayer` calls
-where it needs no gradients.
+normalizations of half-precision data; standard deviations; and the encoder layer that
+`nn.TransformerEncoderLayer` calls where it needs no gradients.
 
     norm(x: bf16, w: f32)  ==>  out, mean, rstd = norm(x.to(f32), w); out.to(bf16), mean, rstd
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from . import compat
+from .forms import CELLS
 from .lowering import RULES
 
 aten = torch.ops.aten
@@ -48,6 +49,7 @@ def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
         if op not in kept and not (fallback_random and compat.is_random(op))
     }
     found |= {op: _in_float32(op, weights) for op, weights in NORMS.items()}
+    found |= {**CELLS, aten.std.correction: _std, aten.std_mean.correction: _std_mean}
     return found | {aten._transformer_encoder_layer_fwd.default: _encoder_layer}
 
 
@@ -65,6 +67,23 @@ def _in_float32(op: Callable, weights: slice) -> Callable:
         return (out.to(x.dtype), *rest)
 
     return decomposition
+
+
+def _std(x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    """The root of a variance that may be out of the dtype's range."""
+    if not x.is_floating_point():
+        return NotImplemented
+    var = aten.var.correction(x.double(), dim, correction=correction, keepdim=keepdim)
+    return var.sqrt().to(x.dtype)
+
+
+def _std_mean(
+    x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False
+) -> Any:
+    if not x.is_floating_point():
+        return NotImplemented
+    var, mean = aten.var_mean.correction(x.double(), dim, correction=correction, keepdim=keepdim)
+    return var.sqrt().to(x.dtype), mean.to(x.dtype)
 
 
 def _encoder_layer(

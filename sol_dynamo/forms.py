@@ -76,6 +76,7 @@ def lifted() -> dict[str, list[int]]:
         "aten::_fused_adam_": [6],
         "aten::_fused_adamw_": [6],
         "aten::_fused_sgd_": [5],
+        "aten::_fused_adagrad_": [4],
     }
     for name, at in _NUMBERS.items():
         packet, _, overload = name.partition(".")
@@ -86,6 +87,11 @@ def lifted() -> dict[str, list[int]]:
             f"aten::{packet}." + ("Scalar_out" if scalar else "out"),
         ):
             found[full] = list(at)
+    for name in _LISTS:
+        _, packet, overload = name.split(".")
+        of_op = _LIFTED.get(packet.removeprefix("_foreach_").removesuffix("_"), {})
+        if overload in of_op:
+            found[f"aten::{packet}.{overload}"] = [of_op[overload]]
     return found
 
 
@@ -186,21 +192,92 @@ def _sum_of(*parts: Any) -> Any:
     return made
 
 
+def _wide(*values: Any) -> Any:
+    """Half precision as float32; what is computed of it is rounded once."""
+    half = (torch.float16, torch.bfloat16)
+    return [v.float() if v is not None and v.dtype in half else v for v in values]
+
+
+def _sigmoid_grad(value: Tensor) -> Tensor:  # by its result, as below
+    return value * (1 - value)
+
+
+def _tanh_grad(value: Tensor) -> Tensor:
+    return 1 - value * value
+
+
 def _lstm_cell(x: Tensor, h: Tensor, cx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
     """Gates in the order input, forget, cell, output."""
+    dtype = x.dtype
+    x, h, cx, x_bias, h_bias = _wide(x, h, cx, x_bias, h_bias)
     gates = _sum_of(x, x_bias) + _sum_of(h, h_bias)
     i, f, c, o = gates.chunk(4, 1)
     i, f, c, o = i.sigmoid(), f.sigmoid(), c.tanh(), o.sigmoid()
     cy = f * cx + i * c
-    return o * cy.tanh(), cy, torch.cat([i, f, c, o], 1)
+    return tuple(v.to(dtype) for v in (o * cy.tanh(), cy, torch.cat([i, f, c, o], 1)))
+
+
+def _lstm_cell_backward(
+    grad_hy: Any, grad_cy: Any, cx: Tensor, cy: Tensor, workspace: Tensor, has_bias: bool
+) -> Any:
+    if grad_hy is None and grad_cy is None:
+        return None, None, None
+    dtype = workspace.dtype
+    grad_hy, grad_cy, cx, cy, workspace = _wide(grad_hy, grad_cy, cx, cy, workspace)
+    i, f, c, o = workspace.chunk(4, 1)
+    tanh_cy = cy.tanh()
+    dhy = torch.zeros_like(cy) if grad_hy is None else grad_hy
+    dcy = _sum_of(dhy * o * _tanh_grad(tanh_cy), grad_cy)
+    parts = [
+        dcy * c * _sigmoid_grad(i),
+        dcy * cx * _sigmoid_grad(f),
+        dcy * i * _tanh_grad(c),
+        dhy * tanh_cy * _sigmoid_grad(o),
+    ]
+    gates = torch.cat(parts, 1)
+    bias = gates.sum(0).to(dtype) if has_bias else None
+    return gates.to(dtype), (dcy * f).to(dtype), bias
 
 
 def _gru_cell(x: Tensor, h: Tensor, hx: Tensor, x_bias: Any = None, h_bias: Any = None) -> Any:
     """Gates in the order reset, update, new."""
+    dtype = x.dtype
+    x, h, hx, x_bias, h_bias = _wide(x, h, hx, x_bias, h_bias)
     xs, hs = _sum_of(x, x_bias).chunk(3, 1), _sum_of(h, h_bias).chunk(3, 1)
     reset, update = (xs[0] + hs[0]).sigmoid(), (xs[1] + hs[1]).sigmoid()
     new = (xs[2] + reset * hs[2]).tanh()
-    return new + update * (hx - new), torch.cat([reset, update, new, hx, hs[2]], 1)
+    workspace = torch.cat([reset, update, new, hx, hs[2]], 1)
+    return (new + update * (hx - new)).to(dtype), workspace.to(dtype)
+
+
+def _gru_cell_backward(grad: Tensor, workspace: Tensor, has_bias: bool) -> Any:
+    dtype = workspace.dtype
+    grad, workspace = _wide(grad, workspace)
+    reset, update, new, hx, hidden = workspace.chunk(5, 1)
+    d_update = grad * (hx - new) * _sigmoid_grad(update)
+    d_new = grad * (1 - update) * _tanh_grad(new)
+    d_reset = d_new * hidden * _sigmoid_grad(reset)
+    of_x = torch.cat([d_reset, d_update, d_new], 1)
+    of_h = torch.cat([d_reset, d_update, d_new * reset], 1)
+    made = (of_x, of_h, grad * update)
+    biases = tuple(g.sum(0) if has_bias else None for g in (of_x, of_h))
+    return tuple(v if v is None else v.to(dtype) for v in (*made, *biases))
+
+
+# Cells of recurrent networks: in parts, they are part of the kernels around them. torch's kernels
+# without data, which tracing asks for, are missing (GRU) or want biases (LSTM): these serve.
+CELLS: dict[Any, Callable] = {
+    aten._thnn_fused_lstm_cell.default: _lstm_cell,
+    aten._thnn_fused_lstm_cell_backward_impl.default: _lstm_cell_backward,
+    aten._thnn_fused_gru_cell.default: _gru_cell,
+    aten._thnn_fused_gru_cell_backward.default: _gru_cell_backward,
+}
+
+
+def register_fakes() -> None:
+    """Tell torch what cells give, once."""
+    for op, form in CELLS.items():
+        torch.library.register_fake(op, form, allow_override=True)
 
 
 def _nll_loss_backward(
@@ -308,11 +385,50 @@ def _fused_sgd(
         g = _unscaled(grads[i], grad_scale)
         g = -g if maximize else g
         g = g + p * weight_decay if weight_decay else g
+        buffer = None
         if momentum:
             buffer = g if first else buffers[i] * momentum + (1 - dampening) * g
-            _kept_if(found_inf, buffers[i], buffer)
             g = g + momentum * buffer if nesterov else buffer
-        _kept_if(found_inf, p, p - lr * g)
+        _kept_if(found_inf, p, p - lr * g)  # which reads the buffer as it was
+        if buffer is not None:
+            _kept_if(found_inf, buffers[i], buffer)
+
+
+def _fused_adagrad(
+    params: Any, grads: Any, sums: Any, steps: Any, lr: Any, lr_decay: float, weight_decay: float,
+    eps: float, maximize: bool, grad_scale: Any = None, found_inf: Any = None,
+) -> None:  # fmt: skip
+    for i, p in enumerate(params):
+        g = _unscaled(grads[i], grad_scale)
+        g = -g if maximize else g
+        g = g + p * weight_decay if weight_decay else g
+        rate = lr / (1 + (steps[i] - 1) * lr_decay)
+        total = sums[i] + g * g
+        _kept_if(found_inf, p, p - rate * (g / (total.sqrt() + eps)))
+        _kept_if(found_inf, sums[i], total)
+
+
+# -- mixed precision ------------------------------------------------------------------------------
+
+
+def _unscale(grads: Any, found: Any, factor: Tensor) -> None:
+    """Gradients times a factor, and for each whether it has elements that are not finite."""
+    for g, flag in zip(grads, found, strict=True):
+        wide = g if g.dtype == torch.float64 else g.float()
+        flag.copy_(torch.logical_not(torch.isfinite(wide)).any())
+        g.copy_(wide * factor.to(wide.dtype))
+
+
+def _update_scale(
+    scale: Tensor, tracker: Tensor, found_inf: Tensor, growth: float, backoff: float, interval: int
+) -> Tensor:
+    steps = tracker + 1
+    grown = (scale.double() * growth).to(scale.dtype)
+    due = steps == interval
+    other = torch.where(due & torch.isfinite(grown), grown, scale)
+    overflow = found_inf != 0
+    tracker.copy_(torch.where(overflow | due, torch.zeros_like(steps), steps))
+    return scale.copy_(torch.where(overflow, (scale.double() * backoff).to(scale.dtype), other))
 
 
 def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -> Tensor:
@@ -329,16 +445,122 @@ def _random_between(self: Tensor, first: int, end: Any, generator: Any = None) -
     return self.copy_(drawn)
 
 
+# -- ops of lists ---------------------------------------------------------------------------------
+
+
+def _alpha(add: Callable, scaled: Callable) -> Callable:
+    def form(self: Tensor, other: Any, alpha: Any = 1) -> Tensor:
+        if isinstance(other, Tensor) and not isinstance(alpha, Tensor):
+            return add(self, other, alpha=alpha)
+        return scaled(self, other, alpha) if isinstance(alpha, Tensor) else add(self, other)
+
+    return form
+
+
+def _norm(self: Tensor, ord: Any = 2, dtype: Any = None) -> Tensor:
+    return torch.linalg.vector_norm(self, ord, dtype=dtype)
+
+
+def _floating(op: Callable) -> Callable:
+    """An op that eager refuses for integers; torch's fake kernels do not."""
+
+    def form(self: Tensor, *arguments: Any) -> Tensor:
+        if not self.dtype.is_floating_point:
+            raise TypeError(f"{op} of {self.dtype}")
+        return op(self, *arguments)
+
+    return form
+
+
+def _with_value(op: Callable, scaled: Callable) -> Callable:
+    def form(self: Tensor, a: Tensor, b: Tensor, value: Any = 1) -> Tensor:
+        return (
+            scaled(self, a, b, value) if isinstance(value, Tensor) else op(self, a, b, value=value)
+        )
+
+    return form
+
+
+# where their numbers stand that may be data, by overload
+_LIFTED = {
+    **{name: {"List": 2, "Scalar": 1, "ScalarList": 1} for name in ("add", "sub")},
+    **{name: {"Scalar": 1, "ScalarList": 1} for name in ("mul", "div")},
+    **{name: {"Scalar": 3, "ScalarList": 3} for name in ("addcmul", "addcdiv")},
+}
+_UNARY = (
+    *("abs", "acos", "asin", "atan", "ceil", "cos", "cosh", "erf", "erfc", "exp", "expm1", "floor"),
+    *("frac", "lgamma", "log", "log10", "log1p", "log2", "neg", "reciprocal", "round", "rsqrt"),
+    *("sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"),
+)
+# what an element is for: the name of a `_foreach` op, its overloads, and what each tensor becomes
+_OF_EACH: dict[str, tuple[str, Callable]] = {
+    **{name: ("default", getattr(torch, name)) for name in _UNARY},
+    "zero": ("default", torch.zeros_like),
+    "copy": ("default", lambda self, src, non_blocking=False: torch.empty_like(self).copy_(src)),
+    "clone": ("default", torch.clone),
+    "add": ("List Scalar ScalarList Tensor", _alpha(torch.add, _scaled_add)),
+    "sub": ("List Scalar ScalarList", _alpha(torch.sub, _scaled_sub)),
+    "mul": ("List Scalar ScalarList Tensor", torch.mul),
+    "div": ("List Scalar ScalarList Tensor", torch.div),
+    "addcmul": ("Scalar ScalarList", _with_value(torch.addcmul, _scaled_addcmul)),
+    "addcdiv": ("Scalar ScalarList", _floating(_with_value(torch.addcdiv, _scaled_addcdiv))),
+    "lerp": ("List Scalar ScalarList", _floating(torch.lerp)),
+    "pow": ("List Scalar ScalarList", torch.pow),
+    **{
+        name: ("List Scalar ScalarList", op)
+        for name, op in (
+            ("clamp_min", torch.clamp_min),
+            ("clamp_max", torch.clamp_max),
+            ("maximum", torch.clamp_min),  # as ATen's loops
+            ("minimum", torch.clamp_max),
+        )
+    },
+    "norm": ("Scalar", _norm),
+}
+
+
+def _power_of_number(base: float, exponent: Tensor) -> Tensor:
+    return torch.pow(base, exponent).contiguous()  # as eager's lies
+
+
+def _each(op: Callable, stores: bool) -> Callable:
+    """An op of one tensor as one of lists of them."""
+
+    def form(*arguments: Any) -> Any:
+        length = max(len(a) for a in arguments if isinstance(a, (list, tuple)))
+        made = []
+        for i in range(length):
+            own = [a[i] if isinstance(a, (list, tuple)) else a for a in arguments]
+            value = op(*own)
+            if stores and not torch.can_cast(value.dtype, own[0].dtype):
+                raise TypeError(f"{value.dtype} cannot be stored in {own[0].dtype}")
+            made.append(own[0].copy_(value) if stores else value)
+        return None if stores else made
+
+    return form
+
+
+_LISTS: dict[str, Callable] = {
+    f"aten._foreach_{name}{end}.{overload}": _each(op, bool(end))
+    for name, (overloads, op) in _OF_EACH.items()
+    for overload in overloads.split()
+    for end in (("",) if name in ("norm", "clone") else ("", "_"))
+} | {"aten._foreach_pow.ScalarAndTensor": _each(_power_of_number, False)}
+
 FORMS: dict[str, Callable] = {
+    **_LISTS,
     **{
         f"aten.{name}_.{overload}": form
         for name, form in (
             ("_fused_adam", _fused_adam(False)),
             ("_fused_adamw", _fused_adam(True)),
             ("_fused_sgd", _fused_sgd),
+            ("_fused_adagrad", _fused_adagrad),
         )
         for overload in ("default", "tensor_lr")
     },
+    "sol_ve.unscale_.default": _unscale,
+    "aten._amp_update_scale_.default": _update_scale,
     "aten.nll_loss_backward.default": _nll_loss_backward,
     "aten.nll_loss2d_backward.default": _nll_loss_backward,
     "aten._batch_norm_with_update.default": _batch_norm_with_update,
@@ -348,8 +570,7 @@ FORMS: dict[str, Callable] = {
     "aten.random_.default": lambda self, generator=None: _random_between(self, 0, None),
     "aten.random_.to": lambda self, end, generator=None: _random_between(self, 0, end),
     "aten.random_.from": _random_between,
-    "aten._thnn_fused_lstm_cell.default": _lstm_cell,
-    "aten._thnn_fused_gru_cell.default": _gru_cell,
+    **{str(op): form for op, form in CELLS.items()},
     "sol_ve.fused_attention.default": _attention,
     "sol_ve.fused_attention_backward.default": _attention_backward,
     "sol_ve.copy_.default": _copy,
@@ -357,5 +578,8 @@ FORMS: dict[str, Callable] = {
     "aten.convolution_backward_overrideable.default": _convolution_backward,
     "aten.native_batch_norm.default": _native_batch_norm,
 }
+# ops that do the same with each element of their lists; and those for which shapes do not matter
+FLAT = frozenset(n for n in FORMS if "._f" in n and n.split(".")[1].endswith("_"))
+BY_ELEMENT = FLAT | frozenset((*_LISTS, "sol_ve.unscale_.default"))
 # arguments that an op writes to without saying so
 WRITTEN: dict[str, tuple[int, ...]] = {"aten.native_batch_norm.default": (3, 4)}

@@ -7,7 +7,7 @@ imported when it is first asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ class Caps:
     units: int = 32  # units of a kernel: enough to balance cores, few enough to stay in cache
     unit_flops: int = 1 << 17  # work of one unit: a few us, so that claiming it costs nothing
     rows: int = 16  # independent results of a long reduction that need no cutting into parts
-    rows_once: bool = False  # whether a value of a row costs nothing where the row is read
+    row_cost: int = 0  # instructions of a value of a row that cost nothing where the row is read
     part_bytes: int = 1 << 17  # memory read for one part of a reduction: half of a small L2
     part_columns: int = 0  # neighbouring results that take up a part at once; 0: all there are
     images_first: bool = True  # large batches walk runs of kernels image by image, in cache
@@ -59,6 +59,12 @@ class Executable(Protocol):
         `into`: tensors for outputs with memory of their own, by position, which lie as the program
         says. A target may store there; what it gives is then the same object.
         """
+
+    def beside(
+        self, others: Sequence[Any]
+    ) -> Callable[[list[tuple[list[Any], list[Any], Mapping[int, Any]]]], list[list[Any]]]:
+        """This program and others of its target, of which none reads what another one stores, as
+        one function of the arguments of each; one native call, where that is the target's way."""
 
     def notes(self) -> list[str]:
         """What `explain` says of how it runs, beyond its kernels."""

@@ -1493,6 +1493,20 @@ row(
         s(t(1, 5, 2, 1), *_statistics(5), True, 1.0, 1e-5),
     ],
 )  # fmt: skip
+row(
+    aten._native_batch_norm_legit_no_training.default,
+    samples=[  # further results are the CPU's own affair
+        s(t(3, 5, 7, 6), *_statistics(5), 0.1, 1e-5, outs=(0,)),
+        s(t(8, 33), *_statistics(33), 0.25, 1e-3, outs=(0,)),
+        s(t(3, 17, 5, 5, at="channels_last"), *_statistics(17), 0.1, 1e-5, outs=(0,)),
+        s(t(3, 5, 7, 6), None, None, t(5), t(5, v="positive"), 0.1, 1e-5, outs=(0,)),
+        s(t(3, 5, 7, dtype=f64), *[t(5, dtype=f64, v="positive")] * 4, 0.1, 0.0, outs=(0,)),
+        s(t(3, 5, 7, v="special"), *_statistics(5), 0.1, 1e-5, outs=(0,)),
+        s(t(0, 5), *_statistics(5), 0.1, 0.0, outs=(0,)),
+        *(s(t(3, 5, 7, dtype=d), *[t(5, dtype=d, v="positive")] * 4, 0.1, 1e-5, outs=(0,))
+          for d in (f16, bf16)),
+    ],
+)  # fmt: skip
 _pairs = lambda *shape, **k: (t(*shape, **k), t(*shape, **k))  # noqa: E731
 _all = [True, True, True]
 row(
@@ -1505,6 +1519,8 @@ row(
         s(*_pairs(3, 17, 5, 5, at="channels_last"), t(17), *_statistics(17)[2:],
           t(17), t(17, v="positive"), True, 1e-5, _all),
         s(*_pairs(3, 5, 4, 4), *_statistics(5)[1:], None, None, False, 1e-5, _all),
+        *(s(*_pairs(3, 5, 4, dtype=d), t(5), None, None, t(5), t(5, v="positive"), True, 1e-5,
+            _all) for d in (f16, bf16)),
     ],
 )  # fmt: skip
 row(

@@ -62,7 +62,7 @@ LAYERS = (
     ),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
     Layer("programs", ("ir", "target", "compat", "runtime"), "what graphs became, kept on disk"),
-    Layer("decompositions", ("compat", "lowering"), "asks which ops have a rule"),
+    Layer("decompositions", ("compat", "forms", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
         (*PIPELINE, "sizes", "decompositions", "programs"),

@@ -979,3 +979,33 @@ def test_an_integer_has_no_negative_zero(dtype, integer, n):
     torch._dynamo.reset()
     got = torch.compile(f, backend="sol")(x)
     assert torch.equal(got, f(x)) and not got.signbit().any()
+
+
+def test_where_a_strided_scatter_begins():
+    """It counts from where memory begins, and a graph's values lie in the middle of its own."""
+
+    def f(x, y):
+        a = (x @ y).exp()
+        z = a.sum(0)
+        whole = torch.full((20,), 1.0).tanh()
+        made = torch.as_strided_scatter(whole, a * 2, (3, 4), (5, 1), 2)
+        return made * 3, z, torch.as_strided_scatter(x.flatten()[2:], a.sum(1), (3,), (2,), 3)
+
+    x, y = normal(3, 5), normal(5, 4)
+    same(f(x, y), compile(f)(x, y))
+    base = normal(4, 5)  # an input that begins elsewhere itself
+    g = lambda x: torch.as_strided_scatter(x, x[0] * 2, (5,), (1,), 5) + 1  # noqa: E731
+    same(g(base[1:]), compile(g)(base[1:]))
+
+
+def test_a_backward_graph_on_aten_gets_what_begins_elsewhere():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from sol_dynamo.backend import run_on_aten
+
+    f = lambda x: x.as_strided((2, 3), (3, 1), 1) * 2  # noqa: E731
+    x = normal(7)
+    graph = make_fx(f, tracing_mode="fake")(x)
+    moved = torch.cat([torch.zeros(5), x])[5:]
+    (got,) = [run_on_aten(graph, restride=True)([moved])]
+    same(f(x), got)

@@ -176,7 +176,7 @@ def test_group(f, nests):
     ],
 )
 def test_rows_and_views(f, shape, nests):
-    caps = replace(CAPS, rows_once=True)
+    caps = replace(CAPS, row_cost=512)
     kernels = steps(lambda p: fuse(p, caps))(f, randn(*shape), randn(shape[-1], shape[-1]))
     assert [len(k.body) for k in kernels] == nests
 

@@ -398,6 +398,84 @@ def test_what_backward_gets_is_lent(monkeypatch):
     assert torch.equal(caller, inputs[3].cumprod(0).cumprod(1))
 
 
+def test_calls_that_differ_in_places_only(monkeypatch):
+    """Without a GPU: a replay gives new results each time, and is for no other stream, device or
+    capture, nor while all scratch that is large enough is in use."""
+    from ctypes import memmove
+
+    from sol_dynamo.kernels.triton import replay
+    from sol_dynamo.kernels.triton.graphs import NoGraph
+    from sol_dynamo.kernels.triton.segment import Scratch, Where
+
+    now = {"device": -1, "stream": 7, "capturing": False}
+    monkeypatch.setattr(replay, "cuda_device", lambda: now["device"])
+    monkeypatch.setattr(replay, "cuda_stream", lambda device: now["stream"])
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: now["capturing"])
+    monkeypatch.setattr(
+        replay, "empty_cuda", lambda n, s, d: torch.empty_strided(n, s, dtype=d).fill_(-1)
+    )
+
+    def recorded(given, values, weights, stream):
+        if weights == "broken":
+            raise NoGraph
+        if weights != "known":
+            return None
+        assert given[:2] == list(scratch.addresses) and stream == 7
+        memmove(given[2], given[3], 24)  # what is made comes from the second input
+        return {}
+
+    scratch, small = (Scratch.new(torch.device("cpu"), n, 1) for n in (64, 8))
+    where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]
+    made = [((2, 3), (1, 2), torch.float32)]
+    again = replay.Replay(recorded, where, free, made, [2, 1], [2, None, 2])
+    results = []
+    for _ in range(3):
+        x = torch.randn(3, 2)
+        first, none, second = again([torch.empty(1), x], "known")
+        assert first is second and none is None and free == [scratch]
+        assert torch.equal(first, x.t()) and first.stride() == (1, 2)
+        results.append(first)
+    assert len({r.data_ptr() for r in results}) == 3
+    inputs = [torch.empty(1), torch.randn(3, 2)]
+    assert again(inputs, "others") is None and again(inputs, "broken") is None
+    for what in ({"device": 0}, {"stream": 8}, {"capturing": True}):
+        before = dict(now)
+        now |= what
+        assert again(inputs, "known") is None
+        now |= before
+    for others in ([], [small]):
+        free[:] = others
+        assert again(inputs, "known") is None and free == others
+    free[:] = [scratch]
+    assert again(inputs, "known") is not None
+
+
+def test_equal_text_of_other_dtypes_is_another_function():
+    """Loads and stores do not say what they are of."""
+    from torch import fx
+
+    from sol_dynamo.kernels.triton.program import emit_program
+    from sol_dynamo.kernels.triton.target import TritonTarget
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.schedule import schedule
+
+    g, results = fx.Graph(), []
+    for dtype in (torch.float16, torch.float32, torch.bool):
+        parts = [g.placeholder(f"x{n}_{dtype.itemsize}") for n in (3, 2)]
+        for x, n in zip(parts, (3, 2), strict=True):
+            x.meta["val"] = torch.empty(n, dtype=dtype, device="meta")
+        results.append(g.call_function(torch.ops.aten.cat.default, (parts,)))
+        results[-1].meta["val"] = torch.empty(5, dtype=dtype, device="meta")
+    g.output(tuple(results))
+    target = TritonTarget("cpu")
+    program = schedule(lower(fx.GraphModule({}, g)), target.caps, target.walk)
+    sources, launches = emit_program(program)
+    functions = [launch.function for launch in launches if launch]
+    assert len(functions) == len(set(functions)) == len(sources) - 1 == 6
+    bodies = {sources[f"{f}.py"].split(f)[1] for f in functions}
+    assert len(bodies) < 6  # so that names must tell
+
+
 def test_a_product_that_is_left_to_aten_says_why():
     from torch import fx
 

@@ -6,8 +6,9 @@ The device's dispatcher (`ve/csrc/programs.cpp`) keeps programs by what calls lo
 dtypes, sizes and strides of tensors, numbers and flags. It asks `compile_op` for those that it
 does not know, once each; what has no program (an op without a rule somewhere in its parts, sizes
 that are data) is the CPU's. A call that writes to its arguments is traced as the functional op, and
-the program stores to them where nothing that it reads lies there. Nothing here knows how programs
-are made, nor the device's name.
+the program stores to them where nothing that it reads lies there. Ops of lists are programs of
+their elements, run in one call (`lists`). Nothing here knows how programs are made, nor the
+device's name.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from torch import fx
 
 from .. import backend, programs
 from ..config import Config, config
-from ..ir import Extern, Kernel, Load, Loops, Program, read, walk
+from ..ir import Extern, Kernel, Load, Loops, Program, read, walk, written
 from . import pieces
 from .calls import Call, Unfit, operator
+from .lists import Elements, NotYetError, is_list_call
 from .run import OneOp, Plan, Write
 from .trace import Input, outputs_of, traced
 
@@ -71,12 +73,17 @@ def _made(
     try:
         with _lock, torch.no_grad():
             call = Call(op, arguments, numbers_at)
+            if is_list_call(call):
+                elements = Elements(call, c, lambda e: OneOp(_plan(e, c), e.target, e.device))
+                return elements, elements.counts
             if not pieces.wanted(call, call.name(c)):
                 return _of_any_size(call)
             program = OneOp(_plan(call, c), call.target, call.device)
             return program, program.counts
+    except NotYetError:
+        return False
     except Unfit as e:
-        log.debug("%s runs on the CPU: %s", op, e)
+        log.debug("%s has no program: %s", op, e)
     except Exception as e:
         if c.strict:
             raise
@@ -113,8 +120,8 @@ def _plan(call: Call, c: Config) -> Plan:
 
 def _compiled(call: Call, c: Config) -> Plan:
     gm, inputs, counts, writes = traced(call)
-    outputs, written = outputs_of(gm, inputs)
-    writes = [*writes, *written]
+    outputs, copied = outputs_of(gm, inputs)
+    writes = [*writes, *copied]
     values = [n.meta.get("val") if isinstance(n, fx.Node) else None for n in outputs]
     strides: list[tuple[int, ...] | None] = [
         tuple(v.stride()) if isinstance(v, torch.Tensor) else None for v in values
@@ -125,7 +132,8 @@ def _compiled(call: Call, c: Config) -> Plan:
         if value is None or value.dtype != target.dtype:
             raise Unfit("a write of another dtype")
         if value.shape != target.shape:
-            if k not in call.resized:
+            read_too = any(t is target for j, t in enumerate(call.tensors) if j != k)
+            if k not in call.resized or read_too or call.alike[k]:
                 raise Unfit("a write of another size")
         elif target.numel():
             strides[results + j] = tuple(target.stride())
@@ -161,7 +169,7 @@ def _size(value: Any, target: torch.Tensor) -> tuple[tuple[int, ...], tuple[int,
 
 def _direct(call: Call, program: Program, inputs: Sequence[Input], k: int, output: int) -> bool:
     """Whether a program may store a result where the call's tensor `k` lies: nothing that it reads
-    is there, or each element is read where it is stored."""
+    is there, it has been read before, or each element is read where it is stored."""
     name = program.outputs[output]
     if name is None or program.buffers[name].scope != "output":
         return False
@@ -170,16 +178,21 @@ def _direct(call: Call, program: Program, inputs: Sequence[Input], k: int, outpu
     own = [k, *call.alike[k]]
     if any(j != k and j in call.written for j in own):
         return False
+    stored = [
+        n
+        for n, step in enumerate(program.kernels)
+        if any(program.base(w).name == name for w in written(step))
+    ]
+    if len(stored) != 1 or program.depth_first:
+        return False
     for j in own:
         buffers = [program.inputs[i] for i, x in enumerate(inputs) if x.tensor == j]
         for b in buffers:
-            readers = [
-                step
-                for step in program.kernels
-                if any(program.base(r).name == b for r in read(step) if r)
-            ]
-            if len(readers) > 1 or not all(_pointwise(program, r, b, name) for r in readers):
-                return False
+            for n, step in enumerate(program.kernels):
+                if n < stored[0] or not any(program.base(r).name == b for r in read(step) if r):
+                    continue  # done before the place is stored to
+                if n > stored[0] or not _pointwise(program, step, b, name):
+                    return False
     return True
 
 

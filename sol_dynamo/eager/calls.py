@@ -33,7 +33,7 @@ class Call:
     def __init__(self, op: Any, arguments: Sequence[Any], numbers_at: Sequence[int]):
         self.op, self.name_of_op = op, str(op)
         self.parameters = op._schema.arguments
-        self.numbers_at = {at: k for k, at in enumerate(numbers_at)}
+        self.numbers_at = tuple(numbers_at)  # in order
         self.arguments = [
             compat.enumerated(str(p.real_type), a)
             for p, a in zip(self.parameters, arguments, strict=True)
@@ -65,25 +65,35 @@ class Call:
         for k in self.written:
             if _overlaps(self.tensors[k]):
                 raise Unfit("a result whose elements share memory")
+            if self.tensors[k].device != self.device:
+                raise Unfit("a result on another device")
         # for each tensor that is written to, those that are the same one
-        self.alike = {j: self._same_as(j) for j in self.written}
+        beside: dict[int, list[int]] = {}
+        for k, t in enumerate(self.tensors):
+            beside.setdefault(memory(t), []).append(k)
+        self.alike = {j: self._same_as(j, beside[memory(self.tensors[j])]) for j in self.written}
 
-    def _same_as(self, j: int) -> list[int]:
+    def _same_as(self, j: int, beside: Sequence[int]) -> list[int]:
         t = self.tensors[j]
         found = []
-        for k, other in enumerate(self.tensors):
-            if k == j or _memory(other) != _memory(t) or not _meet(other, t):
+        for k in beside:
+            other = self.tensors[k]
+            if k == j or not _meet(other, t):
                 continue
             if _place(other) != _place(t):
                 raise Unfit("tensors that share some memory")  # which most ops refuse
             found.append(k)
         return found
 
+    def count_of(self, i: int) -> int:
+        """How many numbers an argument is."""
+        a = self.arguments[i]
+        return len(a) if isinstance(a, (list, tuple)) else 1
+
     def same_places(self) -> tuple:
         """What matters of numbers and of memory, besides sizes."""
         numbers = [
-            abs(a) < 0.5 if i in self.numbers_at else _shown(a)
-            for i, a in enumerate(self.arguments)
+            _near(a) if i in self.numbers_at else _shown(a) for i, a in enumerate(self.arguments)
         ]
         return str(numbers), tuple((k, tuple(v)) for k, v in self.alike.items()), self.device
 
@@ -91,7 +101,7 @@ class Call:
         """What the program of such calls is kept under."""
         tensors = [(str(t.dtype), _place(t)[1:], t.device.type) for t in self.tensors]
         rest = [
-            f"number {abs(a) < 0.5}" if i in self.numbers_at else repr(_shown(a))
+            f"number {_near(a)}" if i in self.numbers_at else repr(_shown(a))
             for i, a in enumerate(self.arguments)
         ]
         about = (self.name_of_op, tensors, self.alike, rest, torch.get_default_dtype(), self.device)
@@ -102,13 +112,19 @@ def _flat(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
+def _near(value: Any) -> Any:
+    """All that a program knows of numbers to come: where `lerp` changes its formula."""
+    return [_near(v) for v in value] if isinstance(value, (list, tuple)) else abs(value) < 0.5
+
+
 def _shown(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return "a tensor"
     return [_shown(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _memory(t: torch.Tensor) -> int:
+def memory(t: torch.Tensor) -> int:
+    """Where the memory begins that a tensor lies in."""
     return t.untyped_storage().data_ptr()
 
 
@@ -118,11 +134,12 @@ def _place(t: torch.Tensor) -> tuple:
 
 def _meet(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether the spans of two tensors in the same memory have bytes in common."""
-    (first, last), (start, end) = _span(a), _span(b)
+    (first, last), (start, end) = span(a), span(b)
     return first < end and start < last
 
 
-def _span(t: torch.Tensor) -> tuple[int, int]:
+def span(t: torch.Tensor) -> tuple[int, int]:
+    """The first byte that a tensor takes in its memory, and the one behind its last."""
     first: Any = t.storage_offset() * t.itemsize
     if not t.numel():
         return first, first

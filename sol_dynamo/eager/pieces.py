@@ -12,7 +12,7 @@ no compiler for each of its lengths.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -68,13 +68,10 @@ class InPieces:
         if torch.Tag.pointwise not in op.tags or not call.written or call.lists:
             raise Unfit("no op that works element by element")
         whole = [t for t in call.tensors if t.dim()]
-        shape, strides = call.tensors[call.written[0]].shape, call.tensors[call.written[0]].stride()
-        if not all(t.shape == shape and t.stride() == strides for t in whole) or not _dense(whole):
+        if not alike([call.tensors[call.written[0]], *whole]):
             raise Unfit("tensors that lie otherwise")
         self._pieces: list[tuple[int, int, Any]] = []  # first element, elements, program
-        at, end = 0, call.tensors[call.written[0]].numel()
-        while at < end:
-            size = 1 << (end - at).bit_length() - 1
+        for at, size in powers_of_two(call.tensors[call.written[0]].numel()):
             left = iter([_part(t, at, size) for t in call.tensors])
             arguments = [next(left) if isinstance(a, torch.Tensor) else a for a in call.arguments]
             piece = Call(call.op, arguments, list(call.numbers_at))
@@ -82,7 +79,6 @@ class InPieces:
             if name not in _pieces:
                 _pieces[name] = make(piece)
             self._pieces.append((at, size, _pieces[name]))
-            at += size
 
     def __call__(self, tensors: list[torch.Tensor], numbers: list[float]) -> list[Any]:
         for at, size, program in self._pieces:
@@ -90,9 +86,20 @@ class InPieces:
         return []
 
 
-def _dense(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether elements lie one behind the other, in some order of the dimensions."""
+def powers_of_two(count: int) -> Iterator[tuple[int, int]]:
+    """First element and number of elements of each piece."""
+    at = 0
+    while at < count:
+        size = 1 << (count - at).bit_length() - 1
+        yield at, size
+        at += size
+
+
+def alike(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors have their elements one behind the other, in the same order of dimensions."""
     t = tensors[0]
+    if not all(x.shape == t.shape and x.stride() == t.stride() for x in tensors):
+        return False
     step = 1
     for s, n in sorted(zip(t.stride(), t.shape, strict=True)):
         if n != 1 and s != step:

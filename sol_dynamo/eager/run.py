@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .. import programs
+from .. import compat, programs
 from ..target import Target
 from .trace import Input
 
@@ -55,9 +56,19 @@ class OneOp:
         ]
         self._results, self._writes = plan.results, plan.writes
         self._direct = [(w.output, w.tensor) for w in plan.writes if w.direct]
+        self.direct = all(w.direct for w in plan.writes)  # nothing that it stores is copied
         self._resized = [(w.tensor, *w.resized) for w in plan.writes if w.resized]
 
     def __call__(self, tensors: list[torch.Tensor], numbers: list[float]) -> list[Any]:
+        made = self._executable(*self.begin(tensors, numbers))
+        for place, value in self.copies(tensors, made):
+            place.copy_(value)
+        return self.results(made)
+
+    def begin(
+        self, tensors: list[torch.Tensor], numbers: list[float]
+    ) -> tuple[list[Any], list[Any], dict[int, torch.Tensor]]:
+        """What the program is called with."""
         device = self._device
         given = []
         for k, number, dtype in self._inputs:
@@ -68,13 +79,30 @@ class OneOp:
                 given.append(t if t.device == device else t.to(device))
         for k, shape, strides in self._resized:
             _resize(tensors[k], shape, strides)
-        into = {output: tensors[k] for output, k in self._direct}
-        made = self._executable(given, self._prepared, into)
-        for w in self._writes:
-            place = tensors[w.tensor]
-            if made[w.output] is not place:
-                place.copy_(made[w.output])
+        return given, self._prepared, {output: tensors[k] for output, k in self._direct}
+
+    def copies(self, tensors: list[torch.Tensor], made: list[Any]) -> list[tuple]:
+        """Where to put what the program gave and could not store there itself, and what."""
+        every = ((tensors[w.tensor], made[w.output]) for w in self._writes)
+        return [(place, value) for place, value in every if value is not place]
+
+    def results(self, made: list[Any]) -> list[Any]:
+        """The call's results, from what the program gave."""
         return [None if r is None else made[r] for r in self._results]
+
+
+def beside(programs: Sequence[OneOp]) -> Callable[[list[tuple]], list[list[Any]]]:
+    """Programs that know nothing of each other, as one function of tensors and numbers of each."""
+    run = programs[0]._executable.beside([p._executable for p in programs[1:]])
+
+    def call(calls: list[tuple]) -> list[list[Any]]:
+        every = run([p.begin(*c) for p, c in zip(programs, calls, strict=True)])
+        made = [*zip(programs, calls, every, strict=True)]
+        copies = [pair for p, c, m in made for pair in p.copies(c[0], m)]
+        compat.copy_all([place for place, _ in copies], [value for _, value in copies])
+        return [p.results(m) for p, _, m in made]
+
+    return call
 
 
 def _constants(kept: programs.Kept) -> list[torch.Tensor]:
@@ -113,7 +141,7 @@ def _number(value: float, dtype: torch.dtype | None, device: torch.device) -> to
     key = value, dtype, device
     found = _numbers.get(key)
     if found is None:
-        found = _numbers[key] = torch.tensor(value, dtype=dtype).to(device)
+        found = _numbers[key] = torch.full((), value, dtype=dtype, device=device)
         while len(_numbers) > NUMBERS:
             _numbers.popitem(last=False)
     return found

@@ -20,6 +20,8 @@ _table: dict[Any, Callable] | None = None
 # whose rules add a product as it is: with factors they are several ops
 PRODUCTS = (torch.ops.aten.addmm.default, torch.ops.aten.baddbmm.default)
 
+# of no elements eager raises, and torch's fake kernel does not
+OF_SOME = (torch.ops.aten.max.default, torch.ops.aten.min.default)
 # torch's decomposition gives (1,) for a result without dimensions
 WRONG = (torch.ops.aten.multilabel_margin_loss_forward.default,)
 OPTIONS = ("dtype", "layout", "device", "pin_memory")
@@ -61,20 +63,22 @@ def traced(
                 torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=call.device)
             )
             inputs.append(Input(tensor=k))
-        for k in call.numbers_at.values():
-            fakes.append(torch.empty((), dtype=dtypes[0], device=call.device))
-            inputs.append(Input(number=k, dtype=dtypes[0]))
+        for i in call.numbers_at:
+            for _ in range(call.count_of(i)):
+                inputs.append(Input(number=len(fakes) - len(call.tensors), dtype=dtypes[0]))
+                fakes.append(torch.empty((), dtype=dtypes[0], device=call.device))
     counts: list[int] = []
     stored: list[int] = []  # the tensors that the last results are for
 
     def run(*given: torch.Tensor) -> list[Any]:
         counts.clear()
         left = iter(given[: len(call.tensors)])
-        numbers = given[len(call.tensors) :]
+        numbers = iter(given[len(call.tensors) :])
         arguments: list[Any] = []
         for i, a in enumerate(call.arguments):
             if i in call.numbers_at:
-                arguments.append(numbers[call.numbers_at[i]])
+                own = [next(numbers) for _ in range(call.count_of(i))]
+                arguments.append(own if isinstance(a, (list, tuple)) else own[0])
             elif isinstance(a, (list, tuple)):
                 arguments.append([next(left) if isinstance(x, torch.Tensor) else x for x in a])
             else:
@@ -100,11 +104,48 @@ def traced(
             flat += parts
         return flat
 
+    _check(call, mode)
     try:
         gm = compat.functional_graph(run, fakes, mode, _table, RULES)
     except Exception as e:  # whatever a fake kernel or a decomposition raises
         raise Unfit(f"{type(e).__name__}: {e}") from e
     return gm, tuple(inputs), tuple(counts), stored
+
+
+def _check(call: Call, mode: Any) -> None:
+    """Raise `Unfit` for what torch's own kernel for tensors without data refuses: decompositions
+    take some shapes that eager does not."""
+    op = call.op
+    if call.name_of_op in FORMS or op.namespace != "aten":
+        return
+    if op in OF_SOME and not call.tensors[0].numel():
+        raise Unfit("refused: nothing to choose from")
+    if any(p.is_out for p in call.parameters):  # whose fake kernels are more particular than eager
+        try:
+            op = functional(op, frozenset())
+        except Unfit:
+            return
+    with mode, compat.quiet_fakes():
+        fakes = iter(
+            torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=call.device)
+            for t in call.tensors
+        )
+
+        def given(a: Any) -> Any:
+            if isinstance(a, (list, tuple)):
+                return [given(x) for x in a]
+            return next(fakes) if isinstance(a, torch.Tensor) else a
+
+        known = {p.name: given(a) for p, a in zip(call.parameters, call.arguments, strict=True)}
+        pairs = [(p, known[p.name]) for p in op._schema.arguments if p.name in known]
+        try:
+            op(
+                *(a for p, a in pairs if not p.kwarg_only),
+                **{p.name: a for p, a in pairs if p.kwarg_only},
+            )
+        except Exception as e:
+            if type(e) in (RuntimeError, IndexError, ValueError, TypeError):
+                raise Unfit(f"refused: {e}") from e
 
 
 def _unless_plain(decomposition: Callable) -> Callable:

@@ -5,7 +5,7 @@
 
 The gradient of the input is the transposed convolution with the same weights (of a transposed one,
 the plain convolution), so that one rule compiles both; that of the weights stays. Half-precision
-convolutions stay whole: ATen runs those.
+convolutions stay whole where ATen can run those.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .rewriter import Rewriter
 
 aten = torch.ops.aten
 _COMPILED = (torch.float32, torch.float64)
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 def convolution_backward(r: Rewriter) -> None:
     for n in r.nodes(aten.convolution_backward.default):
-        if not _fits(n):
+        if not _fits(n, r.caps.alone):
             continue
         of_input = _users(n, 0)
         if of_input and r.spend():
@@ -49,11 +50,12 @@ def _users(n: fx.Node, k: int) -> list[fx.Node]:
     return [u for u in n.users if u.target is operator.getitem and u.args[1] == k and u.users]
 
 
-def _fits(n: fx.Node) -> bool:
+def _fits(n: fx.Node, halves: bool) -> bool:
     """Whether a transposed convolution says the same: batched, not empty, of a compiled dtype."""
     dy, x = n.args[0].meta["val"], n.args[1].meta["val"]
     batched = dy.dim() == x.dim() == n.args[2].meta["val"].dim()
-    return batched and dy.dtype in _COMPILED and 0 not in (*dy.shape, *x.shape)
+    compiled = (*_COMPILED, *_HALVES) if halves else _COMPILED
+    return batched and dy.dtype in compiled and 0 not in (*dy.shape, *x.shape)
 
 
 def _transposed(n: fx.Node) -> tuple:

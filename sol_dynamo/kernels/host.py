@@ -3,12 +3,12 @@ native runs, weights packed once, and memory for what is saved for backward."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ..compat import storage_users, with_memory
+from ..compat import from_memory, storage_users, with_memory
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -50,6 +50,11 @@ def runs(program: Program) -> list:
     if native > start or not plan:
         plan.append((start, native))
     return plan
+
+
+def in_turn(programs: Sequence[Callable]) -> Callable[[list[tuple]], list[Any]]:
+    """Programs as one function of the arguments of each."""
+    return lambda calls: [p(*c) for p, c in zip(programs, calls, strict=True)]
 
 
 # -- buffers -------------------------------------------------------------------------------------
@@ -134,6 +139,7 @@ def call(
     """
     program = operands.program
     args, kwargs = filled((step.args, dict(step.kwargs)), given.__getitem__)
+    args = from_memory(step.op, args)
     result = step.op(*args, **kwargs)
     results = result if isinstance(result, (tuple, list)) else (result,)
     taken = {p for a in given.values() for p in _storages(a)}

@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..compat import CONTIGUOUS_ONLY, fake_mode_of, plain_dispatch, reads_strides
+from ..compat import CONTIGUOUS_ONLY, fake_mode_of, from_tensor, plain_dispatch, reads_strides
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -372,6 +372,8 @@ class Lowering:
             return Ref(self.copy(b, copy).name)
 
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), ref)
+        if args and isinstance(args[0], Ref):
+            args = from_tensor(node.target, args, node.args[0].meta["val"])
         names = tuple(o.name if o else "" for o in outs)
         self.steps.append(
             Extern(

@@ -316,6 +316,64 @@ def _f64(name: str, *args: Expr) -> Expr:
     return Op(name, tuple(cast(a, "f64") for a in args), "f64")
 
 
+def _per_channel(
+    low: Lowering, node: fx.Node, name: str, dtype: str, channels: int, value: Callable
+) -> Buffer:
+    return low.pointwise(low.buffer(f"{node.name}_{name}", dtype, (channels,)), value)
+
+
+def _normalized(
+    low: Lowering,
+    node: fx.Node,
+    x: Buffer,
+    weight: Buffer | None,
+    bias: Buffer | None,
+    mean: Buffer,
+    rstd: Buffer,
+) -> Buffer:
+    """The node's first result: x * scale + shift, which are computed in float64, once a channel,
+    and rounded; halves are scaled in float32."""
+    wide = x.dtype if x.dtype == "f64" else "f32"
+    channels = x.shape[1]
+
+    def factor(c: Index) -> Expr:
+        v = low.load(rstd, [c])
+        return v if weight is None else _f64("mul", v, low.load(weight, [c]))
+
+    scale = _per_channel(low, node, "scale", wide, channels, lambda c: cast(factor(c), wide))
+
+    def offset(c: Index) -> Expr:
+        start = Const(0.0, "f64") if bias is None else low.load(bias, [c])
+        moved = _f64("mul", low.load(mean, [c]), low.load(scale, [c]))
+        return cast(_f64("sub", start, moved), wide)
+
+    shift = _per_channel(low, node, "shift", wide, channels, offset)
+
+    def normalized(*i: Index) -> Expr:
+        scaled = Op("mul", (cast(low.load(x, i), wide), low.load(scale, [i[1]])), wide)
+        return cast(Op("add", (scaled, low.load(shift, [i[1]])), wide), x.dtype)
+
+    return low.pointwise(low.output(node, 0), normalized)
+
+
+@rule(aten._native_batch_norm_legit_no_training.default)
+def batch_norm_of_evaluation(low, node, x, weight, bias, mean, var, momentum, eps) -> Any:
+    """x * scale + shift by statistics that are given, for those of other inputs than weights (of
+    weights, a pass has made both already). The further results are the statistics; a CPU's have no
+    elements."""
+    if x.dtype not in _FLOAT or 0 in x.shape:
+        return NotHandled(f"batch norm of {x.dtype}")
+
+    def inverse(c: Index) -> Expr:
+        root = _f64("sqrt", _f64("add", low.load(var, [c]), Const(eps, "f64")))
+        return _f64("div", Const(1.0, "f64"), root)
+
+    rstd = _per_channel(low, node, "rstd", "f64", x.shape[1], inverse)
+    results = [_normalized(low, node, x, weight, bias, mean, rstd)]
+    results += [low.copy(b, low.output(node, k)) for k, b in ((1, mean), (2, rstd))]
+    return tuple(results)
+
+
 @rule(aten._native_batch_norm_legit_functional.default, aten._native_batch_norm_legit.no_stats)
 def batch_norm(low, node, x, weight, bias, *args) -> Any:
     """x * scale + shift by the statistics of x over all but dimension 1, which are results too, as
@@ -325,8 +383,13 @@ def batch_norm(low, node, x, weight, bias, *args) -> Any:
     of the variance's digits.
     """
     *running, training, momentum, eps = args
-    if not training or x.dtype not in ("f32", "f64") or 0 in x.shape:
-        return NotHandled(f"batch norm of {x.dtype}" if training else "batch norm of evaluation")
+    if x.dtype not in _FLOAT or 0 in x.shape:
+        return NotHandled(f"batch norm of {x.dtype}")
+    if not training:
+        if not running:
+            return NotHandled("batch norm of evaluation without statistics")
+        made = batch_norm_of_evaluation(low, node, x, weight, bias, *running, momentum, eps)
+        return *made, *(low.copy(b, low.output(node, 3 + k)) for k, b in enumerate(running))
     length = float(_length(x, [d for d in range(len(x.shape)) if d != 1]))
     zero = [Index()] * len(x.shape)
 
@@ -340,8 +403,8 @@ def batch_norm(low, node, x, weight, bias, *args) -> Any:
         low, node, x, sum=distance, squares=lambda i: _f64("mul", distance(i), distance(i))
     )
 
-    def channel(name: str, value: Callable[[Index], Expr], dtype: str = "f64") -> Buffer:
-        return low.pointwise(low.buffer(f"{node.name}_{name}", dtype, (x.shape[1],)), value)
+    def channel(name: str, value: Callable[[Index], Expr]) -> Buffer:
+        return _per_channel(low, node, name, "f64", x.shape[1], value)
 
     def off(c: Index) -> Expr:
         return _f64("div", low.load(total, [c]), Const(length, "f64"))
@@ -360,24 +423,7 @@ def batch_norm(low, node, x, weight, bias, *args) -> Any:
 
     rstd = channel("rstd", inverse)
 
-    def factor(c: Index) -> Expr:
-        v = low.load(rstd, [c])
-        return v if weight is None else _f64("mul", v, low.load(weight, [c]))
-
-    scale = channel("scale", lambda c: cast(factor(c), x.dtype), x.dtype)
-
-    def offset(c: Index) -> Expr:
-        start = Const(0.0, "f64") if bias is None else low.load(bias, [c])
-        moved = _f64("mul", low.load(mean, [c]), low.load(scale, [c]))
-        return cast(_f64("sub", start, moved), x.dtype)
-
-    shift = channel("shift", offset, x.dtype)
-
-    def normalized(*i: Index) -> Expr:
-        scaled = Op("mul", (low.load(x, i), low.load(scale, [i[1]])), x.dtype)
-        return Op("add", (scaled, low.load(shift, [i[1]])), x.dtype)
-
-    results = [low.pointwise(low.output(node, 0), normalized)]
+    results = [_normalized(low, node, x, weight, bias, mean, rstd)]
     results += [low.copy(b, low.output(node, k)) for k, b in ((1, mean), (2, rstd))]
     unbiased = length / max(length - 1, 1)
     for k, (old, new, by) in enumerate(
@@ -402,8 +448,9 @@ def batch_norm_backward(
     The mean is subtracted first: of gradients that hardly differ, what is left is exact then.
     In evaluation, m and rstd are the running statistics, which depend on nothing.
     """
-    if x.dtype not in ("f32", "f64") or dy.dtype != x.dtype or 0 in x.shape:
+    if x.dtype not in _FLOAT or dy.dtype != x.dtype or 0 in x.shape:
         return NotHandled(f"batch norm backward of {dy.dtype} by {x.dtype}")
+    wide = x.dtype if x.dtype == "f64" else "f32"
     if (save_mean if train else running_mean) is None:
         return NotHandled("batch norm backward without statistics")
     length = Const(float(_length(x, [d for d in range(len(x.shape)) if d != 1])), "f64")
@@ -429,8 +476,7 @@ def batch_norm_backward(
     )
 
     def channel(name: str, value: Callable[[Index], Expr]) -> Buffer:
-        out = low.buffer(f"{node.name}_{name}", x.dtype, (x.shape[1],))
-        return low.pointwise(out, lambda c: cast(value(c), x.dtype))
+        return _per_channel(low, node, name, wide, x.shape[1], lambda c: cast(value(c), wide))
 
     def factor(c: Index) -> Expr:
         return rstd(c) if weight is None else _f64("mul", rstd(c), low.load(weight, [c]))
@@ -450,12 +496,12 @@ def batch_norm_backward(
         )
 
         def gradient(*i: Index) -> Expr:
-            v = low.load(dy, i)
+            v = cast(low.load(dy, i), wide)
             if slopes is not None and levels is not None:
-                v = Op("sub", (v, low.load(levels, [i[1]])), x.dtype)
-                part = Op("mul", (distance(i, x.dtype), low.load(slopes, [i[1]])), x.dtype)
-                v = Op("sub", (v, part), x.dtype)
-            return Op("mul", (v, low.load(scale, [i[1]])), x.dtype)
+                v = Op("sub", (v, low.load(levels, [i[1]])), wide)
+                part = Op("mul", (distance(i, wide), low.load(slopes, [i[1]])), wide)
+                v = Op("sub", (v, part), wide)
+            return cast(Op("mul", (v, low.load(scale, [i[1]])), wide), x.dtype)
 
         results[0] = low.pointwise(low.output(node, 0), gradient)
     if wanted[1]:

@@ -9,13 +9,15 @@ is for machines that run kernel by kernel; those that walk images keep single re
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from ..ir import Expr, Kernel, Load, Loops, Program, Store, loads, read, rewrite, subst, written
 from .group import same_points
 from .inline import merge_origins
 from .nests import dimensions, scans
 
-MOST = 4  # stores of a kernel
+MOST = 4  # stores of a kernel,
+FEW, MOST_OF_FEW = 1 << 14, 16  # and of one with few points, which takes no longer than its launch
 
 
 def merge_readers(program: Program) -> Program:
@@ -54,7 +56,8 @@ def _host(
         return None
     root = host.body[-1]
     names = same_points(nest, root)
-    if names is None or len(root.stores) + len(nest.stores) > MOST:
+    most = MOST_OF_FEW if prod(a.extent for a in root.axes) <= FEW else MOST
+    if names is None or len(root.stores) + len(nest.stores) > most:
         return None
     results = {b: s.index for s in root.stores for b in s.buffers}
     memory = {program.base(b).name for b in written(host)}

@@ -32,7 +32,7 @@ def fuse(program: Program, caps: Caps) -> Program:
         program = split_taps(program)
     for _ in range(SWEEPS):
         before = len(program.kernels)
-        program = inline(program, caps.columns, caps.rows_once)
+        program = inline(program, caps.columns, caps.row_cost)
         if len(program.kernels) == before:
             break
     program = split_reductions(merge_siblings(program), caps)

@@ -104,9 +104,9 @@ class Producer:
     repeats: bool  # all readers together may repeat it: that costs no more memory traffic
 
 
-def inline(program: Program, columns: int = 1, rows_once: bool = False) -> Program:
+def inline(program: Program, columns: int = 1, row_cost: int = 0) -> Program:
     """Absorb pointwise producers into their readers, in program order; what is an operand of a
-    product is made once for so many of its columns; `rows_once` as in `Caps`."""
+    product is made once for so many of its columns; `row_cost` as in `Caps`."""
     readers: dict[str, int] = {}
     for k in program.kernels:
         for b in read(k):
@@ -126,7 +126,7 @@ def inline(program: Program, columns: int = 1, rows_once: bool = False) -> Progr
             continue
         absorbed: list[Origin] = []
         nest, refused = _absorb(
-            program, k.body[0], producers, readers, kernels, absorbed, columns, rows_once
+            program, k.body[0], producers, readers, kernels, absorbed, columns, row_cost
         )
         for p in refused:
             kept = kernels[p.position]
@@ -162,7 +162,7 @@ def _absorb(
     kernels: list[Kernel | Extern],
     absorbed: list[Origin],
     columns: int,
-    rows_once: bool,
+    row_cost: int,
 ) -> tuple[Loops, list[Producer]]:
     """A nest with its producers' expressions in place of their loads, whose origins are added to
     `absorbed`; and the movements that it must leave where they are."""
@@ -188,7 +188,7 @@ def _absorb(
         share = points // max(points_of(e, nest), 1)
         share = -(-share // columns) if contraction else share
         many = share > 1 and (p.cost > CHEAP or (share >= MANY and points >= LONG))
-        of_row = rows_once and not contraction and _is_a_rows(program, e, nest)
+        of_row = p.cost <= row_cost and not contraction and _is_a_rows(program, e, nest)
         if many and not of_row and not _is_wider(p.value):
             return None  # one value for many points
         once = readers[e.buffer] == 1

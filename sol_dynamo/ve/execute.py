@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from ..ir import Extern, Load, Program, read, walk
 from ..kernels.c.execute import IndirectIndexError
 from ..kernels.c.program import addresses, indirect_sites
-from ..kernels.host import Blocks, Operands, call, runs, tensor
+from ..kernels.host import Blocks, Operands, call, in_turn, runs, tensor
 from ..lowering.graph import TORCH_DTYPE
 from ..runtime.toolchain import cores
 from . import cards, module
@@ -46,7 +46,8 @@ class Built:
 class Loaded:
     """A program on one card."""
 
-    run: int  # the address of sol_run
+    run: int  # the addresses of sol_run, and of sol_run_all
+    run_all: int
     held: Held
     table: torch.Tensor  # sol_program, then its steps
     scratch_bytes: int  # of a core
@@ -98,6 +99,18 @@ class VeExecutable:
         self._loaded: dict[int, Loaded] = {}
         self._tables: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
 
+    def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
+        programs = [self, *others]
+        if all(p.simple for p in programs):
+            return Together(programs)
+        return in_turn(programs)
+
+    @property
+    def simple(self) -> bool:
+        """Whether a call is kernels and nothing else."""
+        calls_none = len(self._plan) == 1 and not isinstance(self._plan[0], Extern)
+        return calls_none and not (self._named or self._sites or self._operands.saved)
+
     def notes(self) -> list[str]:
         plain = [s.name for s in self.built.steps if not s.vectors]
         if not plain:
@@ -120,8 +133,9 @@ class VeExecutable:
         """Load all kernels, and write the table of steps: {function, units, first, last} each."""
         steps, bands = self.built.steps, {d.first: d for d in self.program.depth_first}
         functions = [(path, s.name) for s, path in zip(steps, self.built.objects, strict=True)]
-        held = Held(device, [*functions, (self.built.runtime, "sol_run")])
-        *starts, run = held.addresses
+        runtime = [(self.built.runtime, name) for name in ("sol_run", "sol_run_all")]
+        held = Held(device, [*functions, *runtime])
+        *starts, run, run_all = held.addresses
         rows = [
             [start, s.units, code_bytes(path, s.name), 0]
             for start, s, path in zip(starts, steps, self.built.objects, strict=True)
@@ -148,7 +162,7 @@ class VeExecutable:
         table.copy_(words.view(torch.uint8))
         name = steps[0].name if len(steps) == 1 else f"a program of {len(steps)} kernels"
         units = [row[1] for row in outer]
-        return Loaded(run, held, table, size, units, name)
+        return Loaded(run, run_all, held, table, size, units, name)
 
     # -- calls ---------------------------------------------------------------------------------
 
@@ -169,19 +183,7 @@ class VeExecutable:
         weights: list[Any],
         into: Mapping[int, torch.Tensor],
     ) -> list[Any]:
-        places = {self._results[k]: t for k, t in into.items()}
-        pointers = [0] * len(self._slots)
-        for slot, i in self._weight_slots:
-            pointers[slot] = weights[i].data_ptr()
-        for slot, i in self._input_slots:
-            pointers[slot] = inputs[i].data_ptr()
-        outputs = []
-        for k, (slot, shape, strides, dtype) in enumerate(self._made):
-            y = places.get(k)
-            if y is None:
-                y = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-            pointers[slot] = y.data_ptr()
-            outputs.append(y)
+        pointers, outputs = self._pointers(device, inputs, weights, into)
         with self._lock:
             blocks = self._saved.get(device.index)
             if blocks is None:
@@ -209,6 +211,29 @@ class VeExecutable:
             else tensor(self.program, r, arena, values)
             for r in self._results
         ]
+
+    def _pointers(
+        self,
+        device: torch.device,
+        inputs: list[Any],
+        weights: list[Any],
+        into: Mapping[int, torch.Tensor],
+    ) -> tuple[list[int], list[torch.Tensor]]:
+        """The pointer table of a call, and its results, new ones where they are not given."""
+        places = {self._results[k]: t for k, t in into.items()}
+        pointers = [0] * len(self._slots)
+        for slot, i in self._weight_slots:
+            pointers[slot] = weights[i].data_ptr()
+        for slot, i in self._input_slots:
+            pointers[slot] = inputs[i].data_ptr()
+        outputs = []
+        for k, (slot, shape, strides, dtype) in enumerate(self._made):
+            y = places.get(k)
+            if y is None:
+                y = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+            pointers[slot] = y.data_ptr()
+            outputs.append(y)
+        return pointers, outputs
 
     def _launch(
         self, device: torch.device, steps: tuple[int, int], arena: torch.Tensor, pointers: list[int]
@@ -262,3 +287,68 @@ class VeExecutable:
             values[name] = t
             if name in self._slots:
                 pointers[self._slots[name]] = t.data_ptr()
+
+
+class Together:
+    """Simple programs that know nothing of each other, as one call for each core."""
+
+    def __init__(self, programs: Sequence[VeExecutable]):
+        self._programs = programs
+        self._steps = [p._plan[0][1] for p in programs]
+        self._longest = max(self._steps)
+        self._tables: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
+
+    def __call__(self, calls: list[tuple[list[Any], list[Any], Mapping[int, Any]]]) -> list[Any]:
+        device = next(
+            (t.device for inputs, weights, _ in calls for t in (*inputs, *weights)), None
+        ) or torch.device("ve", module.current_device())
+        with module.device(device):
+            return self._run(device, calls)
+
+    def _run(self, device: torch.device, calls: list[tuple]) -> list[Any]:
+        """The table that the card reads: {program, steps, pointers, arena} each, then all pointers;
+        addresses within the table are relative until it has a place."""
+        loaded = [p._on(device.index) for p in self._programs]
+        needs = [-(-p.program.arena_bytes // ALIGN) * ALIGN for p in self._programs]
+        arena = torch.empty(sum(needs), dtype=torch.uint8, device=device) if any(needs) else None
+        at = arena.data_ptr() if arena is not None else 0
+        entries: list[int] = []
+        pointers: list[int] = []
+        results = []
+        for p, x, steps, need, given in zip(
+            self._programs, loaded, self._steps, needs, calls, strict=True
+        ):
+            own, outputs = p._pointers(device, *given)
+            entries += (x.table.data_ptr(), steps, 8 * len(pointers), at)
+            pointers += own
+            at += need
+            results.append([outputs[r] if isinstance(r, int) else None for r in p._results])
+        table = self._table(device, entries, pointers)
+        units = sum(sum(x.units[:steps]) for x, steps in zip(loaded, self._steps, strict=True))
+        cores = max(1, min(cores_used(), units))
+        size = max(x.scratch_bytes for x in loaded)
+        scratch = torch.empty(cores * size, dtype=torch.uint8, device=device)
+        words = [
+            table.data_ptr(), len(loaded) | self._longest << 32, 0, scratch.data_ptr(), size,
+            0, 0, 0,
+        ]  # fmt: skip
+        name = f"{len(loaded)} programs, the first of them {loaded[0].name}"
+        module.native().launch_on_cores(
+            device.index, loaded[0].run_all, words, name, cores, 1 + self._longest
+        )
+        return results
+
+    def _table(self, device: torch.device, entries: list[int], pointers: list[int]) -> torch.Tensor:
+        """As `VeExecutable._in_memory`."""
+        stream = module.current_stream(device).stream_id
+        words = entries + pointers
+        known = self._tables.get((device.index, stream))
+        if known is not None and known[0] == words:
+            return known[1]
+        table = torch.empty(8 * len(words), dtype=torch.uint8, device=device)
+        start = table.data_ptr() + 8 * len(entries)
+        host = torch.tensor(words, dtype=torch.int64, pin_memory=True)
+        host[2 : len(entries) : 4] += start
+        table.copy_(host.view(torch.uint8), non_blocking=True)
+        self._tables[device.index, stream] = words, table
+        return table

@@ -119,6 +119,7 @@ def _loaded() -> ModuleType:
             module.initialize(open_driver().path, nodes)
             module.set_total_memory(_MEMORY.get(module.arch(nodes[0]), _MEMORY[1]))
             module.set_compiler(_compile_op, forms.lifted())
+            forms.register_fakes()
             _extension = module
             atexit.register(_finish)
             if _seed is not None:

@@ -4,6 +4,7 @@
 
 typedef struct { void (*fn)(const sol_call *, long); long units, first, last; } sol_step;
 typedef struct { const sol_step *steps, *inner; long scratch_size, band; } sol_program;
+typedef struct { const sol_program *p; long steps; void *const *ptr; char *arena; } sol_entry;
 
 static void sol_unit(const sol_program *p, const sol_call *c, const sol_step *s, long u) {
   if (s->fn) { s->fn(c, u); return; }
@@ -48,4 +49,29 @@ void sol_run(const sol_program *p, long range, char *arena, char *scratch, sol_e
     sol_barrier(line, meeting++, cores);
   }
   va_end(table);
+}
+
+/* Whole programs that know nothing of each other, as one call: the first step of each, all cores
+ * meet, then the second ones. `range`: how many programs, and of how many steps the longest is. Who
+ * begins with a program's first unit is another core for each: many have one unit only. */
+void sol_run_all(const sol_entry *all, long range, char *arena, char *scratch, long scratch_size,
+                 long who, unsigned long *line, unsigned long meeting) {
+  const long count = range & 0xffffffff, steps = range >> 32, core = who & 255;
+  const long cores = who >> 8 & 255;
+  char *own = scratch + core * scratch_size;
+  sol_barrier(line, meeting++, cores);
+  for (long k = 0; k < steps; k++) {
+    for (long n = 0, turn = core; n < count; n++, turn = turn + 1 == cores ? 0 : turn + 1) {
+      if (k >= all[n].steps) continue;
+      const sol_program *p = all[n].p;
+      const sol_step *s = &p->steps[k];
+      const sol_call c = {all[n].ptr, all[n].arena, own, own + p->band, 0, 0};
+      const long end = s->units * (turn + 1) / cores;
+      long u = s->units * turn / cores;
+      if (u < end) sol_fetch(s);
+      for (; u < end; u++) sol_unit(p, &c, s, u);
+    }
+    _vel_svob();
+    sol_barrier(line, meeting++, cores);
+  }
 }

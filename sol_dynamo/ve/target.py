@@ -38,7 +38,7 @@ class VeTarget:
             l2=LLC // 8,
             cores=8,
             rows=64,
-            rows_once=True,
+            row_cost=40,
             part_bytes=1 << 17,
             images_first=False,
             half_products=True,

@@ -372,13 +372,14 @@ class VectorExpressions(PlainExpressions):
         return f"_vel_vf{name}{s}_{form}({a.text}, {b.text}, {n})"
 
     def _extremum(self, name: str, args: list[Value], dtype: str, n: int) -> Value:
-        """NaN if either argument is NaN."""
+        """NaN if either argument is NaN; the first one of zeros that differ in their sign."""
         for a, b in (args, args[::-1]):
             if name == "max" and b.lanes == 1 and b.text == literal(0.0, dtype):
-                negative = self.compare("lt", [a, b], n)
+                negative = self.compare("lt" if a is args[0] else "le", [a, b], n)
                 return self.where(negative, b, a, dtype, n)
         a, b = args if args[0].lanes > 1 else args[::-1]
-        better = self.compare("gt" if name == "max" else "lt", [a, b], n)
+        ways = {"max": ("gt", "ge"), "min": ("lt", "le")}[name]
+        better = self.compare(ways[a is args[0]], [a, b], n)
         better = self.logic("or", [better, self.compare("isnan", [a], n)], n)
         return self.where(better, a, b, dtype, n)
 

@@ -7,6 +7,7 @@ the others must not wait for it forever.
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,35 @@ count:
 	br.l.t 1b
 2:
 	b.l.t (, %s10)
+"""
+
+
+# Counts by an atomic addition until a flag is set; waits for that count and sets the flag: both
+# with the same registers at every turn. And branches to itself.
+LOOPS = """
+	.text
+	.globl add_until, wait_for, stay
+	.type add_until,@function
+	.type wait_for,@function
+	.type stay,@function
+add_until:
+	lea %s1, 1
+	atmam %s1, (%s0), 2
+	or %s1, 0, (0)1
+	ld %s2, 8(, %s0)
+	breq.l 0, %s2, add_until
+	b.l.t (, %s10)
+wait_for:
+	ld %s2, (, %s0)
+	cmpu.l %s3, %s2, %s1
+	or %s2, 0, (0)1
+	srl %s3, %s3, 63
+	brne.l 0, %s3, wait_for
+	lea %s2, 1
+	st %s2, 8(, %s0)
+	b.l.t (, %s10)
+stay:
+	br.l.t stay
 """
 
 
@@ -257,3 +287,51 @@ def test_other_waits_outlive_a_failure(group: Group) -> None:
     assert p.wait(group.contexts[3], waiting) == (ve.OK, 1)
     assert p.wait(group.contexts[4], work)[0] == ve.OK
     assert p.wait(group.contexts[4], release) == (ve.OK, 1)
+
+
+def test_atomic_additions_are_work(group: Group, tmp_path: Path) -> None:
+    """One core waits for what another counts, and that one for a flag: neither is hopeless."""
+    p = group.p
+    library = p.load(compile_ve(tmp_path, "loops.s", LOOPS))
+    add_until, wait_for = (p.symbol(library, n) for n in ("add_until", "wait_for"))
+    counter = p.alloc(16)
+    p.write(counter, bytes(16))
+    assert p.lib.vesim_patience(p.handle, 0.0) == 0
+    waiting = p.start(group.contexts[2], wait_for, counter, 100_000)
+    working = p.start(group.contexts[1], add_until, counter)
+    assert p.wait(group.contexts[1], working)[0] == ve.OK, p.fault(group.contexts[1])
+    assert p.wait(group.contexts[2], waiting)[0] == ve.OK, p.fault(group.contexts[2])
+
+
+def test_a_loop_of_one_branch_ends(group: Group, tmp_path: Path) -> None:
+    """`for(;;);` as compilers write it is a wait that nothing ends, also beside other waits."""
+    p = group.p
+    stay = p.symbol(p.load(compile_ve(tmp_path, "loops.s", LOOPS)), "stay")
+    flag = p.alloc(8)
+    p.write(flag, bytes(8))
+    assert p.lib.vesim_patience(p.handle, 0.05) == 0
+    requests = [
+        (group.contexts[1], p.start(group.contexts[1], stay)),
+        (group.contexts[2], p.start(group.contexts[2], group.spin, flag)),
+    ]
+    deadline = time.monotonic() + 60
+    for context, request in requests:
+        while (status := p.peek(context, request)[0]) == ve.UNFINISHED:
+            assert time.monotonic() < deadline, "it never ends"
+            time.sleep(0.01)
+        assert status == ve.EXCEPTION and "busy ones wait like it" in p.fault(context)
+
+
+def test_old_failures_end_no_waits(group: Group) -> None:
+    """A call that is requested well after a failure is of another group: it waits for the host."""
+    p, context = group.p, group.contexts[1]
+    flag = p.alloc(8)
+    p.write(flag, bytes(8))
+    failing = p.start(group.contexts[2], group.store_far, 64)
+    assert p.wait(group.contexts[2], failing)[0] == ve.EXCEPTION
+    time.sleep(1.2)  # more than Waits takes for one group (kAfterFailure)
+    waiting = p.start(context, group.spin, flag)
+    time.sleep(1.2)  # more than a call of the failure's group would wait
+    assert p.peek(context, waiting)[0] == ve.UNFINISHED, p.fault(context)
+    p.write(flag, struct.pack("<Q", 5))
+    assert p.wait(context, waiting) == (ve.OK, 5)

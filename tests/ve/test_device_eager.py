@@ -3,16 +3,20 @@ random numbers, and training."""
 
 from __future__ import annotations
 
+import copy
 import shutil
+import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
+from accuracy import relative_error
 from device import check_python, same, special
 from torch import nn
 
 from sol_dynamo import compat
 from sol_dynamo.eager import pieces
+from sol_dynamo.lowering import RULES
 from sol_dynamo.runtime import cache
 from sol_dynamo.ve import module
 
@@ -75,6 +79,47 @@ def test_special_values_are_the_cpus():
     )
     for f in (*plain, *others):
         same(f(x.ve()), f(x))
+
+
+def test_zeros_keep_their_signs():
+    x = torch.tensor([-0.0, 0.0, -0.0, 0.0, -1.0, torch.nan])
+    y = torch.tensor([0.0, -0.0, -0.0, 0.0, 0.0, 0.0])
+    for f in (
+        *(torch.maximum, torch.minimum, torch.fmax, torch.fmin),
+        lambda a, b: (a.clamp(max=0), a.clamp(min=-0.0), a.clamp(min=0), a.clamp(-0.0, 0)),
+        lambda a, b: (a.clamp(min=b), a.clamp(max=b), torch.relu(a), F.relu6(a)),
+    ):
+        for g, e in zip(f(x.ve(), y.ve()), f(x, y), strict=True):
+            same(g, e)
+            assert torch.equal(g.cpu().signbit() & ~e.isnan(), e.signbit() & ~e.isnan())
+
+
+def test_deviations_near_the_end_of_the_range():
+    x = torch.tensor([[1e38, 2e38, -1e38], [1e-30, 2e-30, 4e-30]])
+    for dim in (None, 1):
+        same(x.ve().std(dim), x.std(dim), rtol=1e-6, atol=0)
+        for g, e in zip(torch.std_mean(x.ve(), dim), torch.std_mean(x, dim), strict=True):
+            same(g, e, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: x[:1].logical_and_(x[:2]),
+        lambda x: x[:1].ldexp_(x[:2]),
+        lambda x: x[:0].logical_and_(x[:2]),
+        lambda x: x[:1].add_(x[:2]),
+        lambda x: x[:0].max(),
+        lambda x: F.pad(x, (0, 1, 4, 0), mode="reflect"),
+    ],
+)
+def test_what_eager_refuses(f):
+    for device in ("cpu", "ve"):
+        x = torch.ones(2, 3, 4, device=device)
+        with pytest.raises((RuntimeError, IndexError)):
+            f(x)
+        assert x.shape == (2, 3, 4) and (x == 1).all()
+    torch.ve.reset_fallbacks()  # the CPU was to refuse them
 
 
 def test_results_go_where_they_should():
@@ -217,6 +262,22 @@ def test_a_graph_draws_what_its_ops_draw():
     assert torch.equal(torch.ve.get_rng_state(), state)
 
 
+def test_samples_of_categories():
+    weights = torch.tensor([[0.1, 0.0, 0.6, 0.3], [0.0, 2.0, 0.0, 0.0]]).ve()
+    torch.manual_seed(4)
+    drawn = torch.cat([torch.multinomial(weights, 1) for _ in range(300)], 1).cpu()
+    counts = [(drawn[0] == k).sum().item() for k in range(4)]
+    assert counts[1] == 0 and 10 < counts[0] < 60 and counts[2] > counts[3] > 50
+    assert (drawn[1] == 1).all()
+    for wrong in (
+        torch.tensor([1.0, -1.0]),
+        torch.tensor([0.0, 0.0]),
+        torch.tensor([1.0, torch.nan]),
+    ):
+        with pytest.raises(RuntimeError, match="prob"):
+            torch.multinomial(wrong.ve(), 1)
+
+
 def test_generators_and_distributions():
     g = torch.Generator("ve").manual_seed(5)
     torch.manual_seed(5)
@@ -294,6 +355,7 @@ def losses(make, optimizer, shape, device: str, compiled: bool = False, steps: i
 FUSED = {
     "Adam": lambda p, **k: torch.optim.Adam(p, 0.01, weight_decay=0.1, amsgrad=True, **k),
     "AdamW": lambda p, **k: torch.optim.AdamW(p, 0.01, weight_decay=0.1, maximize=True, **k),
+    "Adagrad": lambda p, **k: torch.optim.Adagrad(p, 0.1, lr_decay=0.1, weight_decay=0.1, **k),
     "SGD": lambda p, **k: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, **k),
 }
 
@@ -353,3 +415,61 @@ def test_tracing_an_op_leaves_modules_alone():
     assert [n.target for n in gm.graph.nodes if n.op == "call_function"] == [
         torch.ops.aten.add.Tensor
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_batch_norm_of_evaluation(dtype, compiled):
+    """By statistics that are no weights: op by op, and in graphs that train what scales it."""
+    norm = nn.BatchNorm2d(5).to(dtype).eval()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    other = copy.deepcopy(norm).ve()
+    run = torch.compile(other, backend="sol") if compiled else other
+    x = torch.randn(2, 5, 3, 4, dtype=dtype)
+    results = []
+    for m, f, where in ((norm, norm, "cpu"), (other, run, "ve")):
+        leaf = x.clone().to(where).requires_grad_()
+        y = f(leaf)
+        y.square().sum().backward()
+        results.append([t.detach().cpu() for t in (y, leaf.grad, m.weight.grad, m.bias.grad)])
+    bounds = {"rtol": 2e-2, "atol": 2e-2} if dtype is torch.bfloat16 else CLOSE | {"rtol": 1e-5}
+    for got, expected in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(got, expected, **bounds)
+
+
+def test_a_trace_waits_for_no_lock_of_its_own():
+    """Graphs are traced with constants of the device, which are computed meanwhile."""
+    done = threading.Event()
+
+    def trace():
+        with compat.undecomposed(RULES):
+            same(torch.ones(3, 7, device="ve").cumsum(1)[:, 5], torch.full((3,), 6.0))
+        done.set()
+
+    threading.Thread(target=trace, daemon=True).start()
+    assert done.wait(300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(6, 8, 3, 2, 1),
+        lambda: nn.Conv2d(6, 6, 3, groups=6),
+        lambda: nn.ConvTranspose1d(6, 4, 3, 2, groups=2, bias=False),
+    ],
+)
+def test_convolutions_of_halves_train(make, dtype):
+    net = make()
+    x = torch.randn(2, 6, *(9, 8)[: net.weight.dim() - 2])
+    results = []
+    for wide, where in ((torch.float64, "cpu"), (dtype, "cpu"), (dtype, "ve")):
+        m = copy.deepcopy(net).to(dtype).to(wide).to(where)
+        leaf = x.to(dtype).to(wide).to(where).requires_grad_()
+        y = m(leaf)
+        y.backward(torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape).to(wide).to(where))
+        results.append([t.detach().cpu() for t in (y, leaf.grad, m.weight.grad)])
+    for exact, eager, got in zip(*results, strict=True):
+        allowed = 2 * relative_error(eager, exact) + 2 * torch.finfo(dtype).eps
+        assert got.dtype == dtype and relative_error(got, exact) <= allowed

@@ -15,6 +15,7 @@ import torch
 
 pytest.importorskip("expecttest")  # torch.testing's databases import it
 os.environ["PYTORCH_TESTING_DEVICE_FOR_CUSTOM"] = "privateuse1"
+from torch.nn.parameter import is_lazy
 from torch.testing._internal.autocast_test_lists import AutocastTestLists, TestAutocast
 from torch.testing._internal.common_device_type import instantiate_device_type_tests, ops
 from torch.testing._internal.common_methods_invocations import op_db
@@ -22,6 +23,8 @@ from torch.testing._internal.common_modules import TrainEvalMode, module_db, mod
 from torch.testing._internal.common_optimizers import optim_db, optims
 from torch.testing._internal.common_utils import TestCase, TestGradients
 from torch.utils._pytree import tree_leaves, tree_map
+
+from sol_dynamo.eager import pieces
 
 BOUNDS = {"rtol": 2e-5, "atol": 2e-5}
 SPARSE = ("to_sparse", "sparse.mm.reduce", "sparse.sampled_addmm")  # results the device has not
@@ -83,6 +86,8 @@ class OpTests(TestCase):
                 if not isinstance(e, torch.Tensor):
                     assert op.name in RANDOM or g == e or g != g
                     continue
+                if no_statistics(op, e):
+                    continue
                 assert g.device.type == ("ve" if on_device(sample) else "cpu")
                 assert g.dtype == e.dtype and g.shape == e.shape
                 if op.name not in RANDOM and not op.name.startswith(MEMORY_AS_FOUND):
@@ -110,7 +115,7 @@ class OpTests(TestCase):
                 x = tree_map(lambda t: strided(t, device), other.input)
                 got = op(x, *args, **kwargs)
             for g, e in zip(tree_leaves(got), tree_leaves(expected), strict=True):
-                if isinstance(e, torch.Tensor):
+                if isinstance(e, torch.Tensor) and not no_statistics(op, e):
                     assert g.shape == e.shape and g.dtype == e.dtype
                     torch.testing.assert_close(g.cpu(), e, equal_nan=True, **BOUNDS)
 
@@ -132,6 +137,12 @@ class OpTests(TestCase):
                     assert out.shape == own.shape and out.stride() == own.stride()
                     # not `own`: some of the CPU's kernels store gelu and pools beside it
                     torch.testing.assert_close(out.cpu(), expected, equal_nan=True, **BOUNDS)
+
+
+def no_statistics(op, expected) -> bool:
+    """A batch norm of evaluation gives no statistics on the CPU, but on other devices, as torch's
+    fake kernels say."""
+    return "batch_norm" in op.name and expected.shape == (0,)
 
 
 def every_other(like):
@@ -212,6 +223,12 @@ class TestOpGradients(TestGradients):
 
     pytestmark = pytest.mark.slow
 
+    def setUp(self):
+        # backward is run twice for the same bits: not once on the CPU, as the first call with sizes
+        # that may not come again would be after so many others
+        super().setUp()
+        pieces._programs.clear()
+
     @ops(
         [o for o in OPS[::10] if o.supports_autograd and o.name not in RANDOM | NOT_SMOOTH],
         allowed_dtypes=(torch.float64,),
@@ -230,16 +247,20 @@ class ModuleTests(TestCase):
         for given in inputs:
             if given.forward_input is None:
                 continue
-            if make.__name__.startswith("LazyConv"):
-                # torch takes parameters for initialized once they moved to PrivateUse1
-                self.skipTest("uninitialized parameters cannot move")
             args, kwargs = given.constructor_input.args, given.constructor_input.kwargs
             torch.manual_seed(3)
             net = make(*args, **kwargs).to(dtype).train(training)
             other = copy.deepcopy(net).to(device)
             results = []
-            for m, where in ((net, "cpu"), (other, device)):
-                x, k = moved((given.forward_input.args, given.forward_input.kwargs), where)
+            both = ((net, "cpu"), (other, device))
+            forward = (given.forward_input.args, given.forward_input.kwargs)
+            if any(map(is_lazy, net.parameters())):  # they draw their weights at the first call
+                for m, where in both:
+                    x, k = moved(forward, where)
+                    m(*x, **k)
+                other.load_state_dict(net.state_dict())
+            for m, where in both:
+                x, k = moved(forward, where)
                 torch.manual_seed(4)
                 results.append([t for t in tree_leaves(m(*x, **k)) if t is not None])
                 roots = [t.sum() for t in results[-1] if t.requires_grad]

@@ -263,3 +263,39 @@ def test_the_entry_point_names_it():
         env={"PATH": "/usr/bin:/bin", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HOME": "/nonexistent"},
     )  # fmt: skip
     assert done.stdout.strip() == "False"
+
+
+def test_a_module_that_moves_keeps_its_parameters():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(5, 4)
+            self.head = torch.nn.Linear(4, 5, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, x):
+            return self.head(self.table(x))
+
+    net, other = Tied(), Tied()
+    other.load_state_dict(net.state_dict())
+    x = torch.tensor([1, 3])
+    other(x).sum().backward()  # on the CPU, so that its gradients move with it
+    optimizer = torch.optim.SGD(other.parameters(), 0.1)
+    weight = other.table.weight
+    assert other.to("ve").head.weight is weight and other.table.weight is weight
+    assert weight.is_ve and weight.grad.is_ve and weight.requires_grad
+    for m in (net, other):
+        m.zero_grad()
+        m(x.to(m.table.weight.device)).square().sum().backward()
+    optimizer.step()
+    torch.optim.SGD(net.parameters(), 0.1).step()
+    torch.testing.assert_close(other.cpu().table.weight, net.table.weight)
+    assert other.head.weight is weight and not weight.is_ve
+
+
+def test_tensors_that_cannot_become_others():
+    x = torch.ones(2)
+    with pytest.raises(RuntimeError, match="incompatible tensor type"):
+        x.to("ve").data = torch.eye(2).to_sparse()
+    with pytest.raises(RuntimeError, match="incompatible tensor type"):
+        torch.eye(2).to_sparse().data = x.to("ve")

@@ -137,3 +137,35 @@ def test_how_many_is_asked_for():
             print(e)
     """
     assert "SOL_VE_CARDS='many'" in check_python(code, SOL_VE_CARDS="many")
+
+
+def test_a_graph_on_two_cards():
+    from sol_dynamo.backend import sol
+
+    class Halves(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(6, 7, device="ve:0")
+            self.b = torch.nn.Linear(7, 4, device="ve:1")
+
+        def forward(self, x):
+            return self.b(self.a(x).relu().to("ve:1"))
+
+    net, x = Halves(), torch.randn(3, 6)
+    torch._dynamo.reset()
+    y = torch.compile(net, backend=sol)(x.to("ve:0"))
+    assert "several devices: ve:0, ve:1" in sol.graphs[-1].reason
+    assert y.device == torch.device("ve:1")
+    y.sum().backward()
+    gradient = net.a.weight.grad
+    net.zero_grad()
+    net(x.to("ve:0")).sum().backward()
+    assert gradient.device == torch.device("ve:0")
+    torch.testing.assert_close(gradient, net.a.weight.grad)
+
+
+def test_a_graph_makes_tensors_where_it_says():
+    torch._dynamo.reset()
+    made = torch.compile(lambda: torch.arange(4, device="ve:1") * 2, backend="sol")()
+    assert made.device == torch.device("ve:1")
+    same(made, torch.arange(4) * 2)

@@ -203,3 +203,14 @@ def test_a_bad_kernel_is_an_error_with_its_name_and_the_device_goes_on():
         """
     )
     assert "made_up_kernel" in out and "0x123450" in out and "8.0" in out
+
+
+def test_the_profiler_has_times_of_the_device(capfd):
+    x = torch.randn(40, 40, device="ve")
+    (x @ x).sum()  # compiled before
+    with torch.autograd.profiler.profile(use_device="ve") as profile:
+        (x @ x).sum()
+    found = {e.key: e for e in profile.key_averages()}
+    assert found["aten::mm"].device_time_total > 0 and found["aten::sum"].count
+    assert "VE total" in profile.key_averages().table()
+    assert "Exception" not in capfd.readouterr().err  # torch prints those of its callbacks

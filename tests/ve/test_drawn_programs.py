@@ -1,4 +1,4 @@
-"""Programs of `drawn.py` on the card, several in a graph: as eager's, floats in the contract.
+"""Drawn programs on the card, several in a graph: integers as eager, floats by the contract.
 
 `SOL_TEST_TARGET=ve pytest tests/test_drawn.py` draws with hypothesis, which finds small examples of
 what is wrong here, at some seconds for each draw.

@@ -6,14 +6,17 @@ compiled C against the host (test_sim_programs), files in test_sim_loader.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import signal
 import struct
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -332,6 +335,101 @@ def test_traps_of_functions(machine: sim.Machine) -> None:
     assert library.call("deep", 10) == 55
 
 
+@pytest.mark.parametrize("target", [0, 1, 8, 0x10000, 2**63, 2**64 - 8, 2**64 - 1, 2**64 - 4089])
+def test_calls_of_wild_addresses(target: int, machine: sim.Machine) -> None:
+    """From outside and from code, which is named then."""
+    library = machine.load_bytes(ve_object("int jump(int(*f)(void)){return f()+1;}", "-O1"))
+    kind = "Alignment" if target % 8 else "MemoryAccess"
+    for call, place in (((target,), False), ((library.symbol("jump"), target), True)):
+        with pytest.raises(sim.Fault) as caught:
+            machine.call(*call)
+        assert caught.value.kind == kind and caught.value.ic == target
+        assert (" reached from jump+0x" in str(caught.value)) == place
+
+
+def test_memory_of_the_simulator_is_nobodys_to_free(machine: sim.Machine) -> None:
+    """Neither the host nor a program's free() gives back code, stacks or what lies behind s14."""
+    library = machine.load_bytes(ve_object("void free(void*); void f(void*p){free(p);}", "-O1"))
+    core, code = machine.core, library.symbol("f") // PAGE * PAGE
+    library.call("f", 0)
+    own = [code, int(core.s[8]), int(core.s[14]) - PAGE, int(core.s[10])]
+    for address in own:
+        with pytest.raises(ValueError, match="is not the address of an allocation"):
+            machine.release(address)
+        with pytest.raises(sim.Fault, match="malloc did not return"):
+            library.call("f", address)
+    block = machine.allocate(8)
+    library.call("f", block)
+    with pytest.raises(sim.Fault, match="malloc did not return"):
+        library.call("f", block)
+    library.call("f", 0)
+
+
+def test_registers_set_out_of_range(machine: sim.Machine) -> None:
+    """By a C program, which has them as they are: nothing beyond the registers is touched."""
+    native, handle = sim._native(), machine._handle
+    for state, wrong in ((0, 257), (0, 2**63), (1, 64), (1, 255)):
+        value = ctypes.c_uint64.from_address(native.vesim_state(handle, state))
+        value.value = wrong
+        with pytest.raises(sim.Fault, match=f"was set to {wrong}, more than"):
+            machine.core.execute([word("vbrd %vix, 1")])
+        value.value = 3
+    machine.core.execute([word("vbrd %vix, 1")])
+    assert machine.core.v[3, :4].tolist() == [1, 1, 1, 0]
+
+
+def test_control_c_ends_a_call(machine: sim.Machine) -> None:
+    library = machine.load_bytes(ve_object(PROGRAM, "-O1", "-fPIC"))
+    library.call("deep", 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGINT))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            library.call("forever")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert library.call("deep", 10) == 55
+
+
+def test_a_run_in_slices_is_the_same_run(machine: sim.Machine) -> None:
+    """Rounding, limits and results do not depend on where a run was paused."""
+    library = machine.load_bytes(
+        ve_object("double f(int n){double s=0;for(int i=1;i<n;i++)s+=1.0/i;return s;}", "-O1")
+    )
+    core, slice_ = machine.core, ctypes.c_uint64.from_address(
+        sim._native().vesim_state(machine._handle, 6)
+    )  # fmt: skip
+    core.psw = 0x1000  # up
+    results = set()
+    for n in (0, 7, 100):
+        slice_.value = n
+        executed = core.executed
+        results.add((library.call("f", 300), core.executed - executed))
+    assert len(results) == 1
+    core.psw = 0x3000
+    assert library.call("f", 300) != next(iter(results))[0]
+    core.step_limit = 1000
+    executed = core.executed
+    with pytest.raises(sim.Fault) as caught:
+        library.call("f", 300)
+    assert caught.value.kind == "StepLimit" and core.executed == executed + 1000
+
+
+def test_arguments_of_numpy(machine: sim.Machine) -> None:
+    library = machine.load_bytes(ve_object("float f(float a,int b){return a*b;}", "-O1"))
+
+    def f(a: Any, b: Any = 2) -> float:
+        return float(np.uint64(library.call("f", a, b) >> 32).astype(np.uint32).view(np.float32))
+
+    assert f(np.float32(2.5)) == f(sim.f32(2.5)) == 5 and f(np.float32(1), np.int16(-3)) == -3
+    assert f(sim.f32(1e39)) == np.inf and f(np.float32(3), np.bool_(True)) == 3
+    for wrong in (np.float16(1), "2", None):
+        with pytest.raises(TypeError):
+            f(wrong)
+
+
 def test_stack_guard_below_a_frame(machine: sim.Machine) -> None:
     """Code without the prologue's check finds the guard."""
     with pytest.raises(sim.Fault, match="lies below the stack") as caught:
@@ -480,3 +578,6 @@ def test_trace_by_the_environment(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     lines = (tmp_path / "trace").read_text().splitlines()
     assert [line.split()[-1] for line in lines] == ["nop"] * 3
+    environment["SOL_VE_TRACE"] = str(tmp_path / "nowhere" / "trace")
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, env=environment)
+    assert done.returncode == 0 and b"SOL_VE_TRACE: cannot write" in done.stderr

@@ -119,6 +119,97 @@ def test_thread_local_variables(flags: tuple[str, ...], machine: sim.Machine) ->
         machine.load_bytes(large)
 
 
+def test_thread_local_pointers_and_alignment(machine: sim.Machine) -> None:
+    """Relocations of initial values; every image's variables lie where their alignment says."""
+    source = """int x=5; _Thread_local int*p=&x; _Thread_local char one=3;
+    _Alignas(64) _Thread_local char wide[8]={7}; int read(void){return *p+one+wide[0];}
+    char*place(void){return wide;}
+    int**pointer(void){return &p;}"""
+    libraries = [machine.load_bytes(ve_object(source, "-O1", "-fPIC")) for _ in range(3)]
+    for library in libraries:
+        assert library.call("read") == 5 + 3 + 7
+        assert library.call("place") % 64 == 0
+    assert len({library.call("pointer") for library in libraries}) == 3
+    odd = ve_object("_Alignas(8192) _Thread_local char x[8]; char*f(void){return x;}", "-O1")
+    with pytest.raises(OSError, match="ask for multiples of 8192"):
+        machine.load_bytes(odd)
+
+
+def test_thread_local_memory_is_given_back(machine: sim.Machine) -> None:
+    """As often as one likes, with its first values each time; also where loading fails."""
+    source = "_Thread_local char x[%d]={1}; int f(void){return x[0]++;}%s"
+    first = machine.load_bytes(ve_object(source % (100, ""), "-O1"))
+    assert first.call("f") == 1
+    for _ in range(3):
+        with pytest.raises(OSError, match="undefined: nothing"):
+            machine.load_bytes(
+                ve_object(source % (30000, " int nothing(int);int g(int n){return nothing(n);}"))
+            )
+        assert machine.load_bytes(ve_object(source % (50000, ""), "-O1")).call("f") == 1
+        gc.collect()
+    most = 56 << 10
+    last = machine.load_bytes(
+        ve_object(f"_Thread_local char x[{most - 200}]; char*f(int n){{x[n]=7;return x;}}", "-O1")
+    )
+    address = last.call("f", most - 201)
+    assert machine.read(address + most - 201, 1) == b"\7"
+    assert first.call("f") == 2
+
+
+def test_libraries_that_call_each_other(machine: sim.Machine) -> None:
+    """What a file lacks comes from those loaded before, which then stay."""
+    below = machine.load_bytes(ve_object("int n=4; int below(int x){return x*n;}", "-O1"), "b.o")
+    above = ve_object(
+        "extern int n; int below(int); int(*way)(int)=below;"
+        "int above(int x){n++;return below(x)+way(1);}", "-O1", "-fPIC",
+    )  # fmt: skip
+    with pytest.raises(OSError, match=r"undefined: (n, below|below, n)\. They are in no library"):
+        sim.Machine().load_bytes(above)
+    library = machine.load_bytes(above, "a.o")
+    assert library.call("above", 10) == 50 + 5
+    assert machine.read(below.symbol("n"), 4) == b"\5\0\0\0"
+    used = machine.memory_used
+    del below
+    gc.collect()
+    assert machine.memory_used == used and library.call("above", 10) == 60 + 6
+    del library
+    gc.collect()
+    with pytest.raises(OSError, match="undefined"):
+        machine.load_bytes(above)
+
+
+def test_symbols_without_a_size_have_names(machine: sim.Machine) -> None:
+    """As hand-written assembly leaves them: a fault tells the function and the place in it."""
+    library = machine.load_bytes(
+        ve_object(
+            "\t.text\n\t.globl one, two\none:\n\tor %s0, 0, (0)1\n\tld %s0, (, %s0)\n"
+            "two:\n\tnop\n\tmonc\n\t.globl three, empty\n\t.type empty,@function\nempty:\n"
+            "\t.size empty, 0\nthree:\n\tmonc\n\t.size three, 8\n", suffix=".s",
+        )
+    )  # fmt: skip
+    for name, text in (("one", "in one+0x8: ld %s0, (, %s0)"), ("two", "in two+0x8: monc"),
+                       ("three", "in three+0x0: monc")):  # fmt: skip
+        with pytest.raises(sim.Fault) as caught:
+            library.call(name)
+        assert text in str(caught.value)
+
+
+def test_common_symbols_are_aligned(machine: sim.Machine) -> None:
+    source = "char a; _Alignas(16384) char wide[3]; char b; char*f(int i){return i?wide:&a+b;}"
+    for _ in range(3):
+        library = machine.load_bytes(ve_object(source, "-O1", "-fcommon"))
+        assert library.call("f", 1) % 16384 == 0 and library.call("f", 0) != 0
+        machine.allocate(1)  # so that the next one lies elsewhere
+
+
+def test_functions_chosen_when_loaded_are_refused(machine: sim.Machine) -> None:
+    source = """static int a(int x){return x+1;} static void*choose(void){return a;}
+    int f(int) __attribute__((ifunc("choose"))); int g(int x){return f(x);}"""
+    command = ve_object(source, "-target", "ve-linux-gnu", "-O1")
+    with pytest.raises(OSError, match=r"f is chosen by a function .*not supported"):
+        machine.load_bytes(command)
+
+
 def test_c_plus_plus(machine: sim.Machine) -> None:
     source = """struct A{virtual int f(int x){return x;}virtual ~A(){}};
     struct B:A{int n=3;int f(int x)override{return x*n;}};
@@ -150,7 +241,7 @@ def test_messages_for_bad_files(machine: sim.Machine) -> None:
         (bytes(other), "machine 62, not for NEC's VE"),
         (bytes(executable), "neither an object file nor a shared object"),
         (good[:200], "the file ends at byte 200"),
-        (missing, r"undefined: (printf, g|g, printf)\. Of other libraries"),
+        (missing, r"undefined: (printf, g|g, printf)\. They are in no library"),
     ):
         with pytest.raises(OSError, match=message):
             machine.load_bytes(data, "bad.o")
@@ -194,9 +285,15 @@ FUNCTIONS = {  # s16: the address behind `sic`
 }
 
 
-def shared_object() -> bytes:
-    """A shared object as a linker makes it, by hand: two segments, dynamic symbols, relocations."""
-    slots, value = 5, DATA_AT + 8 * 5
+def shared_object(thread_local: bool = False) -> bytes:
+    """A shared object as a linker makes it, by hand: two segments, dynamic symbols, relocations.
+
+    `thread_local`: it has variables of which the first 16 bytes are the slots 5 and 6, 16 more are
+    zero, the slots 7 and 8 ask for the address of the second word, and `start` is called as
+    DT_INIT, too.
+    """
+    slots = 5 + 4 * thread_local
+    value = DATA_AT + 8 * slots
     code, at, size = b"", {}, {}
     for name, text in FUNCTIONS.items():
         at[name] = CODE + len(code)
@@ -205,7 +302,8 @@ def shared_object() -> bytes:
         code += struct.pack(f"<{len(words(text))}Q", *words(text))
         size[name] = CODE + len(code) - at[name]
     symbols = [(n, 0x12, 1, a, size[n]) for n, a in at.items()]  # global functions
-    symbols += [("value", 0x11, 1, value, 8), ("memcpy", 0x12, 0, 0, 0), ("absent", 0x20, 0, 0, 0)]
+    outside = "__tls_get_addr" if thread_local else "memcpy"
+    symbols += [("value", 0x11, 1, value, 8), (outside, 0x12, 0, 0, 0), ("absent", 0x20, 0, 0, 0)]
     strings, table = b"\0", bytes(24)
     for name, info, section, address, size in symbols:
         table += struct.pack("<IBBHQQ", len(strings), info, 0, section, address, size)
@@ -220,12 +318,19 @@ def shared_object() -> bytes:
         (DATA_AT + 24, 18, index["absent"], 0),  # weak and undefined
         (initializers, 17, 0, at["start"]),
     ]
-    jumps = [(DATA_AT + 32, 19, index["memcpy"], 0)]  # JUMP_SLOT
+    if thread_local:
+        relocations += [
+            (DATA_AT + 48, 17, 0, at["add"]),  # the initial value of a thread-local pointer
+            (DATA_AT + 56, 22, 0, 0),  # DTPMOD64
+            (DATA_AT + 64, 23, 0, 8),  # DTPOFF64, of the file's own variables
+        ]
+    jumps = [(DATA_AT + 32, 19, index[outside], 0)]  # JUMP_SLOT
 
     def rela(entries: list[tuple[int, int, int, int]]) -> bytes:
         return b"".join(struct.pack("<QQq", o, s << 32 | t, a) for o, t, s, a in entries)
 
-    head = 64 + 3 * 56
+    count = 3 + thread_local
+    head = 64 + count * 56
     parts, place = {}, head
     for name, part in (("symbols", table), ("strings", strings), ("hash", hashes),
                        ("rela", rela(relocations)), ("jumps", rela(jumps))):  # fmt: skip
@@ -235,19 +340,20 @@ def shared_object() -> bytes:
     tags = [(6, parts["symbols"][0]), (5, parts["strings"][0]), (10, len(strings)),
             (4, parts["hash"][0]), (7, parts["rela"][0]), (8, len(parts["rela"][1])),
             (23, parts["jumps"][0]), (2, len(parts["jumps"][1])), (25, initializers), (27, 8),
-            (0, 0)]  # fmt: skip
+            *[(12, at["start"])] * thread_local, (0, 0)]  # fmt: skip
     dynamic = b"".join(struct.pack("<QQ", *t) for t in tags)
     data = bytes(8 * slots) + struct.pack("<QQ", 100, 0) + dynamic
     file = bytearray(DATA_AT + len(data))
     ident = b"\x7fELF\2\1\1" + bytes(9)
     struct.pack_into(
-        "<16sHHIQQQIHHHHHH", file, 0, ident, 3, 251, 1, 0, 64, 0, 0, 64, 56, 3, 64, 0, 0
+        "<16sHHIQQQIHHHHHH", file, 0, ident, 3, 251, 1, 0, 64, 0, 0, 64, 56, count, 64, 0, 0
     )
     dynamic_at = initializers + 8
     for n, segment in enumerate((
         (1, 5, 0, 0, 0, CODE + len(code), CODE + len(code), 0x1000),
         (1, 6, DATA_AT, DATA_AT, 0, len(data), len(data) + 0x3000, 0x1000),
         (2, 6, dynamic_at, dynamic_at, 0, len(dynamic), len(dynamic), 8),
+        *[(7, 4, DATA_AT + 40, DATA_AT + 40, 0, 16, 32, 8)] * thread_local,
     )):  # fmt: skip
         struct.pack_into("<IIQQQQQQ", file, 64 + 56 * n, *segment)
     for offset, part in (*parts.values(), (CODE, code), (DATA_AT, data)):
@@ -274,3 +380,16 @@ def test_shared_object(machine: sim.Machine) -> None:
     assert two.symbol("value") != value
     with pytest.raises(sim.Fault, match=r"in slot\+0x18"):
         library.call("slot", 1 << 40)
+
+
+def test_shared_object_with_thread_local_variables(machine: sim.Machine) -> None:
+    file = shared_object(thread_local=True)
+    first = machine.load_bytes(ve_object("_Thread_local char x[40]; char*f(void){return x;}"))
+    for library in (machine.load_bytes(file, "one.so"), machine.load_bytes(file, "two.so")):
+        assert machine.read(library.symbol("value"), 8) == struct.pack("<Q", 110)  # INIT and array
+        pair = library.symbol("value") - 16
+        assert machine.read(pair, 8) == struct.pack("<Q", 1)
+        place = machine.call(library.call("slot", 4), pair)  # __tls_get_addr
+        assert place % 8 == 0 and place != first.call("f")
+        assert machine.read(place - 8, 32) == struct.pack("<4Q", 0, library.symbol("add"), 0, 0)
+        machine.write(place - 8, struct.pack("<4Q", 1, 2, 3, 4))

@@ -142,6 +142,21 @@ def test_embedding_and_gather():
         )
 
 
+@pytest.mark.parametrize("make", [nn.GRUCell, nn.LSTMCell])
+def test_cells_of_recurrent_networks(make):
+    cell = seeded(lambda: make(4, 5))
+    other, x = copy.deepcopy(cell).to("ve"), torch.randn(3, 4)
+    torch._dynamo.reset()
+    leaves = torch.utils._pytree.tree_leaves
+    results = []
+    for m, run in ((cell, cell), (other, torch.compile(other, backend=sol))):
+        made = leaves(run(x.to(m.weight_ih.device)))
+        sum(t.square().sum() for t in made).backward()
+        results.append([t.detach().cpu() for t in (*made, m.weight_ih.grad, m.bias_hh.grad)])
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [5, 700])
 def test_an_index_out_of_range_is_said(size):
     table, index = torch.randn(50, size), torch.tensor([3, 50, 49])
@@ -269,6 +284,18 @@ def test_code_that_needs_too_many_registers_is_refused():
     text = code_of(f"void f(long *p, long *q) {{ {loads} q[0] = p[70 * 256]; {stores} }}\n")
     assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)
     assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)  # kept
+
+
+@pytest.mark.parametrize("what", ["store this register to", "load this register from"])
+def test_all_that_llvm_says_for_lack_of_registers_is_a_refusal(monkeypatch, what):
+    class Done:
+        returncode, stdout = 1, ""
+        stderr = f"fatal error: error in backend: Can't {what} stack slot\nPLEASE submit ..."
+
+    compiler.find_compiler()
+    monkeypatch.setattr(compiler, "call", lambda command: Done)
+    text = f"/* {what} */"
+    assert isinstance(compiler.compile_objects({"f.c": text})["f.c"], compiler.Refused)
 
 
 def test_code_that_saves_masks_is_refused():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -573,6 +574,22 @@ p.start(p.open(), p.symbol(p.load({str(kernels)!r}), "forever"))
         timeout=60,
     )
     assert done.returncode == 0
+
+
+def test_traces_of_several_contexts_keep_their_lines(
+    kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOL_VE_TRACE", str(tmp_path / "trace"))
+    process = Process()
+    function = process.symbol(process.load(kernels), "fill")
+    contexts = [process.open() for _ in range(4)]
+    memory = process.alloc(4096)
+    requests = [(c, process.start(c, function, memory, 400, 1)) for c in contexts]
+    assert all(process.wait(*r) == (ve.OK, 400) for r in requests)
+    process.destroy()
+    lines = (tmp_path / "trace").read_text().splitlines()
+    assert len(lines) > 4 * 400 * 3
+    assert all(re.match(r"[0-9a-f]{12} fill\+0x", line) for line in lines)
 
 
 def test_trace(kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

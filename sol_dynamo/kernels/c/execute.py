@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 
 from ...ir import Extern, Load, Program, read, walk
 from ...lowering.graph import TORCH_DTYPE
-from ..host import Blocks, Operands, call, runs, tensor
+from ..host import Blocks, Operands, call, in_turn, runs, tensor
 from .program import addresses, indirect_sites
 
 _forked = False
@@ -106,6 +106,9 @@ class NativeExecutable:
         self.forget_frames()
         _all.add(self)
         self.times: ctypes.Array | None = None  # set it to have the steps timed
+
+    def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
+        return in_turn([self, *others])
 
     def notes(self) -> list[str]:
         return []

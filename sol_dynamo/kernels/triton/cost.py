@@ -21,7 +21,7 @@ ADDRESSED = 250  # elements loaded by a thread: their addresses
 SCATTERED = 8_000  # elements whose addresses have terms to divide
 DRAM = 2.46e6  # bytes, of the whole GPU
 SHARED_STEP, SHARED_BYTES, SHARED_STORED = 1.22, 43_200, 4.4  # of programs that share a block
-WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 70  # of a multiprocessor; of a thread, beside sums
+WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 60  # of a multiprocessor; of a thread, beside sums
 SLOW, FAST = 1.2e6, 3e6  # flop of TF32
 WAITING = 1.56  # the share of a load's wait that is left with one in flight
 

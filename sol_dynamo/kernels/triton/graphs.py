@@ -65,12 +65,14 @@ def _driver() -> ctypes.CDLL:
 
 
 def _do(function: str, *args: Any) -> None:
-    lib = _driver()
-    code = getattr(lib, function)(*args)
-    if code:
-        text = ctypes.c_char_p()
-        lib.cuGetErrorString(code, byref(text))
-        raise NoGraph(f"{function}: {(text.value or b'error %d' % code).decode()}")
+    if code := getattr(_driver(), function)(*args):
+        raise _failed(function, code)
+
+
+def _failed(function: str, code: int) -> NoGraph:
+    text = ctypes.c_char_p()
+    _driver().cuGetErrorString(code, byref(text))
+    return NoGraph(f"{function}: {(text.value or b'error %d' % code).decode()}")
 
 
 def _newest(stream: int) -> int:
@@ -129,6 +131,7 @@ class _Node:
         for i in range(count):
             self._arguments[i] = start + 8 * i if i < len(pointers) else recorded[i]
         self.params.arguments = ctypes.cast(self._arguments, POINTER(c_void_p))
+        self.reference = byref(self.params)
 
     def _count(self) -> int:
         function = self.params.function
@@ -166,6 +169,8 @@ class Graph:
             _check(node)
         self.nodes = [_Node(node, pointers) for node, pointers in own]
         _do("cuGraphInstantiateWithFlags", byref(self._exec), self._graph, c_uint64(0))
+        self._update = _driver().cuGraphExecKernelNodeSetParams_v2
+        self._launch = _driver().cuGraphLaunch
 
     def _all(self) -> list[int]:
         count = c_size_t()
@@ -180,10 +185,12 @@ class Graph:
 
     def update(self, node: int) -> None:
         n = self.nodes[node]
-        _do("cuGraphExecKernelNodeSetParams_v2", self._exec, n.handle, byref(n.params))
+        if code := self._update(self._exec, n.handle, n.reference):
+            raise _failed("cuGraphExecKernelNodeSetParams", code)
 
     def launch(self, stream: int) -> None:
-        _do("cuGraphLaunch", self._exec, c_void_p(stream))
+        if code := self._launch(self._exec, c_void_p(stream)):
+            raise _failed("cuGraphLaunch", code)
 
     def __del__(self) -> None:
         for function, handle in (

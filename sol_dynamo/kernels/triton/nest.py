@@ -82,7 +82,8 @@ class KernelText:
                 self.sizes.setdefault(a, pow2(nest.axis(a).extent))
 
     def emit(self, warps: int, stages: int) -> tuple[str, Launch]:
-        """The function's text, and its launch: text that is equal has an equal name."""
+        """The function's text, and its launch. What is compiled to equal code has an equal name: a
+        text may be of several dtypes."""
         grid = self.programs() * self.split
         self.ahead()
         for nest, s in zip(self.kernel.body[:-1], self.kernel.schedules[:-1], strict=True):
@@ -93,7 +94,9 @@ class KernelText:
         body = head + self.values.text(f"sol.wait({BEHIND})", f"sol.release({BEHIND})") + "\n"
         ops = re.findall(r"\.(\w+)\.", " ".join(self.kernel.origin.ops))
         words = "_".join(dict.fromkeys(ops))[:40].strip("_")
-        name = f"k_{words or 'copy'}_{hashlib.sha256(body.encode()).hexdigest()[:12]}"
+        dtypes = [SCRATCH.get(b) or self.program.buffers[b].dtype for b in self.names]
+        same = hashlib.sha256(f"{body}{dtypes}{warps}{stages}".encode()).hexdigest()[:12]
+        name = f"k_{words or 'copy'}_{same}"
         text = f"@triton.jit\ndef {name}{body}"
         launch = Launch(
             name, grid, tuple(self.names), warps, stages, self.checks, self.parts, self.counters
@@ -196,15 +199,20 @@ class KernelText:
                 self.extents[symbol] = a.extent, True
             else:
                 serial.append((a, size))
-        self._open(serial, stack, s.split)
+        self._open(serial, stack, s.split, 0 if self.opaque else s.stages)
         space = tuple(map(axis_of, s.block))
         self.bind(nest, space)
         return space
 
     def _open(
-        self, serial: list[tuple[Axis, int | None]], stack: ExitStack, split: int = 1
+        self,
+        serial: list[tuple[Axis, int | None]],
+        stack: ExitStack,
+        split: int = 1,
+        stages: int = 0,
     ) -> None:
-        """Neighbouring loops are one loop, which a compiler can pipeline; or a part of one."""
+        """Neighbouring loops are one loop, which a compiler can pipeline; or a part of one. Without
+        `stages` it does so for products only."""
         if not serial:
             if split > 1:
                 raise EmitError(f"{self.kernel.name} in parts, without a loop to share")
@@ -222,7 +230,9 @@ class KernelText:
         if split > 1:
             each = -(-rest // split)
             trips_text = f"part * {each}, tl.minimum(part * {each} + {each}, {rest})"
-        stack.enter_context(v.block(f"for {name} in range({trips_text}):"))
+        iterations = f"tl.range({trips_text}, num_stages={stages})"
+        iterations = iterations if stages else f"range({trips_text})"
+        stack.enter_context(v.block(f"for {name} in {iterations}:"))
         if self.far:
             name = v.name(f"tl.full((), 0, tl.int64) + {name}", "t")
         for n, (a, size) in enumerate(serial):

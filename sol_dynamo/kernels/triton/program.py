@@ -6,8 +6,10 @@ A file's name is a hash of its text, so that equal kernels of two networks are c
 from __future__ import annotations
 
 from dataclasses import fields
+from math import prod
 
-from ...ir import Extern, Kernel, Program, blamed
+from ...ir import Extern, Kernel, Program, Schedule, blamed
+from .blocks import axis_of
 from .launch import Launch
 from .nest import KernelText
 from .rounding import round_early
@@ -62,7 +64,12 @@ def resources(k: Kernel) -> tuple[int, int]:
     s = k.schedules[-1]
     if s.warps:
         return s.warps, s.stages
-    points = 1
-    for tile in s.tile.values():
-        points *= tile[0]
+    points = max(_points(x, s) for x in k.schedules)
     return (8 if points >= 8192 else 4 if points >= 512 else 2 if points >= 256 else 1), 3
+
+
+def _points(s: Schedule, root: Schedule) -> int:
+    """Points of a nest's block, of which some loops are the root's."""
+    symbols = dict.fromkeys((*root.tile, *map(axis_of, s.block)))
+    tiles = [s.tile.get(a) or root.tile.get(a) for a in symbols]
+    return prod(t[0] for t in tiles if t)

@@ -105,7 +105,11 @@ class Arenas:
         return found
 
     def give_back(self, stream: int, scratch: Scratch) -> None:
-        self._free.setdefault(stream, []).append(scratch)
+        self.free(stream).append(scratch)
+
+    def free(self, stream: int) -> list[Scratch]:
+        """Those of a stream that nobody has."""
+        return self._free.setdefault(stream, [])
 
 
 _arenas: WeakValueDictionary[torch.device, Arenas] = WeakValueDictionary()
@@ -306,7 +310,7 @@ class Segment:
                 if b not in self.program.arena and b not in made and scopes[b] != "weight"
             ]  # fmt: skip
 
-        self._moving = others(s for s in self.steps if not isinstance(s, Extern))
+        self.moving = others(s for s in self.steps if not isinstance(s, Extern))
         self._entering = others(self._calls)
         self._wandering = {b for b in self._entering if b in wandering}
         # memory that is kept for backward: one of a few blocks, each with a graph of its own
@@ -398,7 +402,7 @@ class Segment:
             return {}
         scratch, stream = where.scratch, where.stream
         assert stream is not None
-        others = (*self._moving, *self._entering)
+        others = (*self.moving, *self._entering)
         given = [*scratch.addresses, *[values[b].data_ptr() for b in others]]
         # a scratch is one call's at a time, and so are the graphs whose calls use its pool
         block = values[self._kept].data_ptr() if self._kept else None
@@ -427,9 +431,13 @@ class Segment:
             return {}
         return self(ChainMap(values, weights.named), scratch)
 
+    def recorded(self, where: Where) -> Recorded | None:
+        """The graph of launches alone, if there is one: for whatever scratch of a device."""
+        return None if self._calls else self._graphs.get((where.device, None, None))
+
     def _look_after(self, found: Recorded | None, given: Sequence[int]) -> None:
         """Sort out what a call reads and did not find where the last graph has it."""
-        first = 2 + len(self._moving)
+        first = 2 + len(self.moving)
         moved = found.moved(given) if found else []
         new = {self._entering[i - first] for i in moved if i >= first} - self._wandering
         self._wandering |= new
@@ -449,7 +457,7 @@ class Segment:
         """Make a device's graph, or with calls a pool's; None before the second call there, or
         where there can be none."""
         addresses = [*given, *_addresses(self._fixed, weights)]
-        kernels = 2 + len(self._moving)  # what they read, besides weights
+        kernels = 2 + len(self.moving)  # what they read, besides weights
         aligned = (*addresses[:kernels], *addresses[len(given) :])
         if self.reason or self._apart or any(a % ALIGNED for a in aligned):
             return None
@@ -463,7 +471,7 @@ class Segment:
         if self._calls and any(t.device != where.device for t in tensors):
             raise NoGraph("a tensor that is elsewhere")
         # what lies in the arena at the first
-        names = ("", COUNTERS, *self._moving, *map(_own, self._entering), *self._fixed)
+        names = ("", COUNTERS, *self.moving, *map(_own, self._entering), *self._fixed)
         place = {b: i for i, b in enumerate(names)}
         users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
         own = [n for n, s in enumerate(self.steps) if not isinstance(s, Extern)]
@@ -575,8 +583,11 @@ class Recorded:
                 self._move(moved)
             if not known:
                 self._weights = ref(weights)
-            copy_all(list(self._copies.values()), [values[b] for b in self._copies])
+            if self._copies:
+                copy_all(list(self._copies.values()), [values[b] for b in self._copies])
             self._graph.launch(stream)
+            if not self._results and not self._lent:
+                return {}
             own = {b: _like(t) for b, t in self._results.items()}
             copy_all(list(own.values()), list(self._results.values()))
             return own | {b: alias(t) for b, t in self._lent.items()}

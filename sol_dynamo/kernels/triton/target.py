@@ -43,7 +43,7 @@ class TritonTarget:
             l2=l2,
             cores=processors,
             rows=4 * processors,
-            rows_once=True,
+            row_cost=512,
             part_bytes=1 << 15,
             part_columns=PART_COLUMNS,
             images_first=False,

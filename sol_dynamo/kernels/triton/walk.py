@@ -24,6 +24,8 @@ from .register_tile import RegisterTile, split, windows
 POINTS = 1024  # of a block of a pointwise kernel, at most
 ROW = 8192  # the longest row that a block holds whole
 CHUNK = 2048  # points of a row that are held at once where it is longer
+AHEAD = 3  # chunks that are under way at once, where rows lie side by side
+COLUMNS, SECTOR = 32, 8  # rows side by side that a block sums; the fewest that memory is read for
 WINDOW = 32  # taps up to which a window is written out
 RESULTS = (2, 4, 7, 8)  # of each point of windows that overlap,
 MOST_TAPS = 64  # if they have no more taps
@@ -90,12 +92,15 @@ def _rows(plan: Plan, choose: Choose) -> None:
         return
     together = _row_axis(plan, body, shared)
     longest = max(prod(a.extent for a in n.axes if a.symbol not in shared) for n in body)
-    columns = 1 if together else min(32, pow2(prod(a.extent for a in outer)))
+    results = prod(a.extent for a in outer)
     if together:
         size = pow2(longest) if longest <= ROW else CHUNK
-        columns = max(1, min(CHUNK // size, pow2(prod(a.extent for a in outer)) // 128))
+        columns = max(1, min(CHUNK // size, pow2(results) // 128))
     else:
-        size = min(pow2(longest), 64)
+        columns = min(COLUMNS, pow2(results))
+        while columns > SECTOR and results // columns < plan.caps.cores:
+            columns //= 2
+        size = min(pow2(longest), CHUNK // columns)
     body, dims = fuse_all(plan, body, outer, columns)
     root = body[-1]
     new, schedules = [], []
@@ -105,7 +110,8 @@ def _rows(plan: Plan, choose: Choose) -> None:
         new.append(nest)
         at = (root.name, f"{dims[-1][0].symbol}.0" if dims else "")
         order = (*loops[:-1], *lead, *loops[-1:])
-        schedules.append(Schedule(order, tiles, at=at, block=(*lead, *block)))
+        stages = 0 if together else AHEAD
+        schedules.append(Schedule(order, tiles, at=at, block=(*lead, *block), stages=stages))
     last, loops, tiles, block = _inner(body[-1], {a.symbol for a, _ in dims}, size)
     s = grid(dims)
     s = replace(
@@ -180,8 +186,11 @@ def _walked(
     at = (root.name, s.order[s.parallel - 1] if s.parallel else "")
     first = Schedule((*window, *lead, *written), unroll=unroll, at=at, block=tuple(lead))
     s = replace(s, order=(*s.order, *written), unroll=frozenset(written))
+    block = prod(n for _, n in dims)
     if results > 4:  # and two vectors of points for each thread
-        s = replace(s, warps=max(1, prod(n for _, n in dims) // (64 * VECTOR)), stages=3)
+        s = replace(s, warps=max(1, block // (64 * VECTOR)), stages=3)
+    elif prod(-(-a.extent // n) for a, n in dims) < plan.caps.cores // 4:
+        s = replace(s, warps=max(1, min(4, block // 32)), stages=3)
     return replace(plan.kernel, body=(nest, root), schedules=(first, s))
 
 

@@ -207,6 +207,17 @@ std::tuple<Tensor, Tensor, Tensor> lstm_cell_backward(
   const bool of_cy = grad_cy && grad_cy->defined();
   if (!of_hy && !of_cy)
     return {};
+  torch::jit::Stack stack;
+  if (ran(
+          stack,
+          "aten::_thnn_fused_lstm_cell_backward_impl",
+          grad_hy,
+          grad_cy,
+          cx,
+          cy,
+          workspace,
+          has_bias))
+    return {result(stack, 0), result(stack, 1), result(stack, 2)};
   const auto parts = workspace.chunk(4, 1);
   const Tensor &in = parts[0], &forget = parts[1], &cell = parts[2], &out = parts[3];
   const Tensor tanh_cy = cy.tanh();
@@ -252,6 +263,10 @@ std::tuple<Tensor, Tensor> gru_cell(
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_cell_backward(
     const Tensor& grad, const Tensor& workspace, bool has_bias) {
+  torch::jit::Stack stack;
+  if (ran(stack, "aten::_thnn_fused_gru_cell_backward", grad, workspace, has_bias))
+    return {
+        result(stack, 0), result(stack, 1), result(stack, 2), result(stack, 3), result(stack, 4)};
   const auto parts = workspace.chunk(5, 1);
   const Tensor &reset = parts[0], &update = parts[1], &fresh = parts[2], &hx = parts[3];
   const Tensor d_update = grad.mul(hx.sub(fresh)).mul(sigmoid_grad(update));

@@ -83,25 +83,14 @@ class Mirrors {
     range.end = std::max<int64_t>(range.end, begin + span(tensor) * tensor.itemsize());
   }
 
-  // The CPU tensor that stands for a tensor of the device; others stand for themselves.
+  // The CPU tensor that stands for a tensor of the device; others stand for themselves. A tensor
+  // that is given twice is one there, too: an operator may not resize a result that it reads.
   Tensor of(const Tensor& tensor) {
     if (!on_device(tensor))
       return tensor;
-    Tensor copy = at::empty({0}, at::TensorOptions().dtype(tensor.scalar_type()).device(at::kCPU));
-    auto* impl = copy.unsafeGetTensorImpl();
-    if (tensor.numel() != 0) {
-      auto* storage = tensor.storage().unsafeGetStorageImpl();
-      Range& range = ranges_.at(storage);
-      if (!range.bytes.defined())
-        fetch(range, *storage);
-      impl->set_storage_keep_dtype(range.bytes.storage());
-      impl->set_storage_offset(tensor.storage_offset() - range.begin / int64_t(tensor.itemsize()));
-    }
-    impl->set_sizes_and_strides(tensor.sizes(), tensor.strides());
-    copy._set_conj(tensor.is_conj());
-    copy._set_neg(tensor.is_neg());
-    if (tensor.unsafeGetTensorImpl()->is_wrapped_number())
-      impl->set_wrapped_number(true); // takes no part in type promotion
+    Tensor& copy = copies_[tensor.unsafeGetTensorImpl()];
+    if (!copy.defined())
+      copy = copy_of(tensor);
     return copy;
   }
 
@@ -123,6 +112,25 @@ class Mirrors {
   }
 
  private:
+  Tensor copy_of(const Tensor& tensor) {
+    Tensor copy = at::empty({0}, at::TensorOptions().dtype(tensor.scalar_type()).device(at::kCPU));
+    auto* impl = copy.unsafeGetTensorImpl();
+    if (tensor.numel() != 0) {
+      auto* storage = tensor.storage().unsafeGetStorageImpl();
+      Range& range = ranges_.at(storage);
+      if (!range.bytes.defined())
+        fetch(range, *storage);
+      impl->set_storage_keep_dtype(range.bytes.storage());
+      impl->set_storage_offset(tensor.storage_offset() - range.begin / int64_t(tensor.itemsize()));
+    }
+    impl->set_sizes_and_strides(tensor.sizes(), tensor.strides());
+    copy._set_conj(tensor.is_conj());
+    copy._set_neg(tensor.is_neg());
+    if (tensor.unsafeGetTensorImpl()->is_wrapped_number())
+      impl->set_wrapped_number(true); // takes no part in type promotion
+    return copy;
+  }
+
   void fetch(Range& range, c10::StorageImpl& storage) {
     const int64_t bytes = range.end - range.begin;
     range.bytes = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(at::kCPU));
@@ -134,6 +142,7 @@ class Mirrors {
 
   DeviceIndex device_ = -1;
   std::unordered_map<c10::StorageImpl*, Range> ranges_;
+  std::unordered_map<c10::TensorImpl*, Tensor> copies_;
 };
 
 bool is_tensors(const IValue& value) { // Tensor[] or Tensor?[]

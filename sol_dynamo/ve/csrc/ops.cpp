@@ -4,6 +4,7 @@
 // Python or falls back (fallback.cpp).
 #include "allocator.h"
 #include "copy.h"
+#include "fallback.h"
 #include "generator.h"
 #include "resize.h"
 
@@ -12,7 +13,9 @@
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/is_nonzero.h>
 #include <ATen/ops/is_set_to_native.h>
+#include <ATen/ops/multinomial_native.h>
 #include <ATen/ops/randint_native.h>
 #include <ATen/ops/unfold_native.h>
 #include <ATen/ops/view_as_complex_native.h>
@@ -195,6 +198,15 @@ c10::Scalar local_scalar_dense(const Tensor& self) {
   return at::_local_scalar_dense(read(self));
 }
 
+// Assertions wait: an error comes where it is, not later.
+void assert_nonzero(const Tensor& self) {
+  TORCH_CHECK(at::is_nonzero(self), "Expected Tensor with single nonzero value, but got zero");
+}
+
+void assert_nonzero_saying(const Tensor& self, c10::string_view message) {
+  TORCH_CHECK(at::is_nonzero(self), message.empty() ? "Assertion failed" : message);
+}
+
 // As much of a constant as is written at a time.
 constexpr int64_t kPattern = 1 << 20;
 
@@ -257,6 +269,22 @@ Tensor randint(
   return made;
 }
 
+// One sample, or some without replacement: those with the largest quotients by exponential numbers,
+// which ATen composes for any device that has a kernel. With replacement they are the CPU's.
+void multinomial(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  const auto given = torch::jit::last(*stack, 4);
+  const int64_t samples = given[1].toInt();
+  const bool replacement = given[2].toBool();
+  if (samples != 1 && replacement) {
+    run_operator(op, stack);
+    return;
+  }
+  Tensor made = at::native::multinomial(
+      given[0].toTensor(), samples, replacement, given[3].toOptional<at::Generator>());
+  torch::jit::drop(*stack, 4);
+  stack->emplace_back(std::move(made));
+}
+
 // --- Views --------------------------------------------------------------------------------------
 
 Tensor as_strided(
@@ -273,6 +301,20 @@ Tensor reshape_alias(const Tensor& self, SymIntArrayRef size, SymIntArrayRef str
   return at::native::_reshape_alias(self, ints(size), ints(stride));
 }
 
+// --- What tensors are ---------------------------------------------------------------------------
+
+// Whether `self.data = from` is possible: between dense tensors, as for the devices that torch
+// knows. Without it `Module.to` makes new parameters: tied weights come apart, and an optimizer
+// that was made before keeps the old ones.
+bool may_become(const Tensor& self, const Tensor& from) {
+  const auto dense = [](const Tensor& t) {
+    constexpr c10::DispatchKeySet kinds(c10::DispatchKey::Dense);
+    const bool there = t.device().type() == kVE || t.device().is_cpu() || t.device().is_cuda();
+    return there && t.key_set().has_any(kinds);
+  };
+  return self.key_set() == from.key_set() || (dense(self) && dense(from));
+}
+
 } // namespace
 
 TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
@@ -286,15 +328,19 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("set_.source_Tensor", set_tensor);
   m.impl("is_set_to", at::native::is_set_to);
   m.impl("record_stream", record_stream);
+  m.impl("_has_compatible_shallow_copy_type", may_become);
 
   m.impl("_copy_from", copy_from);
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", local_scalar_dense);
+  m.impl("_assert_async", assert_nonzero);
+  m.impl("_assert_async.msg", assert_nonzero_saying);
   m.impl("fill_.Scalar", fill_);
   m.impl("fill_.Tensor", fill_tensor_);
   m.impl("zero_", zero_);
 
   m.impl("randint.low", randint);
+  m.impl("multinomial", torch::CppFunction::makeFromBoxedFunction<&multinomial>());
 
   m.impl("as_strided", as_strided);
   m.impl("view", view);
@@ -302,6 +348,11 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("unfold", at::native::unfold);
   m.impl("view_as_real", at::native::view_as_real);
   m.impl("view_as_complex", at::native::view_as_complex);
+}
+
+// asked for parameters, too; there is nothing to differentiate
+TORCH_LIBRARY_IMPL(aten, AutogradPrivateUse1, m) {
+  m.impl("_has_compatible_shallow_copy_type", may_become);
 }
 
 // These two read the bits of conjugation and negation themselves. Without this, the general rule

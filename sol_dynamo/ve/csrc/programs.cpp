@@ -116,14 +116,16 @@ class Call {
 
   // Which tensors share memory with one before: a result may be stored where nothing is read.
   void put_memory() {
-    for (size_t i = 0; i < tensors.size(); ++i)
-      for (size_t j = 0; j < i; ++j)
-        if (tensors[i].storage().is_alias_of(tensors[j].storage())) {
-          put(i);
-          put(j);
-          put(tensors[i].storage_offset() * int64_t(tensors[i].itemsize()) -
-              tensors[j].storage_offset() * int64_t(tensors[j].itemsize()));
-        }
+    std::unordered_map<const void*, size_t> first;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const auto [at, alone] = first.emplace(tensors[i].storage().unsafeGetStorageImpl(), i);
+      if (alone)
+        continue;
+      put(i);
+      put(at->second);
+      put(tensors[i].storage_offset() * int64_t(tensors[i].itemsize()) -
+          tensors[at->second].storage_offset() * int64_t(tensors[at->second].itemsize()));
+    }
   }
 
   // Numbers stand for tensors of the dtype that all others have, float or double.
@@ -151,7 +153,24 @@ class Call {
     }
   }
 
+  // Numbers of a list are lifted all or not at all.
   bool lift(const IValue& value) {
+    if (!value.isList())
+      return lift_number(value);
+    const size_t key_before = key.size(), numbers_before = numbers.size();
+    const auto elements = value.toListRef();
+    put('L');
+    put(elements.size());
+    if (std::all_of(elements.begin(), elements.end(), [&](const IValue& element) {
+          return element.isDouble() && lift_number(element);
+        }))
+      return true;
+    key.resize(key_before);
+    numbers.resize(numbers_before);
+    return false;
+  }
+
+  bool lift_number(const IValue& value) {
     double number;
     if (value.isDouble()) {
       number = value.toDouble();

@@ -21,9 +21,10 @@ namespace ve {
 bool run_program(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
 // Whom to ask for a program that is not known: called with the operator's name and overload, its
-// arguments, and the positions of those that are numbers to come. Gives None, False (not this time),
-// or a function of the tensors and the numbers with how many tensors each result is. `lifted`: by full name, positions
-// of arguments whose number is no part of a program. With the GIL; null: nobody.
+// arguments, and the positions of those that are numbers to come, or lists of such. Gives None,
+// False (not this time), or a function of the tensors and the numbers with how many tensors each
+// result is. `lifted`: by full name, positions of arguments whose number is no part of a program.
+// With the GIL; null: nobody.
 void set_compiler(_object* compile, std::unordered_map<std::string, std::vector<size_t>> lifted);
 
 // How many calls ran as programs, and how many programs there are.

@@ -14,6 +14,7 @@ uses the same library through NEC's driver interface; nothing here knows of it.
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import struct
 import threading
@@ -21,7 +22,7 @@ import weakref
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -32,7 +33,10 @@ __all__ = ["Core", "Fault", "Library", "Machine", "disassemble", "f32", "library
 _KINDS = (  # Trap::Kind of machine.h
     *("None", "IllegalInstruction", "UnimplementedInstruction", "MemoryAccess", "Alignment"),
     *("StackOverflow", "SystemCall", "DivideByZero", "StepLimit", "Interrupted", "HostFunction"),
+    "Paused",
 )
+_PAUSED = _KINDS.index("Paused")
+_SLICE = 1 << 20  # instructions, mostly a hundredth of a second: as long as Ctrl-C waits
 
 
 class Fault(RuntimeError):
@@ -45,6 +49,9 @@ class Fault(RuntimeError):
     def __init__(self, kind: str, ic: int, address: int, word: int, text: str):
         super().__init__(text)
         self.kind, self.ic, self.address, self.word, self.text = kind, ic, address, word, text
+
+
+Number = SupportsIndex | float | np.floating | np.bool_  # an argument of a function
 
 
 class f32(float):
@@ -82,6 +89,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "symbols": (_u64, [_pointer, _text, _u64]),
     "initializers": (_u64, [_pointer, _pointer, _u64]),
     "call": (ctypes.c_int32, [_pointer, _u64, _pointer, ctypes.c_uint32, _pointer, _pointer]),
+    "resume": (ctypes.c_int32, [_pointer, _pointer, _pointer]),
     "execute": (ctypes.c_int32, [_pointer, _pointer, _u64, _pointer]),
     "interrupt": (None, [_pointer]),
     "s": (_pointer, [_pointer]),
@@ -184,9 +192,10 @@ class Core:
         Errors: `Fault`.
         """
         code = (_u64 * len(words))(*words)
-        trap = _Trap()
+        native, trap = _native(), _Trap()
         with self._running:
-            _native().vesim_execute(self._handle, code, len(words), ctypes.byref(trap))
+            native.vesim_execute(self._handle, code, len(words), ctypes.byref(trap))
+            _finish(native, self._handle, None, trap)
         trap.check()
 
 
@@ -218,6 +227,7 @@ class Machine:
         if not self._handle:
             raise MemoryError("no address space is left for a simulated machine")
         self._finalizer = weakref.finalize(self, native.vesim_destroy, self._handle)
+        _u64.from_address(native.vesim_state(self._handle, 6)).value = _SLICE
         if trace is not None and not native.vesim_trace(self._handle, os.fsencode(trace)):
             raise OSError(f"cannot write the trace to {trace}")
         self._core: weakref.ref[Core] | None = None
@@ -269,10 +279,11 @@ class Machine:
         """The same from bytes."""
         return Library(self, data, name)
 
-    def call(self, function: int, *arguments: int | float) -> int:
+    def call(self, function: int, *arguments: Number) -> int:
         """Call the function at an address by VE's ABI and return s0.
 
-        Integers are passed as 64 bits, floats as doubles, `f32` in the upper half. Errors: `Fault`.
+        Integers are passed as 64 bits, floats as doubles, `f32` and NumPy's float32 in the upper
+        half. Errors: `Fault`; `TypeError` for what is no number.
         """
         values = [_argument(a) for a in arguments]
         native, trap, result = _native(), _Trap(), _u64()
@@ -285,6 +296,7 @@ class Machine:
                 ctypes.byref(result),
                 ctypes.byref(trap),
             )
+            _finish(native, self._handle, ctypes.byref(result), trap)
             native.vesim_flush(self._handle)
         trap.check()
         return result.value
@@ -294,12 +306,21 @@ class Machine:
         _native().vesim_interrupt(self._handle)
 
 
-def _argument(value: int | float) -> int:
-    if isinstance(value, f32):
-        return int.from_bytes(struct.pack("<f", value), "little") << 32
-    if isinstance(value, float):
+def _finish(native: ctypes.CDLL, handle: int, result: Any, trap: _Trap) -> None:
+    """Goes on with a run until it ends. Python comes to its signals in between: Ctrl-C ends it."""
+    while trap.kind == _PAUSED:
+        native.vesim_resume(handle, result, ctypes.byref(trap))
+
+
+def _argument(value: Number) -> int:
+    if isinstance(value, (f32, np.float32)):
+        with np.errstate(over="ignore"):  # an infinity, as C's conversion gives
+            return int(np.float32(value).view(np.uint32)) << 32
+    if isinstance(value, float):  # np.float64, too
         return int.from_bytes(struct.pack("<d", value), "little")
-    return int(value) & (1 << 64) - 1
+    if isinstance(value, np.floating):
+        raise TypeError(f"no type of the vector engine's C is like {type(value).__name__}")
+    return (int(value) if isinstance(value, np.bool_) else operator.index(value)) & (1 << 64) - 1
 
 
 class Library:
@@ -337,7 +358,7 @@ class Library:
         _native().vesim_symbols(self._handle, out, size)
         return out.value.decode().split()
 
-    def call(self, function: str, *arguments: int | float) -> int:
+    def call(self, function: str, *arguments: Number) -> int:
         """`Machine.call` of a function by its name."""
         return self.machine.call(self.symbol(function), *arguments)
 

@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "decode.h"
 #include "machine.h"
@@ -31,6 +33,8 @@ struct vesim_machine {
   std::unique_ptr<Observer> trace;
   std::FILE* trace_file = nullptr;
   uint64_t scratch = 0, scratch_bytes = 0;  // for vesim_execute
+  std::mutex loading;
+  std::vector<std::weak_ptr<const Image>> images;
 
   vesim_machine(Arch arch, uint64_t memory_bytes, uint64_t stack_bytes)
       : memory(memory_bytes), core(memory, arch, stack_bytes) {
@@ -44,16 +48,30 @@ struct vesim_machine {
 };
 
 struct vesim_image {
-  std::unique_ptr<Image> image;
+  std::shared_ptr<Image> image;
 };
 
 static int32_t report(const Trap& trap, vesim_trap* out) {
+  if (out == nullptr) return trap.kind;
   out->kind = trap.kind;
   out->ic = trap.ic;
   out->address = trap.address;
   out->word = trap.word;
   copy_text(trap.text, out->text, sizeof out->text);
   return trap.kind;
+}
+
+// Errors of the host, such as a lack of memory, end a run as traps do.
+template <class Run>
+static int32_t run(Run code, vesim_trap* out) {
+  try {
+    return report(code(), out);
+  } catch (const std::exception& error) {
+    Trap trap;
+    trap.kind = Trap::HostFunction;
+    trap.text = std::string("the simulator cannot go on: ") + error.what();
+    return report(trap, out);
+  }
 }
 
 extern "C" {
@@ -83,9 +101,22 @@ uint64_t vesim_used(vesim_machine* m) { return m->memory.used(); }
 vesim_image* vesim_load(vesim_machine* m, const void* bytes, uint64_t size, const char* name,
                         char* error, uint64_t error_size) {
   std::string why;
-  std::unique_ptr<Image> image = Image::load(m->memory, bytes, size, name, why);
+  std::lock_guard<std::mutex> hold(m->loading);
+  Image::Others others;
+  auto& images = m->images;
+  for (size_t n = 0; n < images.size();) {
+    if (std::shared_ptr<const Image> other = images[n].lock()) {
+      others.push_back(std::move(other));
+      ++n;
+    } else {
+      images.erase(images.begin() + static_cast<std::ptrdiff_t>(n));
+    }
+  }
+  std::shared_ptr<Image> image = Image::load(m->memory, bytes, size, name, others, why);
   copy_text(why, error, error_size);
-  return image == nullptr ? nullptr : new vesim_image{std::move(image)};
+  if (image == nullptr) return nullptr;
+  images.push_back(image);
+  return new vesim_image{std::move(image)};
 }
 void vesim_unload(vesim_image* i) { delete i; }
 uint64_t vesim_symbol(vesim_image* i, const char* name) { return i->image->symbol(name); }
@@ -103,14 +134,19 @@ uint64_t vesim_initializers(vesim_image* i, uint64_t* out, uint64_t count) {
 
 int32_t vesim_call(vesim_machine* m, uint64_t function, const uint64_t* arguments, uint32_t count,
                    uint64_t* result, vesim_trap* trap) {
-  return report(m->core.call(function, arguments, count, result), trap);
+  return run([&] { return m->core.call(function, arguments, count, result); }, trap);
+}
+int32_t vesim_resume(vesim_machine* m, uint64_t* result, vesim_trap* trap) {
+  const int32_t kind = run([&] { return m->core.resume(); }, trap);
+  if (kind == Trap::None && result != nullptr) *result = m->core.s[0];
+  return kind;
 }
 int32_t vesim_execute(vesim_machine* m, const uint64_t* words, uint64_t count, vesim_trap* trap) {
   const uint64_t bytes = 8 * count;
   if (m->scratch == 0 || m->scratch_bytes < bytes) {
-    if (m->scratch != 0) m->memory.release(m->scratch);
+    if (m->scratch != 0) m->memory.release_own(m->scratch);
     m->scratch_bytes = std::max<uint64_t>(bytes, 1 << 16);
-    m->scratch = m->memory.allocate(m->scratch_bytes, 64, Memory::kRead | Memory::kExecute);
+    m->scratch = m->memory.allocate_own(m->scratch_bytes, 64, Memory::kRead | Memory::kExecute);
     if (m->scratch == 0) {
       Trap t;
       t.kind = Trap::MemoryAccess;
@@ -119,7 +155,7 @@ int32_t vesim_execute(vesim_machine* m, const uint64_t* words, uint64_t count, v
     }
   }
   m->memory.write(m->scratch, words, bytes);
-  return report(m->core.execute(m->scratch, m->scratch + bytes), trap);
+  return run([&] { return m->core.execute(m->scratch, m->scratch + bytes); }, trap);
 }
 void vesim_interrupt(vesim_machine* m) { m->core.interrupt(); }
 
@@ -128,7 +164,8 @@ uint64_t* vesim_v(vesim_machine* m) { return m->core.v[0]; }
 uint64_t* vesim_vm(vesim_machine* m) { return m->core.vm[0]; }
 uint64_t* vesim_state(vesim_machine* m, int which) {
   Core& c = m->core;
-  uint64_t* const all[] = {&c.vl, &c.vix, &c.psw, &c.executed, &c.step_limit, &c.perturb.seed};
+  uint64_t* const all[] = {&c.vl,         &c.vix,          &c.psw,  &c.executed,
+                           &c.step_limit, &c.perturb.seed,  &c.slice};
   return all[which];
 }
 uint64_t vesim_stack_high(vesim_machine* m) { return m->core.stack_high(); }

@@ -65,7 +65,7 @@ enum : uint16_t { kRelocatable = 1, kShared = 3 };
 enum : uint32_t { kSymbols = 2, kRelocations = 4, kNoBits = 8, kInitArray = 14 };
 enum : uint64_t { kWritable = 1, kAllocated = 2, kExecutable = 4, kThreadLocal = 0x400 };
 enum : uint16_t { kUndefined = 0, kAbsolute = 0xfff1, kCommon = 0xfff2 };
-enum : unsigned { kLocal = 0, kWeak = 2, kFunction = 2, kTls = 6 };
+enum : unsigned { kLocal = 0, kWeak = 2, kFunction = 2, kTls = 6, kIndirect = 10 };
 enum : uint32_t { kLoad = 1, kDynamic = 2, kTlsSegment = 7 };
 
 // Names and numbers from LLVM's ELFRelocs/VE.def.
@@ -121,8 +121,9 @@ class File {
 // Both kinds of file end in the same way: values of symbols, relocations, names for messages.
 class ElfLoader {
  public:
-  ElfLoader(Memory& memory, const uint8_t* bytes, uint64_t size, const std::string& name)
-      : memory_(memory), file_(bytes, size), image_(new Image(memory)) {
+  ElfLoader(Memory& memory, const uint8_t* bytes, uint64_t size, const std::string& name,
+            const Image::Others& others)
+      : memory_(memory), file_(bytes, size), others_(others), image_(new Image(memory)) {
     image_->name_ = name;
   }
 
@@ -166,6 +167,7 @@ class ElfLoader {
     lay_out();
     for (uint32_t n = 0; n < symbols_.size(); ++n) define(n, table->info);
     report_undefined();
+    name_unsized();
     for (const Section& s : sections_) {
       if (s.type != kRelocations || s.info >= sections_.size()) continue;
       if ((sections_[s.info].flags & kAllocated) == 0) continue;  // debug information
@@ -182,6 +184,7 @@ class ElfLoader {
         image_->initializers_.push_back(function);
       }
     }
+    publish_thread_storage();
     protect(text_, text_bytes_, Memory::kRead | Memory::kExecute);
     protect(text_ + text_bytes_, constant_bytes_, Memory::kRead);
   }
@@ -202,6 +205,7 @@ class ElfLoader {
         fail("section %u of %" PRIu64 " bytes does not fit into memory", n, s.size);
       }
       if ((s.flags & kThreadLocal) != 0) {
+        thread_align_ = std::max(thread_align_, s.addralign);
         thread_bytes_ = round_up(thread_bytes_, s.addralign);
         address_[n] = thread_bytes_;
         thread_bytes_ += s.size;
@@ -215,6 +219,10 @@ class ElfLoader {
     }
     for (Symbol& s : symbols_) {
       if (s.shndx != kCommon) continue;
+      if (s.size > memory_.bytes() || s.value > memory_.bytes()) {
+        fail("a common symbol of %" PRIu64 " bytes does not fit into memory", s.size);
+      }
+      align = std::max(align, s.value);
       size[2] = round_up(size[2], s.value);  // st_value is the alignment
       s.value = size[2];
       size[2] += s.size;
@@ -224,7 +232,7 @@ class ElfLoader {
     size[2] += 8 * entries;
     for (uint64_t& s : size) s = round_up(s, align);
     image_->bytes_ = size[0] + size[1] + size[2];
-    image_->address_ = memory_.allocate(image_->bytes_, align);
+    image_->address_ = memory_.allocate_own(image_->bytes_, align);
     if (image_->address_ == 0) fail("no memory for %" PRIu64 " bytes", image_->bytes_);
     text_ = image_->address_;
     text_bytes_ = size[0];
@@ -247,7 +255,6 @@ class ElfLoader {
         memory_.write(address_[n], bytes, s.size);
       }
     }
-    publish_thread_storage();
   }
 
   void define(uint32_t n, uint32_t first_global) {
@@ -284,7 +291,7 @@ class ElfLoader {
     }
     if (high == 0) fail("it has nothing to load");
     image_->bytes_ = high - low;
-    image_->address_ = memory_.allocate(image_->bytes_, align);
+    image_->address_ = memory_.allocate_own(image_->bytes_, align);
     if (image_->address_ == 0) fail("no memory for %" PRIu64 " bytes", image_->bytes_);
     bias_ = image_->address_ - low;
     for (const Segment& s : segments_) {
@@ -292,19 +299,26 @@ class ElfLoader {
         memory_.write(bias_ + s.vaddr, file_.range(s.offset, s.filesz), s.filesz);
       } else if (s.type == kTlsSegment) {
         thread_bytes_ = s.memsz;
+        thread_align_ = std::max<uint64_t>(s.align, 1);
         make_thread_storage();
-        std::memcpy(thread_image_.data(), file_.range(s.offset, s.filesz),
-                    std::min<uint64_t>(s.filesz, thread_image_.size()));
-        publish_thread_storage();
       }
     }
     read_dynamic();
     report_undefined();
+    name_unsized();
     for (const auto& table : {std::make_pair(rela_, rela_bytes_), {jumps_, jumps_bytes_}}) {
       for (uint64_t at = 0; at + sizeof(Rela) <= table.second; at += sizeof(Rela)) {
         relocate(loaded<Rela>(table.first + at), 0);
       }
     }
+    for (const Segment& s : segments_) {  // with relocations in it
+      if (s.type != kTlsSegment || s.memsz == 0) continue;
+      const uint64_t bytes = std::min<uint64_t>(s.filesz, thread_image_.size());
+      if (!memory_.read(thread_image_.data(), bias_ + s.vaddr, bytes)) {
+        fail("its thread-local variables lie outside of its segments");
+      }
+    }
+    publish_thread_storage();
     for (uint64_t at = 0; at + 8 <= initializers_bytes_; at += 8) {
       image_->initializers_.push_back(loaded<uint64_t>(initializers_ + at));
     }
@@ -339,6 +353,7 @@ class ElfLoader {
           case 6: symbols = d.value; break;              // SYMTAB
           case 7: rela_ = d.value; break;                // RELA
           case 8: rela_bytes_ = d.value; break;          // RELASZ
+          case 12: image_->initializers_.push_back(bias_ + d.value); break;  // INIT
           case 10: strings_bytes = d.value; break;       // STRSZ
           case 23: jumps_ = d.value; break;              // JMPREL
           case 25: initializers_ = d.value; break;       // INIT_ARRAY
@@ -381,21 +396,48 @@ class ElfLoader {
     return file_.text(names_->offset + s.name, names_->offset + names_->size);
   }
   uint64_t outside(const Symbol& s, const std::string& name) {
-    const uint64_t address = host_function(memory_, name);
-    if (address == 0 && s.binding() != kWeak) undefined_.push_back(name);
-    return address;
+    if (const uint64_t address = host_function(memory_, name)) return address;
+    for (const auto& other : others_) {
+      const uint64_t address = other->symbol(name);
+      if (address == 0) continue;
+      auto& needs = image_->needs_;
+      if (std::find(needs.begin(), needs.end(), other) == needs.end()) needs.push_back(other);
+      return address;
+    }
+    if (s.binding() != kWeak) undefined_.push_back(name);
+    return 0;
   }
   void publish(const Symbol& s, const std::string& name, bool global) {
+    if (s.type() == kIndirect) {
+      fail("%s is chosen by a function when it is loaded (ifunc): that is not supported",
+           name.c_str());
+    }
     if (name.empty() || s.type() == kTls) return;
     if (global && s.binding() != kLocal) image_->symbols_[name] = s.value;
-    if (s.size != 0 || s.type() == kFunction) memory_.name(s.value, s.size, name);
+    if (s.size != 0) {
+      memory_.name(s.value, s.size, name);
+    } else if (s.type() == kFunction || (global && s.type() == 0)) {
+      unsized_.emplace_back(s.value, name);
+    }
+    places_[s.value] |= s.size != 0;
+  }
+  // Symbols of assembly mostly have no size: each reaches to the next one, or to its page's end.
+  void name_unsized() {
+    for (const auto& [address, name] : unsized_) {
+      if (places_[address]) continue;  // an empty function, and another one right behind it
+      const auto next = places_.upper_bound(address);
+      uint64_t end = (address | (kPage - 1)) + 1;
+      if (next != places_.end()) end = std::min(next->first, end);
+      memory_.name(address, end - address, name);
+    }
   }
   void report_undefined() const {
     if (undefined_.empty()) return;
     std::string all;
     for (const std::string& name : undefined_) all += (all.empty() ? "" : ", ") + name;
-    fail("undefined: %s. Of other libraries the simulator has memcpy and the like, the compiler's "
-         "run-time library and libm's scalar functions",
+    fail("undefined: %s. They are in no library that is loaded already, and of others the "
+         "simulator has memcpy, strlen, new and the like, the compiler's run-time library and libm's "
+         "scalar functions",
          all.substr(0, 300).c_str());
   }
 
@@ -432,6 +474,9 @@ class ElfLoader {
       fail("a relocation lies outside of its section");
     }
     const uint64_t place = linked ? bias_ + r.offset : address_[section] + r.offset;
+    in_thread_image_ = !linked && (sections_[section].flags & kThreadLocal) != 0;
+    // A linked file's own thread-local variables may be named by their offset alone.
+    const uint64_t thread_value = value + (linked && r.symbol() == 0 ? thread_offset_ : 0);
     const uint64_t distance = value - place;
     switch (r.type()) {
       case kNone: return;
@@ -453,8 +498,8 @@ class ElfLoader {
       case kTlsGdHi32: return put32(place, r, (tls_pair(symbol.value) + r.addend - place) >> 32);
       case kTlsGdLo32: return put32(place, r, tls_pair(symbol.value) + r.addend - place);
       case kDtpMod64: return put64(place, 1);
-      case kDtpOff64: return put64(place, value);
-      case kTpOff64: return put64(place, kThreadStorageOffset + value);
+      case kDtpOff64: return put64(place, thread_value);
+      case kTpOff64: return put64(place, kThreadStorageOffset + thread_value);
       case kTpOff32: case kTpOffLo32: return put32(place, r, kThreadStorageOffset + value);
       case kTpOffHi32: return put32(place, r, (kThreadStorageOffset + value) >> 32);
       default: fail("relocation type %u at 0x%" PRIx64 " is not supported", r.type(), r.offset);
@@ -468,6 +513,14 @@ class ElfLoader {
   }
   void put64(uint64_t place, uint64_t value) { put(place, &value, sizeof value); }
   void put(uint64_t place, const void* bytes, uint64_t n) {
+    if (in_thread_image_) {
+      const uint64_t at = place - thread_offset_;
+      if (at > thread_image_.size() || n > thread_image_.size() - at) {
+        fail("a relocation lies outside of the thread-local variables");
+      }
+      std::memcpy(thread_image_.data() + at, bytes, n);
+      return;
+    }
     if (place - image_->address_ > image_->bytes_ || !memory_.write(place, bytes, n)) {
       fail("a relocation lies outside of the image");
     }
@@ -475,24 +528,40 @@ class ElfLoader {
 
   // --- thread-local memory -----------------------------------------------------------------------
 
+  // Takes a place in every core's thread-local memory, the first that is free.
   void make_thread_storage() {
     if (thread_bytes_ == 0) return;
+    if (thread_align_ > kPage || (thread_align_ & (thread_align_ - 1)) != 0) {
+      fail("its thread-local variables ask for multiples of %" PRIu64, thread_align_);
+    }
+    const auto behind = [this](uint64_t offset) {
+      return round_up(kThreadStorageOffset + offset, thread_align_) - kThreadStorageOffset;
+    };
     std::lock_guard<std::mutex> hold(memory_.process);
-    if (!memory_.thread_storage.empty()) {
-      const Memory::ThreadStorage& last = memory_.thread_storage.back();
-      thread_offset_ = round_up(last.offset + last.bytes, 64);
+    auto next = memory_.thread_storage.begin();
+    thread_offset_ = behind(0);
+    for (; next != memory_.thread_storage.end(); ++next) {
+      if (thread_offset_ <= next->offset && thread_bytes_ <= next->offset - thread_offset_) break;
+      thread_offset_ = behind(next->offset + next->bytes);
     }
     if (thread_bytes_ > kThreadStorageBytes ||
         thread_offset_ > kThreadStorageBytes - thread_bytes_) {
       fail("its thread-local variables take %" PRIu64 " bytes, and all together may take %" PRIu64,
            thread_bytes_, kThreadStorageBytes);
     }
+    memory_.thread_storage.insert(next, {thread_offset_, thread_bytes_, {}, 0});
+    image_->has_thread_storage_ = true;
+    image_->thread_offset_ = thread_offset_;
     thread_image_.assign(thread_bytes_, 0);
   }
   void publish_thread_storage() {
-    if (thread_bytes_ == 0) return;
+    if (!image_->has_thread_storage_) return;
     std::lock_guard<std::mutex> hold(memory_.process);
-    memory_.thread_storage.push_back({thread_offset_, thread_bytes_, thread_image_});
+    for (Memory::ThreadStorage& t : memory_.thread_storage) {
+      if (t.offset != thread_offset_) continue;
+      t.image = std::move(thread_image_);
+      t.serial = ++memory_.thread_serial;
+    }
   }
 
   void protect(uint64_t address, uint64_t bytes, unsigned rights) {
@@ -501,6 +570,7 @@ class ElfLoader {
 
   Memory& memory_;
   File file_;
+  const Image::Others& others_;
   std::unique_ptr<Image> image_;
   std::vector<Section> sections_;
   std::vector<Segment> segments_;
@@ -508,26 +578,31 @@ class ElfLoader {
   const Section* names_ = nullptr;
   std::vector<uint64_t> address_;     // of sections
   std::vector<std::string> undefined_;
+  std::vector<std::pair<uint64_t, std::string>> unsized_;  // symbols of which the size is not given
+  std::map<uint64_t, bool> places_;  // of all symbols, and whether one there has a size
   uint64_t text_ = 0, text_bytes_ = 0, constant_bytes_ = 0, common_ = 0, bias_ = 0;
   uint64_t got_ = 0, got_end_ = 0;
   std::map<uint64_t, uint64_t> got_entries_, tls_pairs_;  // value -> address of the entry
   uint64_t rela_ = 0, rela_bytes_ = 0, jumps_ = 0, jumps_bytes_ = 0;
   uint64_t initializers_ = 0, initializers_bytes_ = 0;
-  uint64_t thread_offset_ = 0, thread_bytes_ = 0;
+  uint64_t thread_offset_ = 0, thread_bytes_ = 0, thread_align_ = 1;
   std::vector<uint8_t> thread_image_;
+  bool in_thread_image_ = false;      // what the current relocation changes
 };
 
 std::unique_ptr<Image> Image::load(Memory& memory, const void* bytes, size_t size,
-                                   const std::string& name, std::string& error) {
+                                   const std::string& name, const Others& others,
+                                   std::string& error) {
   try {
-    return ElfLoader(memory, static_cast<const uint8_t*>(bytes), size, name).load();
+    return ElfLoader(memory, static_cast<const uint8_t*>(bytes), size, name, others).load();
   } catch (const std::exception& e) {
     error = "cannot load " + name + ": " + e.what();
     return nullptr;
   }
 }
 
-std::unique_ptr<Image> Image::load(Memory& memory, const std::string& path, std::string& error) {
+std::unique_ptr<Image> Image::load(Memory& memory, const std::string& path, const Others& others,
+                                   std::string& error) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {
     error = "cannot read " + path + ": " + std::strerror(errno);
@@ -535,13 +610,20 @@ std::unique_ptr<Image> Image::load(Memory& memory, const std::string& path, std:
   }
   const std::vector<char> bytes{std::istreambuf_iterator<char>(file),
                                 std::istreambuf_iterator<char>()};
-  return load(memory, bytes.data(), bytes.size(), path, error);
+  return load(memory, bytes.data(), bytes.size(), path, others, error);
 }
 
 Image::~Image() {
+  if (has_thread_storage_) {
+    std::lock_guard<std::mutex> hold(memory_.process);
+    auto& all = memory_.thread_storage;
+    all.erase(std::find_if(all.begin(), all.end(), [this](const Memory::ThreadStorage& t) {
+      return t.offset == thread_offset_;
+    }));
+  }
   if (address_ == 0) return;
   memory_.forget_names(address_, bytes_);
-  memory_.release(address_);
+  memory_.release_own(address_);
 }
 
 uint64_t Image::symbol(const std::string& name) const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <unordered_map>
 #include <vector>
 
@@ -84,12 +85,52 @@ void differ(Core& core) {
   }
   give(core, result);
 }
-uint64_t string_length(Core& core, uint64_t address) {
+uint8_t byte_at(Core& core, uint64_t address) {
+  return *access(core, address, 1, Memory::kRead, 1);
+}
+uint64_t string_length(Core& core, uint64_t address, uint64_t most = ~uint64_t{0}) {
   uint64_t n = 0;
-  while (*access(core, address + n, 1, Memory::kRead, 1) != 0) ++n;
+  while (n < most && byte_at(core, address + n) != 0) ++n;
   return n;
 }
 void length(Core& core) { core.s[0] = string_length(core, core.s[0]); }
+void length_at_most(Core& core) { core.s[0] = string_length(core, core.s[0], core.s[1]); }
+template <bool kAtMost>
+void strings_differ(Core& core) {
+  const uint64_t most = kAtMost ? core.s[2] : ~uint64_t{0};
+  int32_t difference = 0;
+  for (uint64_t n = 0; n < most; ++n) {
+    const uint8_t a = byte_at(core, core.s[0] + n), b = byte_at(core, core.s[1] + n);
+    difference = int32_t{a} - b;
+    if (difference != 0 || a == 0) break;
+  }
+  give(core, difference);
+}
+void copy_string(Core& core) {
+  const uint64_t bytes = string_length(core, core.s[1]) + 1;
+  const uint8_t* from = access(core, core.s[1], bytes, Memory::kRead, 1);
+  std::memmove(access(core, core.s[0], bytes, Memory::kWrite, 1), from, bytes);
+}
+void copy_string_at_most(Core& core) {  // filled up with zeros
+  const uint64_t bytes = core.s[2], used = string_length(core, core.s[1], bytes);
+  if (bytes == 0) return;
+  uint8_t* to = access(core, core.s[0], bytes, Memory::kWrite, 1);
+  if (used != 0) std::memmove(to, access(core, core.s[1], used, Memory::kRead, 1), used);
+  std::memset(to + used, 0, bytes - used);
+}
+template <bool kString>
+void find_byte(Core& core) {
+  const uint64_t most = kString ? ~uint64_t{0} : core.s[2];
+  for (uint64_t n = 0; n < most; ++n) {
+    const uint8_t byte = byte_at(core, core.s[0] + n);
+    if (byte == static_cast<uint8_t>(core.s[1])) {
+      core.s[0] += n;
+      return;
+    }
+    if (kString && byte == 0) break;
+  }
+  core.s[0] = 0;
+}
 void make(Core& core) { core.s[0] = core.memory().allocate(core.s[0]); }
 void make_zeros(Core& core) {
   uint64_t bytes = 0;
@@ -102,6 +143,18 @@ void release(Core& core) {
   }
 }
 void stop(Core& core) { core.raise(Trap::HostFunction, 0, "the program called abort"); }
+void make_or_stop(Core& core) {  // C++'s new, which has no exception to throw
+  const uint64_t bytes = core.s[0];
+  make(core);
+  if (core.s[0] == 0) {
+    core.raise(Trap::HostFunction, 0, "new: no memory for " + std::to_string(bytes) + " bytes");
+  }
+}
+void pure_virtual(Core& core) {
+  core.raise(Trap::HostFunction, 0, "a pure virtual function was called");
+}
+// A program here has no end at which its destructors would run: to register them does nothing.
+void register_destructor(Core& core) { core.s[0] = 0; }
 
 // __ve_grow_stack(bytes) and __ve_grow_stack_align(bytes, mask) of the compiler's run-time library
 // make room on the stack for alloca and arrays of variable length; only s62 and s63 may change.
@@ -136,6 +189,79 @@ u128 multiply_wide(u128 a, u128 b) { return a * b; }
 u128 shift_wide_left(u128 a, int b) { return a << (b & 127); }
 u128 shift_wide_right(u128 a, int b) { return a >> (b & 127); }
 i128 shift_wide_arithmetic(i128 a, int b) { return a >> (b & 127); }
+
+// Products and quotients of complex numbers, by C's Annex G (as compiler-rt): where both parts come
+// out as NaN, an infinite operand, or a product that overflowed, still gives an infinity. Operands
+// are four registers, the result two.
+template <class F>
+void recover(F& part) { part = std::copysign(std::isinf(part) ? F{1} : F{0}, part); }
+template <class F>
+void give_complex(Core& core, F real, F imaginary) {
+  give(core, imaginary);
+  core.s[1] = core.s[0];
+  give(core, real);
+}
+template <class F>
+void multiply_complex(Core& core) {
+  F a = argument<F>(core, 0), b = argument<F>(core, 1), c = argument<F>(core, 2),
+    d = argument<F>(core, 3);
+  const F ac = a * c, bd = b * d, ad = a * d, bc = b * c;
+  F real = ac - bd, imaginary = ad + bc;
+  if (std::isnan(real) && std::isnan(imaginary)) {
+    const auto zero_if_nan = [](F& part) {
+      if (std::isnan(part)) part = std::copysign(F{0}, part);
+    };
+    bool again = false;
+    if (std::isinf(a) || std::isinf(b)) {
+      recover(a), recover(b), zero_if_nan(c), zero_if_nan(d);
+      again = true;
+    }
+    if (std::isinf(c) || std::isinf(d)) {
+      recover(c), recover(d), zero_if_nan(a), zero_if_nan(b);
+      again = true;
+    }
+    if (!again && (std::isinf(ac) || std::isinf(bd) || std::isinf(ad) || std::isinf(bc))) {
+      zero_if_nan(a), zero_if_nan(b), zero_if_nan(c), zero_if_nan(d);
+      again = true;
+    }
+    if (again) {
+      real = std::numeric_limits<F>::infinity() * (a * c - b * d);
+      imaginary = std::numeric_limits<F>::infinity() * (a * d + b * c);
+    }
+  }
+  give_complex(core, real, imaginary);
+}
+template <class F>
+void divide_complex(Core& core) {
+  F a = argument<F>(core, 0), b = argument<F>(core, 1), c = argument<F>(core, 2),
+    d = argument<F>(core, 3);
+  const F scale = std::logb(std::fmax(std::fabs(c), std::fabs(d)));
+  int exponent = 0;
+  if (std::isfinite(scale)) {
+    exponent = static_cast<int>(scale);
+    c = std::scalbn(c, -exponent);
+    d = std::scalbn(d, -exponent);
+  }
+  const F square = c * c + d * d;
+  F real = std::scalbn((a * c + b * d) / square, -exponent);
+  F imaginary = std::scalbn((b * c - a * d) / square, -exponent);
+  if (std::isnan(real) && std::isnan(imaginary)) {
+    const F infinity = std::numeric_limits<F>::infinity();
+    if (square == 0 && (!std::isnan(a) || !std::isnan(b))) {
+      real = std::copysign(infinity, c) * a;
+      imaginary = std::copysign(infinity, c) * b;
+    } else if ((std::isinf(a) || std::isinf(b)) && std::isfinite(c) && std::isfinite(d)) {
+      recover(a), recover(b);
+      real = infinity * (a * c + b * d);
+      imaginary = infinity * (b * c - a * d);
+    } else if (std::isinf(scale) && scale > 0 && std::isfinite(a) && std::isfinite(b)) {
+      recover(c), recover(d);
+      real = F{0} * (a * c + b * d);
+      imaginary = F{0} * (b * c - a * d);
+    }
+  }
+  give_complex(core, real, imaginary);
+}
 
 // Conversions that have no instruction. Out of range is undefined in C: here it saturates.
 template <class To> constexpr bool kSigned = To(-1) < To(0);
@@ -197,7 +323,32 @@ uint32_t double_to_half(double x) {
   return back >= 65536 ? sign | 0x7c00
                        : sign | static_cast<uint32_t>(exponent + 14) << 10 | fraction;
 }
-double integer_power(double x, int n) { return std::pow(x, n); }
+template <class F>
+F integer_power(F x, int n) {  // by repeated squaring, as the compiler's library
+  const bool inverse = n < 0;
+  F power{1};
+  for (unsigned k = inverse ? 0u - static_cast<unsigned>(n) : static_cast<unsigned>(n); k != 0;) {
+    if (k % 2 != 0) power *= x;
+    k /= 2;
+    if (k != 0) x *= x;
+  }
+  return inverse ? F{1} / power : power;
+}
+template <class F> F power_of_ten(F x) { return static_cast<F>(std::pow(10.0, double{x})); }
+template <class F>
+void exponent_apart(Core& core) {
+  int32_t exponent = 0;
+  uint8_t* to = access(core, core.s[1], sizeof exponent, Memory::kWrite, 1);
+  give(core, std::frexp(argument<F>(core, 0), &exponent));
+  std::memcpy(to, &exponent, sizeof exponent);
+}
+template <class F>
+void whole_apart(Core& core) {
+  F whole{};
+  uint8_t* to = access(core, core.s[1], sizeof whole, Memory::kWrite, 1);
+  give(core, std::modf(argument<F>(core, 0), &whole));
+  std::memcpy(to, &whole, sizeof whole);
+}
 uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x)); }
 
 // --- the table -----------------------------------------------------------------------------------
@@ -227,8 +378,14 @@ uint32_t float_to_half(float x) { return double_to_half(static_cast<double>(x));
 const HostFunction kFunctions[] = {
     {"return to the host", nullptr},  // where Core::run ends; never called
     {"memcpy", copy}, {"memmove", copy}, {"memset", fill}, {"memcmp", differ}, {"bcmp", differ},
-    {"bzero", clear}, {"strlen", length},
+    {"bzero", clear}, {"memchr", find_byte<false>}, {"strchr", find_byte<true>},
+    {"strlen", length}, {"strnlen", length_at_most}, {"strcpy", copy_string},
+    {"strncpy", copy_string_at_most}, {"strcmp", strings_differ<false>},
+    {"strncmp", strings_differ<true>},
     {"malloc", make}, {"calloc", make_zeros}, {"free", release}, {"abort", stop},
+    {"_Znwm", make_or_stop}, {"_Znam", make_or_stop}, {"_ZdlPv", release}, {"_ZdaPv", release},
+    {"_ZdlPvm", release}, {"_ZdaPvm", release}, {"__cxa_pure_virtual", pure_virtual},
+    {"__cxa_atexit", register_destructor}, {"__dso_handle", stop},
     {"__ve_grow_stack", grow_stack<false>}, {"__ve_grow_stack_align", grow_stack<true>},
     {"__tls_get_addr", thread_local_address},
 
@@ -244,6 +401,8 @@ const HostFunction kFunctions[] = {
     {"__subtf3", call2<Quad, Quad, Quad, quad_sub>},
     {"__multf3", call2<Quad, Quad, Quad, quad_mul>},
     {"__divtf3", call2<Quad, Quad, Quad, quad_div>},
+    {"__muldc3", multiply_complex<double>}, {"__mulsc3", multiply_complex<float>},
+    {"__divdc3", divide_complex<double>}, {"__divsc3", divide_complex<float>},
     FIX("sf", float), FIX("df", double), FIX("tf", Quad),
     FLY("sf", float), FLY("df", double), FLY("tf", Quad),
     {"__extendhfsf2", call1<float, uint32_t, half_to_float>},
@@ -259,13 +418,20 @@ const HostFunction kFunctions[] = {
     MATH1(trunc), MATH1(round), MATH1(rint), MATH1(nearbyint), MATH1(logb),
     MATH2(pow), MATH2(fmod), MATH2(remainder), MATH2(atan2), MATH2(hypot), MATH2(fmin), MATH2(fmax),
     MATH2(fdim), MATH2(copysign), MATH2(nextafter),
+    {"exp10", call1<double, double, power_of_ten<double>>},
+    {"exp10f", call1<float, float, power_of_ten<float>>},
+    {"roundeven", call1<double, double, rounded<kEven, double>>},
+    {"roundevenf", call1<float, float, rounded<kEven, float>>},
+    {"frexp", exponent_apart<double>}, {"frexpf", exponent_apart<float>},
+    {"modf", whole_apart<double>}, {"modff", whole_apart<float>},
     ROUND_TO(lrint, long), ROUND_TO(llrint, long long), ROUND_TO(lround, long),
     ROUND_TO(llround, long long), ROUND_TO(ilogb, int),
     {"fma", call3<double, double, ::fma>}, {"fmaf", call3<float, float, ::fmaf>},
     {"ldexp", call2<double, double, int, ::ldexp>}, {"ldexpf", call2<float, float, int, ::ldexpf>},
     {"scalbn", call2<double, double, int, ::scalbn>},
     {"scalbnf", call2<float, float, int, ::scalbnf>},
-    {"__powidf2", call2<double, double, int, integer_power>},
+    {"__powidf2", call2<double, double, int, integer_power<double>>},
+    {"__powisf2", call2<float, float, int, integer_power<float>>},
 };
 constexpr uint64_t kCount = sizeof kFunctions / sizeof *kFunctions;
 static_assert(kCount * 8 <= Memory::kPageBytes, "the firmware is one page of words");
@@ -275,7 +441,7 @@ static_assert(kCount * 8 <= Memory::kPageBytes, "the firmware is one page of wor
 uint64_t firmware_address(Memory& memory) {
   std::lock_guard<std::mutex> hold(memory.process);
   if (memory.firmware == 0) {
-    const uint64_t page = memory.allocate(Memory::kPageBytes);
+    const uint64_t page = memory.allocate_own(Memory::kPageBytes);
     if (page == 0) throw std::bad_alloc();
     std::vector<uint64_t> words(Memory::kPageBytes / 8);
     for (uint64_t n = 0; n < kCount; ++n) {

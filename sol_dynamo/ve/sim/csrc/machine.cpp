@@ -16,6 +16,7 @@ namespace vesim {
 constexpr uint64_t kPageBytes = Memory::kPageBytes;
 constexpr uint64_t kWordsInPage = kPageBytes / 8;
 constexpr uint64_t kCheckEvery = 1 << 16;  // instructions between two looks at `interrupted`
+constexpr uint64_t kNoPage = 7;  // in the place of a page: no instruction lies at such an address
 constexpr uint64_t kThreadBytes = uint64_t{64} << 10;
 constexpr uint64_t kSystemCallArea = 0x18;  // s14 + 24 holds the address of its parameters
 
@@ -78,18 +79,28 @@ struct Interpreter {
     if (i.entry == nullptr) i.handler = illegal;
   }
 
-  static Core::CodePage* page_of(Core& core, uint64_t ic) {
+  // Execution went, from the instruction at `from`, to where it cannot go on.
+  [[noreturn]] static void no_code(Core& core, Trap::Kind kind, uint64_t from) {
+    std::string why = kind == Trap::Alignment ? "instructions lie at multiples of 8"
+                                              : "no code is there";
+    const std::string place = core.memory_.describe(from);
+    if (from != core.ic && !place.empty()) why += "; it was reached from " + place;
+    core.raise(kind, core.ic, why);
+  }
+
+  // The page of the current instruction.
+  static Core::CodePage* page_of(Core& core, uint64_t from) {
     const uint64_t version = core.memory_.code_version();
     if (version != core.code_version_) {
       core.code_.clear();
       core.code_version_ = version;
     }
-    const uint64_t address = ic & ~(kPageBytes - 1);
+    const uint64_t address = core.ic & ~(kPageBytes - 1);
     std::unique_ptr<Core::CodePage>& page = core.code_[address];
     if (page == nullptr) {
       if (core.memory_.at(address, kPageBytes, Memory::kExecute) == nullptr) {
         core.code_.erase(address);
-        core.raise(Trap::MemoryAccess, ic, "no code is there");
+        no_code(core, Trap::MemoryAccess, from);
       }
       page = std::make_unique<Core::CodePage>();
       page->address = address;
@@ -101,25 +112,30 @@ struct Interpreter {
   template <bool kWatched>
   static void loop(Core& core, uint64_t entry) {
     const uint64_t end = core.stop_;
-    const uint64_t limit =
-        core.step_limit != 0 ? core.executed + core.step_limit : ~uint64_t{0};
+    const uint64_t limit = core.limit_;
+    const uint64_t pause = core.slice != 0 ? core.executed + core.slice : ~uint64_t{0};
     uint64_t pc = entry, check = core.executed;
-    uint64_t base = ~uint64_t{0};
+    uint64_t base = kNoPage;
     Core::CodePage* page = nullptr;
+    core.ic = entry;
+    if (entry % 8 != 0) no_code(core, Trap::Alignment, entry);
     while (pc != end) {
-      core.ic = pc;
       // another page, or not at a multiple of 8
       if (((pc ^ base) & ~(kPageBytes - 8)) != 0) {
-        if (pc % 8 != 0) core.raise(Trap::Alignment, pc, "instructions lie at multiples of 8");
-        page = page_of(core, pc);
+        const uint64_t from = core.ic;
+        core.ic = pc;
+        if (pc % 8 != 0) no_code(core, Trap::Alignment, from);
+        page = page_of(core, from);
         base = page->address;
       }
+      core.ic = pc;
       if (core.executed >= check) {
         if (__atomic_exchange_n(&core.interrupted_, false, __ATOMIC_RELAXED)) {
           core.raise(Trap::Interrupted);
         }
         if (core.executed >= limit) core.raise(Trap::StepLimit);
-        check = std::min(core.executed + kCheckEvery, limit);
+        if (core.executed >= pause) core.raise(Trap::Paused);
+        check = std::min({core.executed + kCheckEvery, limit, pause});
       }
       ++core.executed;
       Instruction& i = page->words[(pc - base) / 8];
@@ -130,7 +146,7 @@ struct Interpreter {
       }
       i.handler(core, i);
       pc = core.next;
-      if (core.code_version_ == 0) base = ~uint64_t{0};  // an instruction changed code
+      if (core.code_version_ == 0) base = kNoPage;  // an instruction changed code
     }
   }
 };
@@ -143,12 +159,14 @@ Core::Core(Memory& memory, Arch arch, uint64_t stack_bytes) : memory_(memory), a
   stack_bytes_ = (stack_bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
   firmware_address(memory_);
   stack_ = memory_.allocate_stack(stack_bytes_);
-  thread_ = memory_.allocate(kThreadBytes);
+  thread_ = memory_.allocate_own(kThreadBytes);
   if (stack_ == 0 || thread_ == 0) {
-    if (stack_ != 0) memory_.release(stack_);
+    if (stack_ != 0) memory_.release_own(stack_);
     throw std::bad_alloc();
   }
   // [system calls' parameters, 4 KiB][s14: where they are; thread-local memory]
+  static_assert(kPageBytes + kThreadStorageOffset + kThreadStorageBytes <= kThreadBytes,
+                "thread-local memory has room");
   const uint64_t area = thread_;
   memory_.name(thread_, kPageBytes, "system-call area");
   thread_ += kPageBytes;
@@ -157,21 +175,20 @@ Core::Core(Memory& memory, Arch arch, uint64_t stack_bytes) : memory_(memory), a
 
 Core::~Core() {
   memory_.forget_names(thread_ - kPageBytes, kPageBytes);
-  memory_.release(stack_);
-  memory_.release(thread_ - kPageBytes);
+  memory_.release_own(stack_);
+  memory_.release_own(thread_ - kPageBytes);
 }
 
 uint64_t Core::return_address() const { return memory_.firmware; }
 
 void Core::set_up_thread_storage() {
   std::lock_guard<std::mutex> hold(memory_.process);
-  for (; thread_storage_ < memory_.thread_storage.size(); ++thread_storage_) {
-    const Memory::ThreadStorage& t = memory_.thread_storage[thread_storage_];
-    const uint64_t address = thread_ + kThreadStorageOffset + t.offset;
-    const std::vector<uint8_t> zeros(t.bytes);
-    memory_.write(address, zeros.data(), t.bytes);
-    memory_.write(address, t.image.data(), t.image.size());
+  if (thread_serial_ == memory_.thread_serial) return;
+  for (const Memory::ThreadStorage& t : memory_.thread_storage) {
+    if (t.serial <= thread_serial_) continue;
+    memory_.write(thread_ + kThreadStorageOffset + t.offset, t.image.data(), t.image.size());
   }
+  thread_serial_ = memory_.thread_serial;
 }
 
 void Core::rounding_changed() {
@@ -180,7 +197,7 @@ void Core::rounding_changed() {
 }
 
 // Whether the loop that ends at this branch, and begins where it goes, changes nothing: no store,
-// no vector, no call. Atomic instructions may be there: one that succeeds changes a register.
+// no vector, no call. Atomic instructions may be there: those that change memory are counted.
 bool Core::only_waits() const {
   constexpr uint64_t kLongest = 64;
   const uint64_t words = (ic - next) / 8 + 1;
@@ -200,9 +217,11 @@ bool Core::only_waits() const {
 // about the host's time, and when a hopeless wait ends; never about results.
 void Core::look_at_loop() {
   const uint64_t most = loop_.turns * ((ic - next) / 8 + 1);  // instructions, if the loop's alone
-  const bool stays = std::memcmp(s, loop_.s, sizeof s) == 0 && executed - loop_.executed <= most;
+  const bool stays = std::memcmp(s, loop_.s, sizeof s) == 0 &&
+                     executed - loop_.executed <= most && changes == loop_.changes;
   loop_.turns = 0;
   loop_.executed = executed;
+  loop_.changes = changes;
   if (!stays || !only_waits()) {
     std::memcpy(loop_.s, s, sizeof s);
     loop_.look = std::min(2 * loop_.look, kRareLook);
@@ -221,13 +240,28 @@ void Core::look_at_loop() {
 }
 
 Trap Core::execute(uint64_t entry, uint64_t stop) {
-  FloatingEnvironment environment;
-  if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   set_up_thread_storage();
   stop_ = stop;
+  limit_ = step_limit != 0 ? executed + step_limit : ~uint64_t{0};
   __atomic_store_n(&interrupted_, false, __ATOMIC_RELAXED);
   loop_ = {};
   if (waits != nullptr) waits->begin(turns_, request);
+  return go_on(entry);
+}
+
+Trap Core::resume() { return go_on(ic); }
+
+Trap Core::go_on(uint64_t entry) {
+  if (vl > 256 || vix > 63) {  // set from outside: loops over registers rely on both
+    Trap t;
+    t.kind = Trap::IllegalInstruction;
+    t.ic = entry;
+    t.text = vl > 256 ? "the vector length was set to " + std::to_string(vl) + ", more than 256"
+                      : "%vix was set to " + std::to_string(vix) + ", more than 63";
+    return t;
+  }
+  FloatingEnvironment environment;
+  if ((psw >> kRoundShift & 3) != kRoundNearest) rounding_changed();
   try {
     if (observer != nullptr) {
       Interpreter::loop<true>(*this, entry);
@@ -235,7 +269,9 @@ Trap Core::execute(uint64_t entry, uint64_t stop) {
       Interpreter::loop<false>(*this, entry);
     }
   } catch (const TrapSignal& signal) {
-    if (waits != nullptr && signal.trap.kind != Trap::Interrupted) waits->fail(signal.trap.text);
+    const Trap::Kind kind = signal.trap.kind;
+    const bool failed = kind != Trap::Interrupted && kind != Trap::Paused;
+    if (waits != nullptr && failed) waits->fail(signal.trap.text);
     return signal.trap;
   }
   return {};

@@ -34,6 +34,7 @@ struct Trap {
     StepLimit,                 // Core::step_limit instructions were executed
     Interrupted,               // Core::interrupt was called
     HostFunction,              // a function that the simulator provides refused its arguments
+    Paused,                    // Core::slice instructions were executed: Core::resume goes on
   };
   Kind kind = None;
   uint64_t ic = 0;       // address of the instruction
@@ -82,10 +83,14 @@ struct Perturb {
 // A loaded object file or shared object.
 class Image {
  public:
-  // nullptr and `error` where the file cannot be used; nothing stays allocated then.
-  static std::unique_ptr<Image> load(Memory&, const std::string& path, std::string& error);
+  // nullptr and `error` where the file cannot be used; nothing stays allocated then. What the file
+  // lacks is looked for among the simulator's functions, then in `others`, in their order; those
+  // that have something stay loaded as long as it does.
+  using Others = std::vector<std::shared_ptr<const Image>>;
+  static std::unique_ptr<Image> load(Memory&, const std::string& path, const Others&,
+                                     std::string& error);
   static std::unique_ptr<Image> load(Memory&, const void* bytes, size_t size,
-                                     const std::string& name, std::string& error);
+                                     const std::string& name, const Others&, std::string& error);
   ~Image();  // releases its memory
   Image(const Image&) = delete;
   Image& operator=(const Image&) = delete;
@@ -105,6 +110,9 @@ class Image {
   uint64_t address_ = 0, bytes_ = 0;
   std::map<std::string, uint64_t> symbols_;
   std::vector<uint64_t> initializers_;
+  Others needs_;  // images that its code refers to
+  bool has_thread_storage_ = false;
+  uint64_t thread_offset_ = 0;  // of its thread-local memory
 };
 
 class Core {
@@ -138,6 +146,8 @@ class Core {
   // Calls a function by the ABI: arguments in s0-s7 (floats in the upper half), the rest on the
   // stack; the result is s0. Uses this core's own stack.
   Trap call(uint64_t function, const uint64_t* arguments, unsigned count, uint64_t* result);
+  // Goes on where a run was paused.
+  Trap resume();
   uint64_t return_address() const;  // what s10 must hold when `run` is to end
   uint64_t stack_low() const { return stack_; }
   uint64_t stack_high() const { return stack_ + stack_bytes_; }
@@ -151,6 +161,7 @@ class Core {
 
   uint64_t executed = 0;           // instructions, all together
   uint64_t step_limit = 0;         // of one run; 0: none
+  uint64_t slice = 0;              // instructions after which a run pauses; 0: none
   Observer* observer = nullptr;    // called for every instruction
   Waits* waits = nullptr;          // of the cores of a process; nullptr: this one is alone
   Waits::Request request;          // that the next run is of
@@ -164,7 +175,8 @@ class Core {
   uint64_t next = 0;               // address of the instruction after this one; branches set it
   void rounding_changed();         // psw has another rounding mode
   void forget_code() { code_version_ = 0; }
-  // A branch to the begin of a loop is taken. Loops that wait for another core are found by it.
+  uint64_t changes = 0;            // of memory by atomic instructions
+  // A branch to the begin of a loop is taken, maybe to itself. Loops that wait for another core are found by it.
   void turn() {
     if (ic != loop_.ic) {
       loop_.ic = ic;
@@ -179,6 +191,7 @@ class Core {
  private:
   struct CodePage;
   friend struct Interpreter;
+  Trap go_on(uint64_t at);
   void set_up_thread_storage();
   void look_at_loop();
   bool only_waits() const;
@@ -186,7 +199,7 @@ class Core {
   struct Loop {
     uint64_t ic = 0;               // of the branch that was taken last
     unsigned turns = 0, look = kFirstLook;
-    uint64_t executed = 0;         // at the last look
+    uint64_t executed = 0, changes = 0;  // at the last look
     uint64_t s[64] = {};
   } loop_;
   Waits::Turns turns_;
@@ -195,17 +208,18 @@ class Core {
   uint64_t stack_ = 0, stack_bytes_ = 0;
   uint64_t thread_ = 0;            // page that s14 points to, for the prologue's stack check
   uint64_t stop_ = 0;              // where the running code ends
+  uint64_t limit_ = 0;             // how many instructions may have been executed then
   bool interrupted_ = false;
   uint64_t random_ = 0, random_seed_ = 0;
   uint64_t code_version_ = 0;
-  size_t thread_storage_ = 0;      // of memory_.thread_storage, how many are set up
+  uint64_t thread_serial_ = 0;     // of memory_.thread_storage, what is newer is not set up
   std::map<uint64_t, std::unique_ptr<CodePage>> code_;
 };
 
 // Writes each instruction to a file: address, place, text, values of the scalar operands.
 std::unique_ptr<Observer> make_trace(std::FILE*);
 // Where the environment variable SOL_VE_TRACE says: a file's name (it is appended to) or "-" for
-// stderr; nullptr where it is not set.
+// stderr; nullptr where it is not set, or cannot be written, which stderr is told.
 std::unique_ptr<Observer> trace_from_environment();
 
 // The name of an instruction word with its operands, in LLVM's syntax; "" where it is none.

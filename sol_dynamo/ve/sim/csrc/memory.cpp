@@ -75,7 +75,7 @@ bool Memory::use(uint64_t offset, uint64_t bytes) {
 }
 
 // First fit. One page between blocks stays unmapped: running off the end of one is found.
-uint64_t Memory::take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned rights) {
+uint64_t Memory::take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned rights, bool own) {
   if (bytes > bytes_ || align > bytes_ || (align & (align - 1)) != 0) return 0;
   const uint64_t size = round_up(std::max<uint64_t>(bytes, 1), kPage);
   align = std::max(align, kPage);
@@ -89,7 +89,7 @@ uint64_t Memory::take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned r
     free_.erase(hole);
     if (first > low) free_[low] = first - low;
     if (last < end) free_[last] = end - last;
-    used_[start] = {size, guard};
+    used_[start] = {size, guard, own};
     if (guard != 0) mark(first, guard, kStackGuard);
     mark(start, size, rights);
     return base_ + start;
@@ -97,18 +97,25 @@ uint64_t Memory::take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned r
   return 0;
 }
 
-uint64_t Memory::allocate(uint64_t bytes, uint64_t align, unsigned rights) {
-  return take(bytes, align, 0, rights);
+uint64_t Memory::allocate(uint64_t bytes, uint64_t align) {
+  return take(bytes, align, 0, kRead | kWrite, false);
+}
+
+uint64_t Memory::allocate_own(uint64_t bytes, uint64_t align, unsigned rights) {
+  return take(bytes, align, 0, rights, true);
 }
 
 uint64_t Memory::allocate_stack(uint64_t bytes) {
-  return take(bytes, kPage, kStackGuardBytes, kRead | kWrite);
+  return take(bytes, kPage, kStackGuardBytes, kRead | kWrite, true);
 }
 
-bool Memory::release(uint64_t address) {
+bool Memory::release(uint64_t address) { return give_back(address, false); }
+void Memory::release_own(uint64_t address) { give_back(address, true); }
+
+bool Memory::give_back(uint64_t address, bool own) {
   std::lock_guard<std::mutex> hold(mutex_);
   const auto block = used_.find(address - base_);
-  if (block == used_.end()) return false;
+  if (block == used_.end() || block->second.own != own) return false;
   const uint64_t start = block->first, size = block->second.bytes, guard = block->second.guard;
   used_.erase(block);
   mark(start - guard, size + guard, 0);

@@ -33,11 +33,14 @@ class Memory {
   Memory& operator=(const Memory&) = delete;
 
   // Zero-filled memory; 0 where there is none. `align` is a power of two. Thread-safe.
-  uint64_t allocate(uint64_t bytes, uint64_t align = 64, unsigned rights = kRead | kWrite);
-  // A stack: `bytes` of memory with a guard below it that traps as an overflow. Returns the lowest
-  // usable address, to be given to `release`.
-  uint64_t allocate_stack(uint64_t bytes);
+  uint64_t allocate(uint64_t bytes, uint64_t align = 64);
   bool release(uint64_t address);  // false: `allocate` did not return it, or it is released already
+  // What the simulator keeps there itself (code, stacks): no program's `release` frees it.
+  uint64_t allocate_own(uint64_t bytes, uint64_t align = 64, unsigned rights = kRead | kWrite);
+  // A stack: `bytes` of memory with a guard below it that traps as an overflow. Returns the lowest
+  // usable address.
+  uint64_t allocate_stack(uint64_t bytes);
+  void release_own(uint64_t address);
   void protect(uint64_t address, uint64_t bytes, unsigned rights);
 
   // Host access, whatever the rights of mapped pages are (a loader writes code). false, and nothing
@@ -80,23 +83,26 @@ class Memory {
 
   // What a process has besides memory. `firmware`: address of the functions that the simulator
   // provides (host.cpp makes it at first use). `thread_storage`: what each core's thread-local
-  // memory holds at first, one entry for each loaded image that has any; it only grows.
+  // memory holds at first, one entry for each loaded image that has any, in the order of offsets.
   struct ThreadStorage {
     uint64_t offset;  // from the start of thread-local memory
     uint64_t bytes;
-    std::vector<uint8_t> image;  // the initialized part
+    std::vector<uint8_t> image;  // its content; empty while the image is being loaded
+    uint64_t serial;             // cores set up what is newer than they have seen
   };
   // `communication`: registers that all cores of a process share (`lcr`, `scr`, ...).
   uint64_t firmware = 0;
   static constexpr unsigned kCommunicationRegisters = 32;
   uint64_t communication[kCommunicationRegisters] = {};
   std::vector<ThreadStorage> thread_storage;
+  uint64_t thread_serial = 0;
   std::mutex process;  // guards firmware and thread_storage
 
  private:
   struct Block {
     uint64_t bytes;    // of pages
     uint64_t guard;    // bytes below `address` that belong to it
+    bool own;          // the simulator's
   };
   struct Name {
     uint64_t bytes;
@@ -107,7 +113,8 @@ class Memory {
     return __atomic_load_n(&pages_[page], __ATOMIC_RELAXED);
   }
   bool use(uint64_t offset, uint64_t bytes);
-  uint64_t take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned rights);
+  uint64_t take(uint64_t bytes, uint64_t align, uint64_t guard, unsigned rights, bool own);
+  bool give_back(uint64_t address, bool own);
   void mark(uint64_t offset, uint64_t bytes, unsigned rights);
 
   uint64_t base_ = 0, bytes_ = 0;

@@ -41,14 +41,17 @@ std::string identity_of(const std::string& path) {
          std::to_string(s.st_mtim.tv_nsec);
 }
 
-std::unique_ptr<Image> load_image(Memory& memory, const std::string& path) {
-  std::string error;
-  std::unique_ptr<Image> image = Image::load(memory, path, error);
-  if (!image) throw Refused{"cannot load '" + path + "': " + error};
-  return image;
-}
-
 }  // namespace
+
+Libraries::Loaded Libraries::read(const std::string& path, const Call& call) const {
+  Image::Others others;
+  for (const auto& [handle, library] : loaded_) others.push_back(library.image);
+  std::string error;
+  Loaded library{Image::load(memory_, path, others, error), identity_of(path)};
+  if (!library.image) throw Refused{"cannot load '" + path + "': " + error};
+  for (const uint64_t function : library.image->initializers()) call(function);
+  return library;
+}
 
 LibraryHandle Libraries::load(const std::string& path, const std::string& search,
                               const Call& call) {
@@ -61,17 +64,13 @@ LibraryHandle Libraries::load(const std::string& path, const std::string& search
       return handle;
     }
   }
-  Loaded library{load_image(memory_, file), identity};
-  for (const uint64_t function : library.image->initializers()) call(function);
-  loaded_.emplace(next_, std::move(library));
+  loaded_.emplace(next_, read(file, call));
   return next_++;
 }
 
 void Libraries::load_as_program(const std::string& path, const Call& call) {
-  Loaded program{load_image(memory_, path), identity_of(path)};
-  for (const uint64_t function : program.image->initializers()) call(function);
   std::lock_guard<std::mutex> lock(mutex_);
-  loaded_.emplace(0, std::move(program));
+  loaded_.emplace(0, read(path, call));
 }
 
 void Libraries::unload(LibraryHandle handle) {

@@ -47,10 +47,12 @@ class Libraries {
 
  private:
   struct Loaded {
-    std::unique_ptr<Image> image;
+    std::shared_ptr<Image> image;
     std::string identity;  // device, inode, size and time of change of the file
     unsigned uses = 1;
   };
+  Loaded read(const std::string& path, const Call&) const;
+
   Memory& memory_;
   mutable std::mutex mutex_;
   LibraryHandle next_ = 1;

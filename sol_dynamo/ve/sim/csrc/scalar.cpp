@@ -105,14 +105,14 @@ template <class T>
 void branch_relative(Core& core, const Instruction& i) {
   if (holds<T>(i.m, converted<T>(y(core, i)), converted<T>(z(core, i)))) {
     core.next = core.ic + static_cast<uint64_t>(i.imm);
-    if (i.imm < 0) core.turn();
+    if (i.imm <= 0) core.turn();
   }
 }
 void never(Core&, const Instruction&) {}
 void jump(Core& core, const Instruction& i) { core.next = address_without_y(core, i); }
 void jump_relative(Core& core, const Instruction& i) {
   core.next = core.ic + static_cast<uint64_t>(i.imm);
-  if (i.imm < 0) core.turn();
+  if (i.imm <= 0) core.turn();
 }
 void branch_and_save(Core& core, const Instruction& i) {
   const uint64_t target = address(core, i);
@@ -178,10 +178,12 @@ void test_and_set(Core& core, const Instruction& i) {
     if ((y(core, i) >> b & 1) != 0) mask |= T{0xff} << (8 * b);
   }
   const T value = static_cast<T>(core.s[i.sx]);
-  T old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
-  while (!__atomic_compare_exchange_n(p, &old, static_cast<T>((old & ~mask) | (value & mask)),
-                                      false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-  }
+  T old = __atomic_load_n(p, __ATOMIC_SEQ_CST), changed = 0;
+  do {
+    changed = static_cast<T>((old & ~mask) | (value & mask));
+  } while (!__atomic_compare_exchange_n(p, &old, changed, false, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST));
+  core.changes += changed != old;
   core.s[i.sx] = old;
 }
 // If memory holds sy it gets sx; its old value goes to sx.
@@ -189,21 +191,35 @@ template <class T>
 void compare_and_swap(Core& core, const Instruction& i) {
   T* p = shared<T>(core, address_without_y(core, i));
   T old = static_cast<T>(y(core, i));
-  __atomic_compare_exchange_n(p, &old, static_cast<T>(core.s[i.sx]), false, __ATOMIC_SEQ_CST,
-                              __ATOMIC_SEQ_CST);
+  const T value = static_cast<T>(core.s[i.sx]);
+  const bool done = __atomic_compare_exchange_n(p, &old, value, false, __ATOMIC_SEQ_CST,
+                                                __ATOMIC_SEQ_CST);
+  core.changes += done && value != old;
   core.s[i.sx] = old;
 }
 void atomic_update(Core& core, const Instruction& i) {  // sy: 0 and, 1 or, 2 add
   uint64_t* p = shared<uint64_t>(core, address_without_y(core, i));
   const uint64_t value = core.s[i.sx];
+  uint64_t old = 0, changed = 0;
   switch (y(core, i)) {
-    case 0: core.s[i.sx] = __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST); break;
-    case 1: core.s[i.sx] = __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST); break;
-    case 2: core.s[i.sx] = __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST); break;
+    case 0:
+      old = __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);
+      changed = old & value;
+      break;
+    case 1:
+      old = __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST);
+      changed = old | value;
+      break;
+    case 2:
+      old = __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
+      changed = old + value;
+      break;
     default:
       core.raise(Trap::IllegalInstruction, 0, "atmam knows the operations 0, 1 and 2, not " +
                                                   std::to_string(y(core, i)));
   }
+  core.changes += changed != old;
+  core.s[i.sx] = old;
 }
 void unimplemented(Core& core, const Instruction&) {
   core.raise(Trap::UnimplementedInstruction, 0, "what it does is not published");
@@ -234,6 +250,7 @@ void take_communication(Core& core, const Instruction& i) {
          !__atomic_compare_exchange_n(p, &old, core.s[i.sx] | kTaken, false, __ATOMIC_SEQ_CST,
                                       __ATOMIC_SEQ_CST)) {
   }
+  core.changes += (old & kTaken) == 0;
   core.s[i.sx] = old;
 }
 void count_communication(Core& core, const Instruction& i) {

@@ -1,8 +1,12 @@
 // The instruction trace of SOL_VE_TRACE: one line for each instruction, before it is executed.
+#include <cerrno>
 #include <cinttypes>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <string>
 
 #include "decode.h"
 
@@ -11,11 +15,9 @@ namespace {
 
 class Trace : public Observer {
  public:
-  explicit Trace(std::FILE* file, bool owned) : file_(file), owned_(owned) {}
-  ~Trace() override {
-    std::fflush(file_);
-    if (owned_) std::fclose(file_);
-  }
+  explicit Trace(std::FILE* file, std::shared_ptr<std::FILE> shared = nullptr)
+      : file_(file), shared_(std::move(shared)) {}
+  ~Trace() override { std::fflush(file_); }
 
   void issued(const Instruction& i, const Core& core) override {
     std::string values;
@@ -53,21 +55,40 @@ class Trace : public Observer {
 
  private:
   std::FILE* file_;
-  bool owned_;
+  std::shared_ptr<std::FILE> shared_;  // the same one, where the last trace is to close it
 };
+
+// One stream for all cores that write to a file: each has a buffer of its own, whose blocks would
+// end in the middle of lines.
+std::shared_ptr<std::FILE> shared_file(const char* name) {
+  static std::mutex mutex;
+  static std::map<std::string, std::weak_ptr<std::FILE>> open;
+  std::lock_guard<std::mutex> hold(mutex);
+  std::shared_ptr<std::FILE> file = open[name].lock();
+  if (file == nullptr) {
+    if (std::FILE* made = std::fopen(name, "a")) file.reset(made, std::fclose);
+    open[name] = file;
+  }
+  return file;
+}
 
 }  // namespace
 
 std::unique_ptr<Observer> make_trace(std::FILE* file) {
-  return std::make_unique<Trace>(file, false);
+  return std::make_unique<Trace>(file);
 }
 
 std::unique_ptr<Observer> trace_from_environment() {
   const char* name = std::getenv("SOL_VE_TRACE");
   if (name == nullptr || *name == 0) return nullptr;
   if (std::strcmp(name, "-") == 0) return make_trace(stderr);
-  std::FILE* file = std::fopen(name, "a");
-  return file == nullptr ? nullptr : std::make_unique<Trace>(file, true);
+  std::shared_ptr<std::FILE> file = shared_file(name);
+  if (file == nullptr) {
+    std::fprintf(stderr, "SOL_VE_TRACE: cannot write %s: %s\n", name, std::strerror(errno));
+    return nullptr;
+  }
+  std::FILE* const stream = file.get();
+  return std::make_unique<Trace>(stream, std::move(file));
 }
 
 }  // namespace vesim

@@ -31,6 +31,7 @@ const char* Trap::name(Kind kind) {
     case StepLimit: return "instruction limit reached";
     case Interrupted: return "interrupted";
     case HostFunction: return "error in a library function";
+    case Paused: return "paused";
   }
   return "unknown trap";
 }

@@ -35,7 +35,8 @@ int vesim_read(vesim_machine*, void* host, uint64_t address, uint64_t bytes); /*
 int vesim_write(vesim_machine*, uint64_t address, const void* host, uint64_t bytes);
 uint64_t vesim_used(vesim_machine*); /* bytes of all allocations */
 
-/* An object file or shared object. NULL: `error` says why. Unload it before its machine. */
+/* An object file or shared object. NULL: `error` says why. Unload it before its machine. What it
+ * refers to and does not define may be in files that are loaded already: they then stay. */
 vesim_image* vesim_load(vesim_machine*, const void* bytes, uint64_t size, const char* name,
                         char* error, uint64_t error_size);
 void vesim_unload(vesim_image*);
@@ -48,6 +49,8 @@ uint64_t vesim_initializers(vesim_image*, uint64_t* out, uint64_t count);
 /* A function by VE's ABI: floats in the upper half, the result is s0. Returns trap->kind. */
 int32_t vesim_call(vesim_machine*, uint64_t function, const uint64_t* arguments, uint32_t count,
                    uint64_t* result, vesim_trap* trap);
+/* Goes on with a call or words that ended as Paused, after as many instructions as a slice has. */
+int32_t vesim_resume(vesim_machine*, uint64_t* result, vesim_trap* trap);
 /* Instruction words in a line, with registers as they are. */
 int32_t vesim_execute(vesim_machine*, const uint64_t* words, uint64_t count, vesim_trap* trap);
 void vesim_interrupt(vesim_machine*); /* from another thread: the running call traps */
@@ -55,7 +58,7 @@ void vesim_interrupt(vesim_machine*); /* from another thread: the running call t
 uint64_t* vesim_s(vesim_machine*);  /* [64] */
 uint64_t* vesim_v(vesim_machine*);  /* [64][256] */
 uint64_t* vesim_vm(vesim_machine*); /* [16][4]; element e is bit 63 - e % 64 of word e / 64 */
-/* 0 vl, 1 vix, 2 psw, 3 executed instructions, 4 their limit, 5 seed of perturbation */
+/* 0 vl, 1 vix, 2 psw, 3 executed instructions, 4 their limit, 5 seed of perturbation, 6 slice */
 uint64_t* vesim_state(vesim_machine*, int which);
 uint64_t vesim_stack_low(vesim_machine*);
 uint64_t vesim_stack_high(vesim_machine*);
