@@ -36,7 +36,9 @@ LINKERS = ("nld", "/opt/nec/ve/bin/nld")
 _PROBE = """#include <velintrin.h>
 void f(double *x) { _vel_vst_vssl(_vel_vld_vssl(8, x, 256), 8, x, 256); }
 """
-_SPILLS = re.compile("Can't (store|load) this register (to|from) stack slot")
+# what LLVM says where it has no registers left, or no code at all: "Can't store this register to
+# stack slot", "Can't load this register from stack slot"
+_REFUSES = re.compile(r"error in backend: (.*)|ran out of registers")
 _MASK_WORDS = (0xA7, 0xB7)  # svm, lvm
 _SAVED = re.compile(r"svm %s\d+, ?%vm\d+, ?%s[0-3]$|lvm %vm\d+, ?%s[0-3],")
 _FLAGS = re.compile(r"^/\* flags: (.*) \*/$", re.M)
@@ -210,11 +212,12 @@ def _made(compiler: Compiler, name: str, text: str) -> Path | Refused:
         extra = own[1].split() if own else []
         command = [*compiler.command, *compiler.flags, *extra, "-c"]
         done = call([*command, str(source), "-o", str(out)])
-        if done.returncode and not _SPILLS.search(done.stderr):
+        refused = _REFUSES.search(done.stderr) if done.returncode else None
+        if done.returncode and refused is None:
             kept = _keep(name, text)
             said = first_lines(done.stderr).replace(str(source), str(kept))
             raise ToolchainError(f"{command[0]} refused {name}, kept as {kept}:\n{said}")
-        reason = "more vector registers live at once than there are" if done.returncode else ""
+        reason = refused[0] if refused else ""
         data = b"" if reason else out.read_bytes()
         if not reason and compiler.kind != "ncc":
             reason = miscompiled(data)

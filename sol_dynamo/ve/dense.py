@@ -227,7 +227,7 @@ def _window(plan: Plan) -> Choice | None:
     elements, taps, vector = found.elements, found.taps, found.operand
     scalar = None
     if weight is not None:
-        scalar = ordered(plan, weight, (), (c,), taps, 2, False, "scalars")
+        scalar = ordered(plan, weight, (), (c,), (), taps, 2, False, "scalars")
     chunks = -(-elements // LANES)
     points = prod(a.extent for a in vs)
     for vectors in range(VECTORS, 0, -1):
@@ -310,10 +310,10 @@ def _choice(plan: Plan, v: Expr, s: Expr, pairs: bool, split: bool) -> Choice | 
         batch=tuple(a.symbol for a in batch),
     )
     width = product.scalars * (2 if pairs else 1)
-    scalar = ordered(plan, s, batch, tuple(ss), (*deep, *taps), width, not pairs, "scalars")
+    scalar = ordered(plan, s, batch, tuple(ss), deep, taps, width, not pairs, "scalars")
     if vector is None:
         width = product.vectors * product.length * 2
-        vector = ordered(plan, v, batch, tuple(vs), (*deep, *taps), width, False, "vectors")
+        vector = ordered(plan, v, batch, tuple(vs), deep, taps, width, False, "vectors")
     elif not pairs and product.groups * product.vectors * product.length * 2 != (
         prod(a.extent for a in vs)
     ):

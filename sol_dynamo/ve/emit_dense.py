@@ -197,10 +197,20 @@ class Tile:
             self._evaluate(buffer, load.index, deep=u, taps=t, s=q * wide) - zero
             for u in range(p.steps) for t in range(self.taps) for q in range(p.scalars)
         ]  # fmt: skip
+        self._step(load)
         found.append(self._evaluate(buffer, load.index, deep=p.steps) - zero)
         assert not any(x % 2 for x in found)
         *places, advance = (int(x) // 2 for x in found)
         return places, advance
+
+    def _step(self, load: Load) -> int:
+        """How far the terms of the sum's loop are apart, in elements."""
+        terms = np.arange(self.depth)
+        found = self._evaluate(self.program.buffers[load.buffer], load.index, deep=terms)
+        places = np.broadcast_to(np.asarray(found), terms.shape)
+        step = int(places[1] - places[0]) if self.depth > 1 else 0
+        assert (places == places[0] + step * terms).all(), f"no one loop: {load}"
+        return step
 
     def parts(self) -> int:
         turns = self.depth // self.p.steps
@@ -236,9 +246,7 @@ class Tile:
         words = size * p.scalars
         xb = self.program.buffers[self.vector.buffer]
         zero = self._evaluate(xb, self.vector.index)
-        step = 0
-        if self.depth > 1:
-            step = int(self._evaluate(xb, self.vector.index, deep=1) - zero)
+        step = self._step(self.vector)
         offsets = [
             u * step + int(self._evaluate(xb, self.vector.index, taps=t) - zero)
             for u in range(p.steps) for t in range(self.taps)

@@ -107,7 +107,7 @@ def vector_operand(
         if found is not None:
             return found
     points = prod(a.extent for a in vs)
-    return Vectors(points, ks, (), ordered(plan, e, batch, vs, ks, points, False, "columns"))
+    return Vectors(points, ks, (), ordered(plan, e, batch, vs, ks, (), points, False, "columns"))
 
 
 def _affine(address: Index, *axes: tuple[Axis, ...]) -> bool:
@@ -142,18 +142,22 @@ def ordered(
     e: Expr,
     batch: tuple[Axis, ...],
     own: tuple[Axis, ...],
-    ks: tuple[Axis, ...],
+    deep: tuple[Axis, ...],
+    taps: tuple[Axis, ...],
     width: int,
     twice: bool,
     what: str,
 ) -> Operand:
     """e[batch, own, k]  ==>  laid[batch, own // width, k, own % width], and perhaps both halves of
-    64 bits; once for weights, else at each call."""
+    64 bits; once for weights, else at each call. `deep` are one loop, in which addresses grow
+    evenly: where e knows some of these axes, the copy has all of them."""
     n = prod(a.extent for a in own)
     count = -(-n // width)
     used = all_symbols(e)
     groups = tuple(a for a in batch if a.symbol in used)
-    along = tuple(a for a in ks if a.symbol in used)
+    along = tuple(a for a in taps if a.symbol in used)
+    if any(a.symbol in used for a in deep):
+        along = (*deep, *along)
     if what == "scalars" and _in_rows(plan, e, own, along):
         return _rows(plan, e, groups, own, along, twice)
     block, lane = Axis("block", count), Axis("lane", width)
@@ -320,6 +324,8 @@ def planes(
     if prod(a.extent for a in taps_axes) > MOST_TAPS:
         return None
     deep = tuple(a for a in ks if a.symbol not in tapped)
+    if len({a.symbol in others for a in deep}) > 1:  # no one loop
+        return None
     phases, rows = [], []
     for n, (_, a, stride, t, _) in enumerate(spatial):
         most = t.bounds(ranges)[1]

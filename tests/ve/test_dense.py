@@ -158,6 +158,24 @@ def test_products():
     assert len(ways(check(parts, *groups))) == len(parts)
 
 
+def test_a_factor_that_does_not_know_an_axis_of_the_sum():
+    """Equal channels: the gradient of a sum over channels."""
+    layer = nn.ConvTranspose2d(4, 64, 3, stride=2)
+    x = torch.randn(2, 4, 8, 17)
+
+    def gradient(layer: nn.Module, x: Tensor, way: Any = lambda f: f) -> Tensor:
+        x = x.detach().requires_grad_()
+        way(lambda x: layer(x).sum(1).square().sum())(x).backward()
+        assert x.grad is not None
+        return x.grad.cpu()
+
+    torch._dynamo.reset()
+    exact, eager = gradient(copy.deepcopy(layer).double(), x.double()), gradient(layer, x)
+    placed = copy.deepcopy(layer).to("ve")
+    got = gradient(placed, x.to("ve"), torch.compile(backend=Backend(), dynamic=False))
+    assert relative_error(got, exact) <= 2 * relative_error(eager, exact) + 2.4e-7
+
+
 class Odd(nn.Module):
     """Products by weights that begin at an odd element: no pair of theirs may be read as one."""
 

@@ -312,6 +312,16 @@ def test_code_that_saves_masks_is_refused():
     assert isinstance(found, compiler.Refused) and "masks" in str(found)
 
 
+def test_vectors_across_a_call():
+    """LLVM cannot put them on the stack, nor get them from there: it says the one or the other."""
+
+    def f(x):
+        return (torch.nn.functional.gelu(x) - 1).cumsum(0)
+
+    x = torch.randn(9, 5, dtype=torch.float64)
+    assert torch.allclose(on_card(f)(x), f(x), rtol=1e-14)
+
+
 @pytest.mark.parametrize("refused", [1, 2, 3])
 def test_a_refused_kernel_is_written_otherwise(monkeypatch, refused):
     """The file, the kernel alone, then with few registers: what is left has no vectors."""
