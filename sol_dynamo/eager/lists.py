@@ -155,10 +155,11 @@ def _part(t: torch.Tensor, at: int, size: int) -> torch.Tensor:
 def _sizes(element: Call, c: Config) -> Iterator[tuple[int, int | None]]:
     """First element and number of elements of each piece; (0, None) for all at once."""
     name = element.name(c)
-    if name in _programs or pieces.wanted(element, name):
+    whole = [t for t in element.tensors if t.dim()]
+    empty = bool(whole) and not whole[0].numel()
+    if name in _programs or empty or pieces.wanted(element, name):
         yield 0, None
         return
-    whole = [t for t in element.tensors if t.dim()]
     if element.name_of_op not in FLAT or not whole or not pieces.alike(whole):
         raise NotYetError
     yield from pieces.powers_of_two(whole[0].numel())
