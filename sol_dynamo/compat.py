@@ -201,10 +201,10 @@ def reads_strides(target: Any) -> bool:
     return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
 
 
-def from_tensor(target: Any, args: Sequence[Any], first: torch.Tensor) -> tuple[Any, ...]:
+def from_tensor(target: Any, args: Sequence[Any], first: Any) -> tuple[Any, ...]:
     """The arguments of an op, of which `as_strided` and its like say where to begin in the memory
     that their first tensor lies in, saying it from where that tensor begins."""
-    at = _place_of_start(target, args)
+    at = _place_of_start(target, args) if isinstance(first, torch.Tensor) else None
     begins = first.storage_offset() if at is not None else 0
     return tuple(a - begins if k == at else a for k, a in enumerate(args))
 

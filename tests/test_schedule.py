@@ -19,7 +19,7 @@ from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
 from sol_dynamo.ir import Kernel, Program
 from sol_dynamo.lowering import lower
-from sol_dynamo.schedule import schedule, taps
+from sol_dynamo.schedule import beside, schedule, taps
 from sol_dynamo.schedule.contraction import tile_size
 from sol_dynamo.schedule.depth_first import depth_first
 from sol_dynamo.schedule.fusion import fuse
@@ -191,13 +191,16 @@ def test_rows_and_views(f, shape, nests):
         (lambda x, w: (lambda r: [r, r.flip(1)])(x.exp()), [1, 1]),  # other points
         (lambda x, w: (lambda r: [r, r[:3] + 1])(x.exp()), [1, 1]),  # fewer
         (lambda x, w: (lambda r: [r, r.sum(1)])(x.exp()), [1, 1]),
-        (lambda x, w: (lambda r: [r, r + 1, r + 2, r + 3, r + 4])(x.exp()), [4, 1]),
+        (lambda x, w: (lambda r: [r, r + 1, r + 2, r + 3, r + 4])(x.exp()), [4, 1]),  # many
         (lambda x, w: [x.exp(), x + 1], [1, 1]),  # of the same data only
     ],
 )
-def test_what_reads_a_result_is_made_beside_it(f, stores):
+def test_what_reads_a_result_is_made_beside_it(f, stores, monkeypatch):
     x, w = randn(6, 6), randn(6, 6)
     caps = replace(CAPS, images_first=False)
+    together = steps(lambda p: fuse(p, caps))(f, x, w)  # a launch costs more than so few points
+    assert [len(k.body[-1].stores) for k in together] == ([5] if stores == [4, 1] else stores)
+    monkeypatch.setattr(beside, "FEW", 0)
     kernels = steps(lambda p: fuse(p, caps))(f, x, w)
     assert [len(k.body[-1].stores) for k in kernels] == stores
     apart = steps(lambda p: fuse(p, CAPS))(f, x, w)  # where images go one by one

@@ -373,7 +373,7 @@ class Lowering:
 
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), ref)
         if args and isinstance(args[0], Ref):
-            args = from_tensor(node.target, args, node.args[0].meta["val"])
+            args = from_tensor(node.target, args, node.args[0].meta.get("val"))
         names = tuple(o.name if o else "" for o in outs)
         self.steps.append(
             Extern(
