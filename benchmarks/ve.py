@@ -267,6 +267,8 @@ def main() -> None:
     p.add_argument("--layers", action="store_true", help="resnet50's convolutions, products")
     p.add_argument("--kernels", action="store_true", help="every kernel in a row of its own")
     a = p.parse_args()
+    if not (a.layers or a.net):
+        p.error("nothing to run: give --net, or --layers")
     torch.manual_seed(0)
     if a.layers:
         layers(a.cores)
