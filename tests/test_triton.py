@@ -429,7 +429,7 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     scratch, small = (Scratch.new(torch.device("cpu"), n, 1) for n in (64, 8))
     where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]
     made = [((2, 3), (1, 2), torch.float32)]
-    again = replay.Replay(recorded, where, free, made, [2, 1], [2, None, 2])
+    again = replay.Replay(recorded, where, free, made, [2, 1], [2, None, 2], 1)
     results = []
     for _ in range(3):
         x = torch.randn(3, 2)

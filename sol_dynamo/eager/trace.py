@@ -120,6 +120,8 @@ def _check(call: Call, mode: Any) -> None:
         return
     if op in OF_SOME and not call.tensors[0].numel():
         raise Unfit("refused: nothing to choose from")
+    if op is torch.ops.aten.uniform_.default and call.arguments[1] > call.arguments[2]:
+        raise Unfit("refused: no number lies between")
     if any(p.is_out for p in call.parameters):  # whose fake kernels are more particular than eager
         try:
             op = functional(op, frozenset())

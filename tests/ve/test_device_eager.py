@@ -20,16 +20,8 @@ from sol_dynamo.lowering import RULES
 from sol_dynamo.runtime import cache
 from sol_dynamo.ve import module
 
+pytestmark = pytest.mark.usefixtures("nothing_falls_back")
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}
-
-
-@pytest.fixture(autouse=True)
-def nothing_falls_back(monkeypatch):
-    """What a test does runs on the device, as if it were the first to have programs made."""
-    monkeypatch.setattr(pieces, "_programs", type(pieces._programs)())
-    torch.ve.reset_fallbacks()
-    yield
-    assert not torch.ve.fallbacks()
 
 
 def programs() -> int:

@@ -10,16 +10,8 @@ from torch import nn
 from sol_dynamo.eager import lists, pieces
 from sol_dynamo.ve import module
 
+pytestmark = pytest.mark.usefixtures("nothing_falls_back")
 CLOSE = {"rtol": 2e-6, "atol": 1e-6}
-
-
-@pytest.fixture(autouse=True)
-def nothing_falls_back(monkeypatch):
-    """What a test does runs on the device, as if it were the first to have programs made."""
-    monkeypatch.setattr(pieces, "_programs", type(pieces._programs)())
-    torch.ve.reset_fallbacks()
-    yield
-    assert not torch.ve.fallbacks()
 
 
 def calls() -> int:

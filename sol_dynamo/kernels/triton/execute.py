@@ -125,13 +125,15 @@ class TritonExecutable:
         every = {b: i for i, b in enumerate((*self._operands.inputs, *(m[0] for m in self._made)))}
         if recorded is None or not every.keys() >= {o for o in p.outputs if o is not None}:
             return None
+        addresses = [every[b] for b in step.moving]
         return Replay(
             recorded,
             where,
             self._arenas_of(where.device).free(where.stream),
             [m[1:] for m in self._made],
-            [every[b] for b in step.moving],
+            addresses,
             [None if o is None else every[o] for o in p.outputs],
+            next((i for i in addresses if i < len(self._operands.inputs)), None),
         )
 
     def _device(self, values: Iterable[Any]) -> torch.device:

@@ -29,13 +29,14 @@ class Replay:
         made: Sequence[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]],
         addresses: Sequence[int],
         results: Sequence[int | None],
+        read: int | None,
     ):
         """`free`: the stream's scratch that nobody uses; `made`: shapes, strides and dtypes of
         results; `addresses`, behind those of the scratch, and `results` are positions among a
-        call's inputs and what is made."""
+        call's inputs and what is made; `read`: the position of an input that kernels read."""
         self._recorded, self._free, self._sizes = recorded, free, where.scratch.sizes
         assert where.stream is not None
-        self._device, self._stream = where.device, where.stream
+        self._device, self._stream, self._read = where.device, where.stream, read
         self._made, self._addresses, self._results = list(made), list(addresses), list(results)
 
     def __call__(self, inputs: list[Any], weights: Any) -> list[Any] | None:
@@ -43,7 +44,7 @@ class Replay:
         index, stream = self._device.index, self._stream
         if cuda_device() != index or cuda_stream(self._device) != stream:
             return None
-        if inputs and inputs[0].get_device() != index:
+        if self._read is not None and inputs[self._read].get_device() != index:
             return None
         if stream and torch.cuda.is_current_stream_capturing():
             return None
