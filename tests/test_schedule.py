@@ -208,6 +208,29 @@ def test_what_reads_a_result_is_made_beside_it(f, stores, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "f, stores",
+    [
+        (lambda x, w: [torch.cat([x.exp(), w + 1], 1)], [2]),
+        (lambda x, w: [torch.cat([x.exp(), w + 1], 0)], [2]),
+        (lambda x, w: [torch.cat([functional.linear(x, w), x.flip(1)], 1)], [2]),
+        (lambda x, w: [torch.cat([x.exp(), w + 1, x * w], 1)], [3]),
+        (lambda x, w: [torch.cat([x.exp(), w[:, :5] + 1], 1)], [1, 1]),  # other points
+        (lambda x, w: [torch.cat([x.exp(), w[:5] + 1], 0)], [1, 1]),
+        (lambda x, w: (lambda r: [torch.cat([r, r.flip(1)], 1)])(x.exp()), [1, 1]),  # waits for it
+        (lambda x, w: [torch.cat([x.exp(), w.sum(1, True) + w], 1)], [1, 1]),
+    ],
+)
+def test_slices_side_by_side_are_made_together(f, stores, monkeypatch):
+    x, w = randn(6, 6), randn(6, 6)
+    caps = replace(CAPS, images_first=False)
+    kernels = steps(lambda p: fuse(place_slices(p), caps))(f, x, w)
+    assert [len(k.body[-1].stores) for k in kernels] == stores
+    monkeypatch.setattr(beside, "NEXT", 0)
+    apart = steps(lambda p: fuse(place_slices(p), caps))(f, x, w)
+    assert all(len(k.body[-1].stores) == 1 for k in apart)
+
+
+@pytest.mark.parametrize(
     "channels, outputs, kernel, padding, stride, split",
     [
         (64, 2, (3, 3), (1, 1), (1, 1), True),

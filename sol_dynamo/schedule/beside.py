@@ -1,72 +1,151 @@
-"""What reads a result point by point is made where the result is, if the result is kept anyway.
+"""Results that lie at the same points are made by one kernel, where one of them
+
+reads the other, which is kept anyway (a ReLU and the mask that backward needs of it, say: the
+second kernel would read all of y again),
 
     y = f(x); z = g(y), and y is read elsewhere  ==>  one kernel: y = f(x), z = g(f(x))
 
-A ReLU and the mask that backward needs of it, say: the second kernel would read all of y again. It
-is for machines that run kernel by kernel; those that walk images keep single results.
+or lies beside it in one tensor (the halves of a channel shuffle):
+
+    c[:n] = f(x); c[n:] = g(y)  ==>  one kernel: c[:n] = f(x), c[n:] = g(y)
+
+It is for machines that run kernel by kernel; those that walk images keep single results.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
-from ..ir import Expr, Kernel, Load, Loops, Program, Store, loads, read, rewrite, subst, written
+from ..ir import (
+    Buffer,
+    Expr,
+    Extern,
+    Kernel,
+    Load,
+    Loops,
+    Program,
+    Store,
+    loads,
+    read,
+    rewrite,
+    subst,
+    written,
+)
 from .group import same_points
 from .inline import merge_origins
 from .nests import dimensions, scans
 
 MOST = 4  # stores of a kernel,
 FEW, MOST_OF_FEW = 1 << 14, 16  # and of one with few points, which takes no longer than its launch
+NEXT = 1 << 16  # points up to which a slice is made beside another: large ones run as fast alone
 
 
-def merge_readers(program: Program) -> Program:
-    """The equation above, in program order."""
-    made: list[Kernel] = []
-    writer: dict[str, int] = {}  # memory -> the last of `made` that writes it
-    touched: set[str] = set(program.inputs)
+@dataclass
+class _Made:
+    """Kernels so far, and what they do to memory."""
+
+    kernels: list[Kernel | Extern]
+    writer: dict[str, int]  # memory -> the last of them that writes it,
+    reader: dict[str, int]  # and that reads it
+
+
+def merge_beside(program: Program) -> Program:
+    """The equations above, in program order."""
+    made = _Made([], {}, dict.fromkeys(program.inputs, -1))
     for k in program.kernels:
-        place = _host(program, k, made, writer, touched)
+        place = _host(program, k, made)
         if place is not None:
-            assert isinstance(k, Kernel)
-            made[place] = _joined(made[place], k)
+            host = made.kernels[place]
+            assert isinstance(k, Kernel) and isinstance(host, Kernel)
+            made.kernels[place] = _joined(host, k)
         else:
-            place = len(made)
-            made.append(k)  # type: ignore[arg-type]
-        names = written(k) if isinstance(k, Kernel) else [b for b in k.outs if b]
-        for b in names:
-            writer[program.base(b).name] = place
-        touched.update(program.base(b).name for b in (*names, *read(k)))
-    return replace(program, kernels=tuple(made))
+            place = len(made.kernels)
+            made.kernels.append(k)
+        for b in written(k) if isinstance(k, Kernel) else [b for b in k.outs if b]:
+            made.writer[program.base(b).name] = place
+        for b in read(k):
+            made.reader[program.base(b).name] = max(
+                place, made.reader.get(program.base(b).name, -1)
+            )
+    return replace(program, kernels=tuple(made.kernels))
 
 
-def _host(
-    program: Program, k, made: list[Kernel], writer: dict[str, int], touched: set[str]
-) -> int | None:
-    """The kernel that makes what k reads last, if k's results may be made there."""
-    if not isinstance(k, Kernel) or len(k.body) != 1 or not _is_pointwise(k.body[0]):
+def _host(program: Program, k: Kernel | Extern, made: _Made) -> int | None:
+    """The kernel that is to make k's results, too."""
+    if isinstance(k, Extern) or len(k.body) != 1 or not _is_pointwise(k.body[0]):
         return None
     (nest,) = k.body
     new = [program.buffers[b] for s in nest.stores for b in s.buffers]
-    if any(b.base is not None or b.scope == "input" or b.name in touched for b in new):
+    if any(b.scope == "input" for b in new):
         return None
-    places = [writer[m] for b in read(k) if (m := program.base(b).name) in writer]
-    host = made[max(places)] if places else None
-    if not isinstance(host, Kernel) or not _is_pointwise(host.body[-1]):
+    sources = [made.writer.get(program.base(b).name, -1) for b in read(k)]
+    if any(b.base is not None for b in new):
+        place = _beside(program, new, made) if len(new) == 1 else None
+        independent = True
+    else:
+        place = max(sources, default=-1)
+        independent = False
+        touched = made.reader.keys() | made.writer.keys()
+        if any(b.name in touched for b in new):
+            return None
+    if place is None or place < 0 or max(sources, default=-1) + independent > place:
+        return None
+    host = made.kernels[place]
+    if isinstance(host, Extern) or not _is_pointwise(host.body[-1]):
         return None
     root = host.body[-1]
     names = same_points(nest, root)
     most = MOST_OF_FEW if prod(a.extent for a in root.axes) <= FEW else MOST
     if names is None or len(root.stores) + len(nest.stores) > most:
         return None
-    results = {b: s.index for s in root.stores for b in s.buffers}
+    return place if independent or _reads_results(program, nest, host, names) else None
+
+
+def _beside(program: Program, new: list[Buffer], made: _Made) -> int | None:
+    """The last kernel that writes the tensor of which a result is a slice, if it wrote others and
+    nobody has read the tensor since."""
+    (part,) = new
+    if part.numel > NEXT:
+        return None
+    base = program.base(part.name).name
+    place = made.writer.get(base)
+    if place is None or made.reader.get(base, -1) >= place:
+        return None
+    host = made.kernels[place]
+    if isinstance(host, Extern):
+        return None
+    others = [program.buffers[b] for b in written(host) if program.base(b).name == base]
+    return place if all(_apart(part, b) for b in others) else None
+
+
+def _apart(a: Buffer, b: Buffer) -> bool:
+    """Whether two slices of equal layout share no element: they follow each other along an axis."""
+    if a.base is None or (a.base, a.shape, a.strides) != (b.base, b.shape, b.strides):
+        return False
+    if not all(isinstance(n, int) for n in (a.offset, b.offset, *a.shape, *a.strides)):
+        return False
+    between = abs(a.offset - b.offset)
+    dims = sorted((s, n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1)
+    for at, (stride, extent) in enumerate(dims):
+        outer = dims[at + 1][0] if at + 1 < len(dims) else None
+        follows = between % stride == 0 and between >= stride * extent
+        if follows and (outer is None or between + stride * extent <= outer):
+            return True
+    return False
+
+
+def _reads_results(program: Program, nest: Loops, host: Kernel, names: dict[str, str]) -> bool:
+    """Whether a nest reads something of what a kernel's last nest stores, all of it point by
+    point."""
+    results = {b: s.index for s in host.body[-1].stores for b in s.buffers}
     memory = {program.base(b).name for b in written(host)}
     own = [e for e in loads(nest) if program.base(e.buffer).name in memory]
     for e in own:
         index = tuple(i.subst(names) for i in e.index)
         if e.mask or results.get(e.buffer) != index:
-            return None
-    return max(places) if own else None
+            return False
+    return bool(own)
 
 
 def _joined(host: Kernel, k: Kernel) -> Kernel:

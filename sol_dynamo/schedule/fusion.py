@@ -1,8 +1,8 @@
 """Fusion: which nests share a kernel, and which results never reach memory.
 
 Five steps, each linear in the size of the program: read through views, inline pointwise producers,
-make long reductions one sweep in parts, group what follows, make what reads a result beside it.
-What is computed is unchanged.
+make long reductions one sweep in parts, group what follows, make beside a result what reads it or
+lies next to it. What is computed is unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..ir import Extern, Kernel, Program, loads, read, written
 from ..target import Caps
-from .beside import merge_readers
+from .beside import merge_beside
 from .group import group
 from .inline import inline, resolve_views
 from .nests import drop_unit_axes
@@ -38,7 +38,7 @@ def fuse(program: Program, caps: Caps) -> Program:
     program = split_reductions(merge_siblings(program), caps)
     program = group(program)
     if not caps.images_first:
-        program = merge_readers(program)
+        program = merge_beside(program)
     return drop_unused(program)
 
 

@@ -133,10 +133,17 @@ SPARE = 2  # pointers behind a kernel's own: memory that ours do not ask for (`_
 def compile_ahead(functions: Iterable[Any]) -> None:
     """Compile what is not known yet, in as many threads as there are cores: most of Triton's
     compiler does not hold Python's lock."""
-    binaries = [f for f in functions if isinstance(f, Binary)]
+    for error in compile_those_that_do(functions).values():
+        raise error
+
+
+def compile_those_that_do(functions: Iterable[Any]) -> dict[int, BaseException]:
+    """As above; the errors of those that do not compile, by their place."""
+    binaries = {n: f for n, f in enumerate(functions) if isinstance(f, Binary)}
     with ThreadPoolExecutor(min(cores(), 16)) as pool:
-        for made in [pool.submit(f.compile) for f in binaries]:
-            made.result()
+        made = {n: pool.submit(f.compile) for n, f in binaries.items()}
+        errors = {n: m.exception() for n, m in made.items()}
+    return {n: e for n, e in errors.items() if e is not None}
 
 
 def function_of(launch: Launch, text: str, dtypes: Sequence[str], device_type: str) -> Any:

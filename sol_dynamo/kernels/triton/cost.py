@@ -1,9 +1,12 @@
 """How long a product of blocks takes on a GPU, by a model fitted to measured times.
 
 `benchmarks/tiles.py` timed 9,758 kernels in TF32 and 2,235 in float32, of 112 and 70 shapes of
-five networks, on an H100 (benchmarks/data). The tile that the model takes for the best is 5 %
-slower than the best in the mean (float32: 3 %), 28 % at worst (30 %):
-`python -m benchmarks.tiles --judge`. Times are in us, rates those of a multiprocessor per us.
+five networks, on an H100 (benchmarks/data). The tile that the model takes for the best is 4 %
+slower than the best in the mean (float32: 4 %), 28 % at worst (31 %):
+`python -m benchmarks.tiles --judge`. The constants of loads, sums and parts were fitted again to
+what tiles `mode="max-autotune"` chose on four networks (RESULTS, 2026-11-27 10:25): they order tiles
+better than they tell times, of which large products' are a sixth too long (`product.GAIN`). Times
+are in us, rates those of a multiprocessor per us.
 """
 
 from __future__ import annotations
@@ -12,18 +15,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 LAUNCH = 2.25  # in a graph, with the memory of a first load and a last store
-ROUND_TRIP = 0.46  # of a load, divided among the stages behind the first
-STEP = 0.08  # barriers of an iteration
+ROUND_TRIP = 0.13  # of a load, divided among the stages behind the first
+STEP = 0.1  # barriers of an iteration
 SMALL_ROWS = 64  # a product of fewer rows, or by fewer than four warps, is by slower instructions
-LOADED = 88_700  # bytes from the second-level cache
-STORED = 47_400  # bytes
-ADDRESSED = 250  # elements loaded by a thread: their addresses
+LOADED = 93_600  # bytes from the second-level cache
+STORED = 59_100  # bytes
+ADDRESSED = 223  # elements loaded by a thread: their addresses
 SCATTERED = 8_000  # elements whose addresses have terms to divide
+PARTLY = 0.25  # more of an iteration where the last block of terms is not full
 DRAM = 2.46e6  # bytes, of the whole GPU
-SHARED_STEP, SHARED_BYTES, SHARED_STORED = 1.22, 43_200, 4.4  # of programs that share a block
-WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 70  # of a multiprocessor; of a thread, beside sums
-SLOW, FAST = 1.2e6, 3e6  # flop of TF32
-WAITING = 1.56  # the share of a load's wait that is left with one in flight
+SHARED_STEP, SHARED_BYTES, SHARED_STORED = 0.73, 53_900, 4.24  # of programs that share a block
+WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 60  # of a multiprocessor; of a thread, beside sums
+SLOW, FAST = 0.98e6, 2.34e6  # flop of TF32
+WAITING = 2.41  # the share of a load's wait that is left with one in flight
 
 
 class Tile(NamedTuple):
@@ -122,6 +126,8 @@ def microseconds(s: Shape, t: Tile, machine: Machine) -> float:
     )
     in_flight = min(together, each) * (t.stages - 1)
     worked = max(multiply, loaded / LOADED) * (1 + WAITING / in_flight)
+    if s.terms % t.terms:
+        worked *= 1 + PARTLY
     if s.scattered:
         worked += t.rows * t.terms / SCATTERED * (1 + (t.stages - 2) / 4)
     stored = 4 * sums / STORED * (1 + SHARED_STORED if t.parts > 1 else 1)

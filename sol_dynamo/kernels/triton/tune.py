@@ -10,16 +10,18 @@ import logging
 import time
 from collections.abc import Callable
 from math import inf
+from typing import Any
 
 import torch
 
-from ...ir import DTYPES, Kernel, Program
+from ...compat import plain_dispatch
+from ...ir import DTYPES, Buffer, Kernel, Program
 from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ...schedule.memory import nbytes
 from ...schedule.plan import Plan
 from ..host import Operands
-from .binary import compile_ahead, function_of
+from .binary import compile_those_that_do, function_of
 from .launch import SCRATCH, Launch
 from .nest import KernelText
 from .program import HEADER, resources
@@ -29,6 +31,7 @@ from .segment import Segment
 log = logging.getLogger("sol_dynamo")
 LAUNCHES = 20  # in a row, in one CUDA graph
 REPEATS = 5  # of these; the fastest counts
+FLUSHED = 100 << 20  # bytes that launches in a row touch, at least
 
 
 def fastest(plan: Plan, ways: list[Kernel], device: torch.device) -> Kernel:
@@ -36,46 +39,58 @@ def fastest(plan: Plan, ways: list[Kernel], device: torch.device) -> Kernel:
     program = Program(plan.buffers, tuple(ways), (), (), packs=tuple(plan.packs))
     emitted = [KernelText(program, k).emit(*resources(k)) for k in ways]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    key = cache.key("tuned", name, *map(repr, emitted))
+    # kernels of equal names have equal texts and dtypes: layers that repeat are timed once
+    key = cache.key("tuned", name, *(f"{launch.function} {launch.grid}" for _, launch in emitted))
     known = cache.lookup(key, ".txt")
     if known is None:
+        functions = []
+        for text, launch in emitted:
+            dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
+            functions.append(function_of(launch, HEADER + text, dtypes, device.type))
+        failed = compile_those_that_do(functions)
         times = [
-            _time(program, k, text, x, device) for k, (text, x) in zip(ways, emitted, strict=True)
+            inf if n in failed else _time(program, launch, functions[n], device)
+            for n, (_, launch) in enumerate(emitted)
         ]
         log.info("%s: %s", plan.kernel.name, ", ".join(f"{1e6 * t:.1f} us" for t in times))
+        for n, error in failed.items():  # too much shared memory, say
+            log.info("%s with %s: %s", plan.kernel.name, ways[n].schedules[-1], error)
+        if min(times) == inf:
+            log.warning("%s: none of %d ways could be timed", plan.kernel.name, len(ways))
+            return ways[0]
         known = cache.store(key, ".txt", str(times.index(min(times))).encode())
     return ways[int(known.read_text())]
 
 
-def _time(program: Program, k: Kernel, text: str, launch: Launch, device: torch.device) -> float:
-    """Seconds of one launch."""
+def _time(program: Program, launch: Launch, function: Any, device: torch.device) -> float:
+    """Seconds of one launch; infinite for one that the GPU refuses. Launches in a row have memory
+    of their own: second-level caches hold no more of it than in a network."""
     try:
-        dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
-        function = function_of(launch, HEADER + text, dtypes, device.type)
-        compile_ahead([function])
         run = Segment(Operands(program), [(launch, function)])
-        scratch = Scratch.new(device, parts_at(program) + 4 * run.parts, run.counters + 1)
-        values = {}
-        for b in {program.base(b).name for b in launch.buffers if b in program.buffers}:
-            dtype = program.buffers[b].dtype
-            memory = torch.zeros(
-                nbytes(program.buffers[b]) // DTYPES[dtype][0],
-                dtype=TORCH_DTYPE[dtype], device=device,
-            )  # fmt: skip
-            values[b] = memory.uniform_() if memory.is_floating_point() else memory
-        return _seconds(lambda: run(values, scratch), device)
-    except Exception as e:  # too much shared memory, say
-        log.info("%s with %s: %s", k.name, k.schedules[-1], e)
+        own = {program.base(b).name for b in launch.buffers if b in program.buffers}
+        total = sum(nbytes(program.buffers[b]) for b in own)
+        copies = min(LAUNCHES, 1 + FLUSHED // max(total, 1)) if device.type == "cuda" else 1
+        with plain_dispatch():  # torch.compile calls a backend where new tensors are fake
+            scratch = Scratch.new(device, parts_at(program) + 4 * run.parts, run.counters + 1)
+            values = [{b: _filled(program.buffers[b], device) for b in own} for _ in range(copies)]
+            return _seconds(lambda n: run(values[n % copies], scratch), device)
+    except Exception as e:
+        log.info("%s: %s", launch.function, e)
         return inf
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    call()
+def _filled(b: Buffer, device: torch.device) -> torch.Tensor:
+    memory = torch.zeros(nbytes(b) // DTYPES[b.dtype][0], dtype=TORCH_DTYPE[b.dtype], device=device)
+    return memory.uniform_() if memory.is_floating_point() else memory
+
+
+def _seconds(call: Callable[[int], object], device: torch.device) -> float:
+    call(0)
     if device.type != "cuda":
         began = time.perf_counter()
-        call()
+        call(0)
         return time.perf_counter() - began
-    return seconds_in_graph(lambda _: call())
+    return seconds_in_graph(call)
 
 
 def seconds_in_graph(launch: Callable[[int], object]) -> float:
