@@ -4,7 +4,7 @@
 five networks, on an H100 (benchmarks/data). The tile that the model takes for the best is 4 %
 slower than the best in the mean (float32: 4 %), 28 % at worst (31 %):
 `python -m benchmarks.tiles --judge`. The constants of loads, sums and parts were fitted again to
-what tiles `mode="max-autotune"` chose on four networks (RESULTS, 2026-11-27 10:25): they order tiles
+what `mode="max-autotune"` timed on four networks (RESULTS, 2026-11-27 10:25): they order tiles
 better than they tell times, of which large products' are a sixth too long (`product.GAIN`). Times
 are in us, rates those of a multiprocessor per us.
 """
