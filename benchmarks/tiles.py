@@ -39,7 +39,7 @@ from sol_dynamo.kernels.triton.launch import COUNTERS, PARTS, SCRATCH, Launch
 from sol_dynamo.kernels.triton.nest import KernelText
 from sol_dynamo.kernels.triton.program import HEADER, resources
 from sol_dynamo.kernels.triton.target import TritonTarget
-from sol_dynamo.kernels.triton.tune import LAUNCHES, seconds_in_graph
+from sol_dynamo.kernels.triton.tune import FLUSHED, LAUNCHES, seconds_in_graph
 from sol_dynamo.kernels.triton.walk import walk_kernel
 from sol_dynamo.lowering.graph import TORCH_DTYPE
 from sol_dynamo.schedule.memory import nbytes
@@ -52,7 +52,6 @@ SIZES = (
     *((256, 64), (128, 128), (128, 64), (64, 128), (128, 32), (64, 64), (64, 32), (32, 128)),
     *((32, 64), (32, 32), (16, 64), (16, 32), (64, 16), (16, 128)),
 )
-FLUSH = 100 << 20  # bytes that launches in a row touch, at least
 DATA = Path(__file__).parent / "data" / "tiles_h100.csv.gz"  # 2026-11-26, triton 3.6
 H100 = Machine(132, 227 << 10)
 BLOCK = ("block_rows", "block_columns", "block_terms", "parts", "warps", "stages")
@@ -82,7 +81,7 @@ class Job:
         """Of one launch: the least of some means over as many copies of its memory."""
         kernel = self.compile()
         total = sum(size for size, _ in self.memory)
-        copies = [self._memory() for _ in range(min(LAUNCHES, 1 + FLUSH // max(total, 1)))]
+        copies = [self._memory() for _ in range(min(LAUNCHES, 1 + FLUSHED // max(total, 1)))]
 
         def launch(n: int) -> None:
             kernel[(self.launch.grid, 1, 1)](*copies[n % len(copies)], True)  # BEHIND, compiled in

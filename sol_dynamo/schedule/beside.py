@@ -1,15 +1,11 @@
-"""Results that lie at the same points are made by one kernel, where one of them
-
-reads the other, which is kept anyway (a ReLU and the mask that backward needs of it, say: the
-second kernel would read all of y again),
+"""Results of the same points are made by one kernel: readers of a result, and neighbouring slices.
 
     y = f(x); z = g(y), and y is read elsewhere  ==>  one kernel: y = f(x), z = g(f(x))
-
-or lies beside it in one tensor (the halves of a channel shuffle):
-
     c[:n] = f(x); c[n:] = g(y)  ==>  one kernel: c[:n] = f(x), c[n:] = g(y)
 
-It is for machines that run kernel by kernel; those that walk images keep single results.
+A ReLU and the mask that backward needs of it, say: the second kernel would read all of y again; or
+the halves of a channel shuffle. It is for machines that run kernel by kernel; those that walk
+images keep single results.
 """
 
 from __future__ import annotations
@@ -64,10 +60,8 @@ def merge_beside(program: Program) -> Program:
             made.kernels.append(k)
         for b in written(k) if isinstance(k, Kernel) else [b for b in k.outs if b]:
             made.writer[program.base(b).name] = place
-        for b in read(k):
-            made.reader[program.base(b).name] = max(
-                place, made.reader.get(program.base(b).name, -1)
-            )
+        for b in (program.base(b).name for b in read(k)):
+            made.reader[b] = max(place, made.reader.get(b, -1))
     return replace(program, kernels=tuple(made.kernels))
 
 
@@ -79,17 +73,17 @@ def _host(program: Program, k: Kernel | Extern, made: _Made) -> int | None:
     new = [program.buffers[b] for s in nest.stores for b in s.buffers]
     if any(b.scope == "input" for b in new):
         return None
-    sources = [made.writer.get(program.base(b).name, -1) for b in read(k)]
-    if any(b.base is not None for b in new):
-        place = _beside(program, new, made) if len(new) == 1 else None
-        independent = True
-    else:
-        place = max(sources, default=-1)
-        independent = False
-        touched = made.reader.keys() | made.writer.keys()
-        if any(b.name in touched for b in new):
+    source = max((made.writer.get(program.base(b).name, -1) for b in read(k)), default=-1)
+    beside = any(b.base is not None for b in new)
+    if beside:
+        place = _beside(program, new[0], made) if len(new) == 1 else -1
+        if source >= place:  # which has to be there before
             return None
-    if place is None or place < 0 or max(sources, default=-1) + independent > place:
+    else:
+        place = source
+        if any(b.name in made.reader or b.name in made.writer for b in new):
+            return None
+    if place < 0:
         return None
     host = made.kernels[place]
     if isinstance(host, Extern) or not _is_pointwise(host.body[-1]):
@@ -99,24 +93,21 @@ def _host(program: Program, k: Kernel | Extern, made: _Made) -> int | None:
     most = MOST_OF_FEW if prod(a.extent for a in root.axes) <= FEW else MOST
     if names is None or len(root.stores) + len(nest.stores) > most:
         return None
-    return place if independent or _reads_results(program, nest, host, names) else None
+    return place if beside or _reads_results(program, nest, host, names) else None
 
 
-def _beside(program: Program, new: list[Buffer], made: _Made) -> int | None:
+def _beside(program: Program, part: Buffer, made: _Made) -> int:
     """The last kernel that writes the tensor of which a result is a slice, if it wrote others and
-    nobody has read the tensor since."""
-    (part,) = new
-    if part.numel > NEXT:
-        return None
+    nobody has read the tensor since; -1: there is none."""
     base = program.base(part.name).name
-    place = made.writer.get(base)
-    if place is None or made.reader.get(base, -1) >= place:
-        return None
+    place = made.writer.get(base, -1)
+    if place < 0 or part.numel > NEXT or made.reader.get(base, -1) >= place:
+        return -1
     host = made.kernels[place]
     if isinstance(host, Extern):
-        return None
+        return -1
     others = [program.buffers[b] for b in written(host) if program.base(b).name == base]
-    return place if all(_apart(part, b) for b in others) else None
+    return place if all(_apart(part, b) for b in others) else -1
 
 
 def _apart(a: Buffer, b: Buffer) -> bool:
