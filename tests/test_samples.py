@@ -148,7 +148,10 @@ def compare(call: Call, check: str, got: torch.Tensor, k: int, inputs: list[torc
     widened = Call(wide_sample(call.sample), call.op, call.derived)
     exact = widened(*map(wide, inputs))[k].double()
     finite = theirs.isfinite() & got.isfinite()
-    same(got, theirs, finite | alike(got, theirs) | alike(got, exact.to(got.dtype)))
+    # An intermediate value of eager's may overflow where the exact result does not.
+    ulps = 4 * torch.finfo(got.dtype).eps * exact.abs()
+    right = alike(got, exact.to(got.dtype)) | ((got.double() - exact).abs() <= ulps)
+    same(got, theirs, finite | alike(got, theirs) | right)
     if check in ("exact", "equal"):
         equal = alike(got, theirs)
         if check == "exact":
