@@ -24,6 +24,7 @@ import torch
 from torch import fx
 
 from . import compat, fx_passes, programs, spec
+from .candidates import Candidates
 from .config import Config, check_mode, config
 from .decompositions import decompositions
 from .ir import FOREIGN, KernelError, Program, show
@@ -392,7 +393,13 @@ def _program(
     warning (under SOL_STRICT=1 it is an error), and whether there are such."""
     caps = target.caps
     tf32 = compat.tf32_products() if caps.tf32 else frozenset()
-    products = Products(tf32, caps.half_products, caps.elsewhere, caps.rectified, caps.alone)
+    products = Products(tf32, caps.half_products, None, caps.rectified, caps.alone)
+    if (by_model := caps.elsewhere) is not None:
+        products = replace(products, elsewhere=lambda work, node: by_model(work))
+        if c.autotune and caps.seconds is not None:
+            given = hoisted.main.graph.find_nodes(op="placeholder")
+            scopes = {n: kind for n, (kind, _) in zip(given, hoisted.sources, strict=True)}
+            products = replace(products, elsewhere=Candidates(target, products, scopes))
     changed = False
     while True:
         program = lower(hoisted.main, hoisted.sources, caps.device_type, products)

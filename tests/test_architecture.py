@@ -62,10 +62,15 @@ LAYERS = (
     ),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
     Layer("programs", ("ir", "target", "compat", "runtime"), "what graphs became, kept on disk"),
+    Layer(
+        "candidates",
+        (*EMITTING, "programs"),
+        "compiles parts of a graph in order to time them",
+    ),
     Layer("decompositions", ("compat", "forms", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
-        (*PIPELINE, "sizes", "decompositions", "programs"),
+        (*PIPELINE, "sizes", "decompositions", "programs", "candidates"),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
     Layer(

@@ -208,7 +208,7 @@ def test_a_convolution_and_what_follows_are_one_call():
             n.meta["val"] = torch.empty(2, 32, 9, 9, device="meta")
     products = Products(
         tf32=frozenset({"convolution"}), rectified=True,
-        elsewhere=lambda work: "faster" if work.rectified else "",
+        elsewhere=lambda work, node: "faster" if work.rectified else "",
     )  # fmt: skip
     sources = [("input", 0), ("weight", 0)]
     program = lower(fx.GraphModule({}, g), sources, products=products)
@@ -490,10 +490,10 @@ def test_a_product_that_is_left_to_aten_says_why():
     b = g.call_function(torch.ops.aten.mm.default, (a, a))
     a.meta["val"], b.meta["val"] = x[:5], x[:5] @ x[:5]
     g.output((b,))
-    products = Products(elsewhere=lambda *p: asked.append(p) or "slow here")
+    products = Products(elsewhere=lambda work, node: asked.append((work, node)) or "slow here")
     (step,) = lower(fx.GraphModule({}, g), products=products).kernels
     assert isinstance(step, Extern) and step.reason == "slow here"
-    assert asked == [(Work("matmul", 1, 5, 5, 5, 1, "ieee", False),)]
+    assert asked == [(Work("matmul", 1, 5, 5, 5, 1, "ieee", False), b)]
 
 
 def test_a_known_program_needs_no_triton():

@@ -25,9 +25,9 @@ from accuracy import relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sol_dynamo import target
+from sol_dynamo import candidates, target
 from sol_dynamo.backend import Backend
-from sol_dynamo.ir import Kernel
+from sol_dynamo.ir import Extern, Kernel
 from sol_dynamo.kernels.triton import product, tune, walk
 from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.segment import Segment
@@ -199,6 +199,41 @@ def mistuned() -> str:
     return "" if 1 < counts[0] == counts[1] else f"timed {counts} times"
 
 
+def misjudged() -> str:
+    """What is wrong with choosing between ATen and kernels of ours by timing (each once, the faster
+    one, and then never again), or ""."""
+    took: list[float] = []
+    plain = tune.seconds
+
+    def seconds(*given) -> float:
+        took.append(plain(*given))
+        return 1.0 if len(took) % 2 else of_aten  # which comes second
+
+    def f(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return torch.addmm(b, x.relu(), w).relu()
+
+    inputs = [torch.randn(s, device=DEVICE) for s in ((40, 90), (90, 50), (50,))]
+    exact = f(*(x.double() for x in inputs))
+    patches = patch.object(tune, "seconds", seconds), patch.object(candidates, "LEAST", 1)
+    for of_aten, calls in ((0.5, 1), (2.0, 0)):  # noqa: B007  (`seconds` reads it)
+        took.clear()
+        with TemporaryDirectory() as folder, patch.dict(os.environ, SOL_CACHE_DIR=folder):
+            for again in range(2):
+                torch._dynamo.reset()
+                backend = Backend()
+                with patches[0], patches[1], torch.no_grad():
+                    run = torch.compile(f, backend=backend, mode="max-autotune", dynamic=False)
+                    if relative_error(run(*inputs), exact) > 1e-6:
+                        return "the result"
+                (graph,) = backend.graphs
+                externs = [k for k in graph.compiled.program.kernels if isinstance(k, Extern)]
+                if len(externs) != calls or not all("was faster: " in k.reason for k in externs):
+                    return f"{len(externs)} calls of ATen, not {calls}"
+                if len(took) != 2 or not all(0 < t < math.inf for t in took):
+                    return f"took {took} s{' again' * again}"
+    return ""
+
+
 def mistiled() -> str:
     """Several results of a window at a time, as if there were points enough for all threads."""
     with patch.object(walk, "THREADS", 1e-6):
@@ -304,6 +339,7 @@ def main() -> int:
         "TF32": misrounded,
         "TF32, copied": miscopied,
         "timing": mistuned,
+        "candidates": misjudged,
         "far apart": misaddressed,
     }
     others |= {"several results": mistiled}

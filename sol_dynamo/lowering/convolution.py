@@ -19,7 +19,7 @@ from torch import fx
 
 from ..affine import Index
 from ..ir import Axis, Buffer, Expr, Extern, Op, Reduce, Ref, contiguous
-from .graph import FUSED, Lowering, NotHandled, cast, origin, rule
+from .graph import FUSED, VIEWS, Lowering, NotHandled, cast, origin, rule
 
 aten = torch.ops.aten
 SPATIAL = ("d", "h", "w")
@@ -243,17 +243,20 @@ def _channels_last(shape: Sequence[int]) -> tuple[int, ...]:
 def _prepared(x: Any) -> bool:
     """Whether a value is computed point by point from what is there, which is part of a kernel of
     ours that reads it, and from no product, whose kernel it is part of."""
-    if x.target not in FUSED:
-        return False
+    return x.target in FUSED and not of_product(x)
+
+
+def of_product(x: fx.Node) -> bool:
+    """Whether a value is computed point by point from a product: then its kernel makes it."""
     seen, left = {x}, [x]
     while left:
         for n in left.pop().all_input_nodes:
             if n.target in CONTRACTIONS:
-                return False
-            if n.target in FUSED and n not in seen:
+                return True
+            if n.target in FUSED | VIEWS and n not in seen:
                 seen.add(n)
                 left.append(n)
-    return True
+    return False
 
 
 def _with_tail(low: Lowering, node: fx.Node, given: Operands, tail: Tail, reason: str) -> Buffer:

@@ -116,7 +116,7 @@ class Products:
 
     tf32: frozenset[str] = frozenset()  # "matmul", "convolution": of operands rounded to it
     halves: bool = False  # 16-bit floats, exactly
-    elsewhere: Callable[[Work], str] | None = None  # `Caps.elsewhere`
+    elsewhere: Callable[[Work, fx.Node], str] | None = None  # `Caps.elsewhere`, of a node
     rectified: bool = False  # `Caps.rectified`
     alone: bool = False  # `Caps.alone`
 
@@ -275,7 +275,8 @@ class Lowering:
         unit = self.unit("matmul" if kind == "matmul" else "convolution", dtype)
         followed = self.followed(self.node)
         given = {"taps": 1, "constant": False, **more}
-        return self.products.elsewhere(Work(kind, *sizes, unit=unit, followed=followed, **given))
+        work = Work(kind, *sizes, unit=unit, followed=followed, **given)
+        return self.products.elsewhere(work, self.node)
 
     def followed(self, node: fx.Node) -> bool:
         """Whether what reads a node can be part of the kernel that makes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property, partial
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from ... import ir
 from ...schedule.plan import Plan
@@ -14,6 +15,9 @@ from .cost import Machine
 from .interpreted import interpreting
 from .product import elsewhere
 from .walk import walk_kernel
+
+if TYPE_CHECKING:
+    import torch
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
 PROCESSORS, L2, SHARED = 132, 50 << 20, 227 << 10
@@ -55,6 +59,7 @@ class TritonTarget:
             and torch.version.hip is None
             and torch.backends.cudnn.is_available(),
             elsewhere=partial(elsewhere, machine=Machine(processors, shared)),
+            seconds=self._seconds,
         )
 
     def available(self) -> str | None:
@@ -71,13 +76,20 @@ class TritonTarget:
     def walk(self, plan: Plan, measure: bool = False) -> None:
         if not measure:
             return walk_kernel(plan)
-        import torch
-
         from .tune import fastest
 
-        current = torch.cuda.current_device() if self._device_type == "cuda" else 0
-        device = torch.device(self._device_type, current)
-        walk_kernel(plan, lambda plan, ways: fastest(plan, ways, device))
+        walk_kernel(plan, lambda plan, ways: fastest(plan, ways, self._current()))
+
+    def _seconds(self, program: ir.Program) -> float:
+        from .tune import seconds
+
+        return seconds(self.build(self.emit(program), program), program, self._current())
+
+    def _current(self) -> torch.device:
+        import torch
+
+        cuda = self._device_type == "cuda"
+        return torch.device(self._device_type, torch.cuda.current_device() if cuda else 0)
 
     def emit(self, program: ir.Program) -> dict[str, str]:
         from .program import emit_program

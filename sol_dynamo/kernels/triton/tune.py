@@ -1,14 +1,14 @@
 """Choosing among several ways to walk a kernel by timing them, as `mode="max-autotune"` asks.
 
 Each way is one kernel with other blocks, on memory of its own. What was chosen is kept on disk, by
-the kernels' text and the GPU's name.
+the kernels' text and the GPU's name. Whole programs are timed likewise.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any
 
@@ -20,6 +20,7 @@ from ...lowering.graph import TORCH_DTYPE
 from ...runtime import cache
 from ...schedule.memory import nbytes
 from ...schedule.plan import Plan
+from ...target import Executable
 from ..host import Operands
 from .binary import compile_those_that_do, function_of
 from .launch import SCRATCH, Launch
@@ -68,15 +69,40 @@ def _time(program: Program, launch: Launch, function: Any, device: torch.device)
     try:
         run = Segment(Operands(program), [(launch, function)])
         own = {program.base(b).name for b in launch.buffers if b in program.buffers}
-        total = sum(nbytes(program.buffers[b]) for b in own)
-        copies = min(LAUNCHES, 1 + FLUSHED // max(total, 1)) if device.type == "cuda" else 1
         with plain_dispatch():  # torch.compile calls a backend where new tensors are fake
             scratch = Scratch.new(device, parts_at(program) + 4 * run.parts, run.counters + 1)
-            values = [{b: _filled(program.buffers[b], device) for b in own} for _ in range(copies)]
-            return _seconds(lambda n: run(values[n % copies], scratch), device)
+            values = [
+                {b: _filled(program.buffers[b], device) for b in own}
+                for _ in range(_copies(program, own, device))
+            ]
+            return _seconds(lambda n: run(values[n % len(values)], scratch), device)
     except Exception as e:
         log.info("%s: %s", launch.function, e)
         return inf
+
+
+def seconds(executable: Executable, program: Program, device: torch.device) -> float:
+    """Seconds of a call of a program, on memory of its own as above."""
+    buffers = [program.buffers[b] for b in program.inputs]
+    with plain_dispatch():
+        calls: list[tuple[list[Any], list[Any]]] = []
+        for _ in range(_copies(program, program.inputs, device)):
+            own = {
+                scope: [_laid(b, device) for b in buffers if b.scope == scope]
+                for scope in ("input", "weight")
+            }
+            calls.append((own["input"], executable.prepare(own["weight"])))
+        return _seconds(lambda n: executable(*calls[n % len(calls)]), device)
+
+
+def _copies(program: Program, names: Iterable[str], device: torch.device) -> int:
+    """How many sets of some buffers are used in turn."""
+    total = sum(nbytes(program.buffers[b]) for b in names)
+    return min(LAUNCHES, 1 + FLUSHED // max(total, 1)) if device.type == "cuda" else 1
+
+
+def _laid(b: Buffer, device: torch.device) -> torch.Tensor:
+    return _filled(b, device).as_strided(b.shape, b.strides)
 
 
 def _filled(b: Buffer, device: torch.device) -> torch.Tensor:
