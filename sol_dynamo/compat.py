@@ -235,12 +235,10 @@ def is_random(target: Any) -> bool:
 
 
 def core_decompositions() -> dict[Any, Callable]:
-    """ATen's own decompositions into core ops; without those of composite ops, which tracing takes
-    apart itself, and which take torch a quarter of a second to list."""
-    from torch import _decomp
+    """ATen's own decompositions into core ops."""
+    from torch._decomp import core_aten_decompositions
 
-    after_autograd = getattr(_decomp, "_core_aten_decompositions_post_autograd", None)
-    return dict((after_autograd or _decomp.core_aten_decompositions)())
+    return dict(core_aten_decompositions())
 
 
 def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:
