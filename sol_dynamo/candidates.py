@@ -17,7 +17,7 @@ from math import inf
 from torch import fx
 
 from . import programs
-from .ir import KernelError, Work
+from .ir import Work
 from .lowering import lower
 from .lowering.convolution import of_product
 from .lowering.graph import FUSED, VIEWS, Products
@@ -49,12 +49,15 @@ class Candidates:
         assert self._products.elsewhere is not None
         reason = self._products.elsewhere(work, node)
         products = work.batch * work.rows * work.columns * work.terms * work.taps
+        if products < LEAST:
+            return reason
         gm, scopes = alone(node, self._scopes)
-        if products < LEAST or gm is None:
+        if gm is None:
             return reason
         caps = self._target.caps
-        flags = sorted(self._products.tf32)
-        key = programs.name(gm, caps, self._target.describe(), scopes, flags, "candidates")
+        laid = [n.meta.get("sol_strides") for n in gm.graph.nodes]
+        more = scopes, laid, sorted(self._products.tf32), "candidates"
+        key = programs.name(gm, caps, self._target.describe(), *more)
         known = cache.lookup(key, ".txt") if key else None
         if known is not None:
             return known.read_text()
@@ -80,7 +83,7 @@ class Candidates:
             program = lower(gm, sources, caps.device_type, products)
             program = schedule(program, caps, partial(self._target.walk, measure=True))
             return caps.seconds(program)
-        except (KernelError, RuntimeError) as e:  # torch's errors, too: memory may not suffice
+        except Exception as e:  # torch's and Triton's, too: memory may not suffice
             log.info("%s with %r: %s", gm.graph.output_node().args[0], choice, e)
             return inf
 
