@@ -22,7 +22,8 @@ from .networks import images, network
 from .peers import DEFAULT, PEERS
 
 ROOT = Path(__file__).parents[1]
-CHECKS = ("SOL_STRICT", "SOL_CHECK")  # cost time that users do not pay
+# what costs time that users do not pay: checks, and imports without kept bytecode
+CHECKS = ("SOL_STRICT", "SOL_CHECK", "PYTHONDONTWRITEBYTECODE")
 CACHES = ("SOL_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 BASE = "aot_eager"
 

@@ -234,11 +234,16 @@ def is_random(target: Any) -> bool:
     return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
 
 
-def core_decompositions() -> dict[Any, Callable]:
-    """ATen's own decompositions into core ops."""
-    from torch._decomp import core_aten_decompositions
+def core_decompositions(composite: bool) -> dict[Any, Callable]:
+    """ATen's own decompositions into core ops; `composite`: with those of ops that AOTAutograd's
+    tracing takes apart without a table, which take torch a tenth to a quarter of a second to list.
+    """
+    from torch import _decomp
 
-    return dict(core_aten_decompositions())
+    without = getattr(_decomp, "_core_aten_decompositions_post_autograd", None)
+    if composite or without is None:
+        return dict(_decomp.core_aten_decompositions())
+    return without()
 
 
 def every_decomposition(but: Iterable[Any]) -> dict[Any, Callable]:

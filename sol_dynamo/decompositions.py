@@ -40,12 +40,13 @@ NORMS = {
 ROWS = (aten.native_layer_norm.default,)
 
 
-def decompositions(fallback_random: bool = False) -> dict[Any, Callable]:
-    """The table that graphs are traced with; without random ops where these are to be eager's."""
+def decompositions(fallback_random: bool = False, composite: bool = False) -> dict[Any, Callable]:
+    """The table that graphs are traced with; without random ops where these are to be eager's, and
+    with `composite` ops for who traces them without AOTAutograd."""
     kept = {*RULES, *KEPT}
     found = {
         op: f
-        for op, f in compat.core_decompositions().items()
+        for op, f in compat.core_decompositions(composite).items()
         if op not in kept and not (fallback_random and compat.is_random(op))
     }
     found |= {op: _in_float32(op, weights) for op, weights in NORMS.items()}

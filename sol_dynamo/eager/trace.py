@@ -48,7 +48,8 @@ def traced(
     global _table
     if _table is None:
         every = compat.every_decomposition(KEPT)
-        _table = {op: f for op, f in every.items() if op not in RULES} | decompositions()
+        _table = {op: f for op, f in every.items() if op not in RULES}
+        _table |= decompositions(composite=True)
         _table |= {op: _unless_plain(every[op]) for op in PRODUCTS if op in every}
         _table |= {op: every[op] for op in NORMS if op in every and op not in RULES}
         for op in WRONG:
