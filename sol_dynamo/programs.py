@@ -30,6 +30,7 @@ from .target import Caps
 
 log = logging.getLogger("sol_dynamo")
 SUFFIX = ".graph"
+CONVERT = torch.ops.prims.convert_element_type.default
 T = TypeVar("T")
 
 
@@ -64,6 +65,9 @@ class Formula:
             if n.op == "get_attr":
                 value = reduce(getattr, str(n.target).split("."), gm)
                 calls.append((n.name, _Constant(value), (), {}))
+            elif n.target is CONVERT:  # a prim's kernel is Python: half of what a call takes
+                x, dtype = n.args
+                calls.append((n.name, torch.ops.aten._to_copy.default, args((x,)), {"dtype": dtype}))
             elif n.op == "call_function":
                 assert callable(n.target), n.target
                 calls.append((n.name, n.target, args(n.args), args(n.kwargs)))

@@ -25,6 +25,7 @@ from weakref import WeakSet, ref
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from ..compat import plain_dispatch
 from .tensors import Snapshot
 
 log = logging.getLogger("sol_dynamo")
@@ -143,8 +144,8 @@ class WeightSets:
         # before it is read: what changes meanwhile shows at the next call
         snapshot = Snapshot(weights, self._positions, partial(_drop, ref(self), key))
         entry = _Entry(snapshot, history)
-        # in no mode of the caller's: what is made here outlives it
-        with torch.inference_mode(False), torch.no_grad():
+        # in no mode of the caller's, or of torch's own for first calls: what is made here outlives it
+        with torch.inference_mode(False), plain_dispatch():
             entry.prepared = self._prepare(list(snapshot.kept))
         self._unstable.update(i for i, w in enumerate(weights) if w.is_inference())
         self._newest = (snapshot.refs, history)
