@@ -324,6 +324,7 @@ def build(
     key = None if c.debugs else _name(gm, weights, target, c, output_strides, output_views)
     kept = programs.find(key, programs.Kept) if key else None
     if kept is None:
+        target.start()
         kept, changed = _compiled(gm, weights, target, c, output_strides, output_views)
         if key and not changed:
             programs.keep(key, kept)

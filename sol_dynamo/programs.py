@@ -67,7 +67,9 @@ class Formula:
                 calls.append((n.name, _Constant(value), (), {}))
             elif n.target is CONVERT:  # a prim's kernel is Python: half of what a call takes
                 x, dtype = n.args
-                calls.append((n.name, torch.ops.aten._to_copy.default, args((x,)), {"dtype": dtype}))
+                calls.append(
+                    (n.name, torch.ops.aten._to_copy.default, args((x,)), {"dtype": dtype})
+                )
             elif n.op == "call_function":
                 assert callable(n.target), n.target
                 calls.append((n.name, n.target, args(n.args), args(n.kwargs)))

@@ -76,13 +76,17 @@ class Executable(Protocol):
 
 
 class Target(Protocol):
-    """A table of what the machine can do, and five methods, none optional."""
+    """A table of what the machine can do, and six methods, none optional."""
 
     @property
     def caps(self) -> Caps: ...
 
     def available(self) -> str | None:
         """None, or why this target can't be used here and what to do about it."""
+
+    def start(self) -> None:
+        """A graph will be compiled that is not on disk: meanwhile load, in another thread, what
+        only compiling takes."""
 
     def walk(self, plan: Any, measure: bool = False) -> None:
         """Choose the schedules of one fused kernel, a `schedule.plan.Plan`: register tiles by

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import operator
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +68,13 @@ def run(
     `output_views`: which are to be views of which.
     """
     fuel = [config.fuel]
+    known: dict[Hashable, Any] = {}
     output = gm.graph.output_node()
     output.meta["sol_output_strides"] = output_strides or traced_strides(gm)
     output.meta["sol_output_views"] = output_views
     for p in PASSES:
         start = time.perf_counter()
-        rewriter = Rewriter(gm, frozenset(weights), caps, fuel)
+        rewriter = Rewriter(gm, frozenset(weights), caps, fuel, known)
         p.run(rewriter)
         rewriter.finish()
         log.debug(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,8 +18,17 @@ aten = torch.ops.aten
 class Rewriter:
     """One pass at work on a graph."""
 
-    def __init__(self, gm: fx.GraphModule, weights: frozenset[int], caps: Caps, fuel: list[int]):
+    def __init__(
+        self,
+        gm: fx.GraphModule,
+        weights: frozenset[int],
+        caps: Caps,
+        fuel: list[int],
+        known: dict[Hashable, Any] | None = None,
+    ):
+        """`known`: the fake values that calls gave, those of passes before, too."""
         self.gm, self.graph, self.caps = gm, gm.graph, caps
+        self._known = {} if known is None else known
         self.weights, self._fuel, self.count = weights, fuel, 0
         self._mode = fake_mode_of(gm.graph)
         placeholders = [n for n in self.graph.nodes if n.op == "placeholder"]
@@ -61,17 +71,21 @@ class Rewriter:
         return found
 
     def call(self, before: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
-        """A new node in front of another, its value computed on fakes."""
+        """A new node in front of another, its value computed on fakes, or that of a like call: of
+        a new node's value, `memory_of` means nothing."""
         with self.graph.inserting_before(before):
             node = self.graph.call_function(target, args, kwargs)
         value = lambda n: n.meta["val"]  # noqa: E731
         fake_args, fake_kwargs = fx.node.map_arg((args, kwargs), value)
-        if self._mode is not None:
-            with self._mode, torch.no_grad():
-                node.meta["val"] = target(*fake_args, **fake_kwargs)
+        like = _like((target, fake_args, fake_kwargs))
+        if like is None or like not in self._known:
+            with self._mode or nullcontext(), torch.no_grad():
+                made = target(*fake_args, **fake_kwargs)
+            if like is not None:
+                self._known[like] = made
         else:
-            with torch.no_grad():
-                node.meta["val"] = target(*fake_args, **fake_kwargs)
+            made = self._known[like]
+        node.meta["val"] = made
         node.meta["stack_trace"] = before.meta.get("stack_trace")
         return node
 
@@ -81,6 +95,23 @@ class Rewriter:
     def finish(self) -> None:
         """The module's code stays as it was: nobody runs what is between passes."""
         self.graph.eliminate_dead_code()
+
+
+def _like(value: Any) -> Hashable:
+    """What calls have in common whose results have equal metadata; None where that is not known."""
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            return None
+        place = (*value.shape, *value.stride(), value.storage_offset())
+        if not all(type(n) is int for n in place):
+            return None
+        return type(value), value.dtype, value.device, value.dim(), place
+    if isinstance(value, (tuple, list, dict)):
+        parts = value.items() if isinstance(value, dict) else value
+        found = tuple(map(_like, parts))
+        return None if None in found else (type(value), found)
+    symbol = isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+    return (type(value), value) if isinstance(value, Hashable) and not symbol else None
 
 
 def _is_dense(value: Any) -> bool:

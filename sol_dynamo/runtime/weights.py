@@ -144,7 +144,7 @@ class WeightSets:
         # before it is read: what changes meanwhile shows at the next call
         snapshot = Snapshot(weights, self._positions, partial(_drop, ref(self), key))
         entry = _Entry(snapshot, history)
-        # in no mode of the caller's, or of torch's own for first calls: what is made here outlives it
+        # in no mode of the caller's (it outlives that), nor in torch's own of first calls
         with torch.inference_mode(False), plain_dispatch():
             entry.prepared = self._prepare(list(snapshot.kept))
         self._unstable.update(i for i, w in enumerate(weights) if w.is_inference())

@@ -18,6 +18,7 @@ import sysconfig
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -46,15 +47,24 @@ def compiler() -> list[str]:
 
     Errors: `ToolchainError` where there is none, saying what to install.
     """
-    wanted = shlex.split(os.environ.get("SOL_CXX", ""))
+    command, error = _compiler(os.environ.get("SOL_CXX", ""), os.environ.get("PATH"))
+    if error:
+        raise ToolchainError(error)
+    return list(command)
+
+
+@lru_cache
+def _compiler(variable: str, path: str | None) -> tuple[tuple[str, ...], str]:
+    """The command, and what is wrong. Looked for once: at each op on fake tensors torch asks
+    whether the device is available."""
+    wanted = tuple(shlex.split(variable))
     if wanted:
-        if shutil.which(wanted[0]) is None:
-            raise ToolchainError(f"SOL_CXX={wanted[0]!r} is not on PATH")
-        return wanted
+        there = shutil.which(wanted[0], path=path) is not None
+        return wanted, "" if there else f"SOL_CXX={wanted[0]!r} is not on PATH"
     for name in ("g++", "clang++", "c++"):
-        if shutil.which(name):
-            return [name]
-    raise ToolchainError(
+        if shutil.which(name, path=path):
+            return (name,), ""
+    return (), (
         "the ve device is built with a C++ compiler when it is first used, and none was found: "
         "install g++ (ziglang does not do here, since torch is linked with libstdc++)"
     )

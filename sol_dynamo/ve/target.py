@@ -53,6 +53,9 @@ class VeTarget:
             return str(e)
         return None if cards.find().nodes else "there is no card, and none is simulated"
 
+    def start(self) -> None:
+        """The compiler is a process of its own."""
+
     def walk(self, plan: Plan, measure: bool = False) -> None:
         walk_kernel(plan)
 

@@ -41,6 +41,9 @@ class CpuTarget:
             return str(e)
         return None
 
+    def start(self) -> None:
+        """The compiler is a process of its own."""
+
     def walk(self, plan: Plan, measure: bool = False) -> None:
         schedule_kernel(plan)
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import POINTER, byref, c_int, c_uint, c_void_p
 from functools import cache as once
 from importlib import metadata
@@ -29,6 +29,7 @@ from .compile import compile_launch, load
 from .graphs import driver
 from .interpreted import interpreting
 from .launch import Launch
+from .program import HEADER
 
 SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 PLAIN_SHARED = 48 << 10  # bytes that need no such attribute
@@ -77,6 +78,7 @@ class Binary:
         path = cache.lookup(key, SUFFIX)
         if path is None:
             number = 10 * capability[0] + capability[1]
+            loading().exception()
             made = compile_launch(self._launch, self._text, self._dtypes, number)
             data = _written(made)
             if data is None:
@@ -146,9 +148,44 @@ def compile_those_that_do(functions: Iterable[Any]) -> dict[int, BaseException]:
     return {n: e for n, e in errors.items() if e is not None}
 
 
+def makes_binaries(device_type: str) -> bool:
+    """Whether kernels for a type of device are kept by this module."""
+    return device_type == "cuda" and torch.version.hip is None and not interpreting()
+
+
+NOTHING = """\
+@triton.jit
+def nothing(a, behind: tl.constexpr):
+    pass
+"""
+_starting = threading.Lock()
+_loading: Future[None] | None = None
+
+
+def loading() -> Future[None]:
+    """Triton's compiler on its way into this process, by a kernel that does nothing: importing it,
+    hashing its own files (a third of a second of each thread that comes before that is done), LLVM.
+    A later kernel finds out what goes wrong."""
+    global _loading
+    with _starting:
+        if _loading is None:
+            _loading = Future()
+            major, minor = torch.cuda.get_device_capability()
+            threading.Thread(target=_load, args=(_loading, 10 * major + minor)).start()
+        return _loading
+
+
+def _load(done: Future[None], capability: int) -> None:
+    try:
+        compile_launch(Launch("nothing", 1, ("a",), 1, 1), HEADER + NOTHING, ["f32"], capability)
+        done.set_result(None)
+    except BaseException as e:
+        done.set_exception(e)
+
+
 def function_of(launch: Launch, text: str, dtypes: Sequence[str], device_type: str) -> Any:
     """What launches a kernel: called with a grid, tensors and the launch's options."""
-    if device_type == "cuda" and torch.version.hip is None and not interpreting():
+    if makes_binaries(device_type):
         return Binary(launch, text, dtypes)
     return getattr(load(launch.function, text), launch.function)
 

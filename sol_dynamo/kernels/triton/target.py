@@ -73,6 +73,12 @@ class TritonTarget:
             return "torch sees no GPU: see torch.cuda.is_available()"
         return None
 
+    def start(self) -> None:
+        from .binary import loading, makes_binaries
+
+        if makes_binaries(self._device_type):
+            loading()
+
     def walk(self, plan: Plan, measure: bool = False) -> None:
         if not measure:
             return walk_kernel(plan)
