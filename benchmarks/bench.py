@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
             measure(rows, x, args.seconds, args.rounds)
             if not args.no_cold:
                 built = [r.peer for r in rows if r.call is not None and PEERS[r.peer].compiles]
-                cold = cold_and_warm(net, batch, args.size, args.threads, built, warm=False)
+                cold = cold_and_warm(net, batch, args.size, args.threads, built, warm=0)
                 for row in rows:
                     row.compile_s = cold.get(row.peer, [None])[0]
             ours = next((r for r in rows if r.peer in OURS and r.times), None)
