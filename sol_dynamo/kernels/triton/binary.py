@@ -169,8 +169,8 @@ def loading() -> Future[None]:
     global _loading
     with _starting:
         if _loading is None:
-            _loading = Future()
             major, minor = torch.cuda.get_device_capability()
+            _loading = Future()
             threading.Thread(target=_load, args=(_loading, 10 * major + minor)).start()
         return _loading
 
