@@ -5,22 +5,27 @@
     python -m benchmarks.gpu --net resnet50,encoder --dtype autocast
     python -m benchmarks.gpu --net resnet50,encoder --train --peers eager,inductor,sol
     python -m benchmarks.gpu --net resnet50 --batch 1 --peers eager,sol --calls 1000   # leaks?
+    for b in 1 32; do python -m benchmarks.gpu --net resnet50 --batch $b --turns /tmp/t:2 & done
 
 Times are medians of CUDA events around calls that are queued, so that they hold the GPU's work and
 whatever of the host's it waits for. As in `bench`, peers are interleaved and a row counts only
-beside the others of its run; rows are appended to RESULTS.md with `--save`.
+beside the others of its run; rows are appended to RESULTS.md with `--save`. Processes with
+`--turns` build side by side, which takes minutes, and time one after the other when all have built.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import copy
 import datetime
+import fcntl
 import gc
+import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +40,7 @@ from .networks import allowed, exact, images, network, relative_rms, training
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SIX = "resnet50,densenet121,densenet201,mobilenet_v2,mnasnet0_5,shufflenet_v2_x0_5"
 PRECISIONS = {"default": ("tf32", "ieee"), "ieee": ("ieee", "ieee"), "tf32": ("tf32", "tf32")}
+PATIENCE = 300  # seconds that a process waits for others to build
 WARM = 5  # calls before the first timed one: graphs are recorded in them
 DTYPES = ("float32", "autocast", "bfloat16")
 Call = Callable[[Tensor], Tensor]
@@ -281,6 +287,30 @@ def queued(call: Call, x: Tensor, calls: int = 20) -> list[float]:
     return [a.elapsed_time(b) for a, b in pairwise(marks[3:])]
 
 
+class Turns:
+    """Processes of one row each that take turns on a GPU, by a common folder."""
+
+    def __init__(self, text: str):
+        """`text`: FOLDER:COUNT; the folder is made, and holds nothing of a run before."""
+        folder, _, count = text.rpartition(":")
+        self._folder, self._count = Path(folder), int(count)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._mark = self._folder / f"{os.getpid()}.built"
+        atexit.register(self._mark.touch)  # who fails keeps nobody waiting
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While nobody else builds or times; after `PATIENCE` seconds others may be building."""
+        self._mark.touch()
+        end = time.monotonic() + PATIENCE
+        while len(list(self._folder.glob("*.built"))) < self._count and time.monotonic() < end:
+            time.sleep(0.2)
+        with (self._folder / "lock").open("w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            yield
+            torch.cuda.synchronize()
+
+
 def profile(call: Call, x: Tensor, most: int) -> str:
     """Kernels by time."""
     from torch.profiler import ProfilerActivity
@@ -314,6 +344,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--seconds", type=float, default=1, help="timed calls a peer and network")
     p.add_argument("--rounds", type=int, default=4)
     p.add_argument("--profile", type=int, default=0, help="so many of our kernels by time")
+    p.add_argument("--turns", type=Turns, help="FOLDER:COUNT of processes that share the GPU")
     p.add_argument("--save", action="store_true", help="append to RESULTS.md")
     args = p.parse_args(argv)
     convolution, matmul = PRECISIONS[args.precision]
@@ -326,7 +357,7 @@ def main(argv: list[str] | None = None) -> int:
             for batch in args.batch:
                 rows, x, eager_error = build(net, batch, args)
                 ours = next((r for r in rows if r.peer == "sol"), None)
-                with mode(args):
+                with mode(args), args.turns.alone() if args.turns else nullcontext():
                     measure(rows, x, args.seconds, args.rounds)
                     table = f"{net}, batch {batch}, {what}: median, min ms, median : ours\n"
                     table += "\n".join(r.cells(ours, eager_error) for r in rows)
