@@ -62,19 +62,22 @@ def cold_and_warm(
     device: str = "cpu",
 ) -> dict[str, list[float]]:
     """Seconds of each peer that runs, first with empty caches, then so many times, in turn, with
-    what it has kept; less the median of aot_eager's, which keeps nothing, where that is in it.
+    what it has kept; less the median of aot_eager's, which keeps nothing, where that is in it. A
+    peer that fails once is left out.
 
-    Errors: `KeyError` where aot_eager itself does not run."""
-    found: dict[str, list[float]] = {}
+    Errors: `KeyError` where aot_eager itself does not run.
+    """
     through_dynamo = any(PEERS[p].dynamo for p in peers)
+    found: dict[str, list[float]] = {p: [] for p in [BASE] * through_dynamo + peers}
     with tempfile.TemporaryDirectory(prefix="cold-") as caches:
         for _ in range(1 + warm):
-            for peer in [BASE] * through_dynamo + [p for p in peers if p != BASE]:
+            for peer in list(found):
                 own = str(Path(caches, peer))
                 try:
                     took = first_call(net, batch, size, threads, peer, own, device)
-                    found.setdefault(peer, []).append(took)
+                    found[peer].append(took)
                 except FirstCallError as e:
+                    del found[peer]
                     print(f"{net} {batch} {peer}: {e}", file=sys.stderr)
     base = median(found[BASE]) if through_dynamo else 0.0
     return {

@@ -309,3 +309,16 @@ def test_fuel_and_dump(tmp_path):
         main = run(graph(f, X, W, SCALE), (1, 2), CAPS, config).main
         assert set(opnames(main)) - {"convolution"} == left
     assert len(list((tmp_path / "0").iterdir())) == len(PASSES)
+
+
+def test_values_of_like_calls_are_computed_once():
+    """Alike are operands' metadata and the types of numbers, too."""
+    gm = graph(lambda x, y: x + y, torch.randn(3), torch.randn(3))
+    r = Rewriter(gm, frozenset(), CAPS, [-1])
+    x, y = gm.graph.find_nodes(op="placeholder")
+    at = gm.graph.output_node()
+    one, like = (r.call(at, aten.mul.Tensor, t, 2).meta["val"] for t in (x, y))
+    assert one is like
+    assert r.call(at, aten.mul.Tensor, x, 2.0).meta["val"] is not one
+    wide = r.call(at, torch.ops.prims.convert_element_type.default, x, torch.float64)
+    assert r.call(at, aten.mul.Tensor, wide, 2).meta["val"].dtype == torch.float64

@@ -684,3 +684,20 @@ def test_a_weight_that_keeps_changing_becomes_an_input():
     assert first.program.buffers["arg0_1"].scope == "weight"
     assert second.program.buffers["arg0_1"].scope == "input"
     assert [b.scope for b in second.program.buffers.values() if b.scope == "weight"]  # the others
+
+
+def test_no_dispatch_mode_sees_weights_prepared():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            seen.append(op)
+            return op(*args, **(kwargs or {}))
+
+    sets = WeightSets(lambda weights: [weights[0] + 1])
+    with Seen():
+        (made,) = sets.get([torch.ones(2)])
+        made + made
+    assert made.tolist() == [2, 2] and seen.count(torch.ops.aten.add.Tensor) == 1

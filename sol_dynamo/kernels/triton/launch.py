@@ -44,7 +44,7 @@ class Launch:
         own[BEHIND] = own.get("launch_pdl", False)
         if not interpreting():
             own["enable_fp_fusion"] = False  # a * b + c is rounded twice, unless it says otherwise
-            own["sanitize_overflow"] = False  # checks that are made, and dropped: half of a tracing
+            own["sanitize_overflow"] = False  # checks that are traced, then dropped
         return {"num_warps": self.warps, "num_stages": self.stages, **own}
 
 
