@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
 from sol_dynamo.ir import Kernel, Program
 from sol_dynamo.lowering import lower
-from sol_dynamo.schedule import beside, schedule, taps
+from sol_dynamo.schedule import beside, into_rows, schedule, taps
 from sol_dynamo.schedule.contraction import tile_size
 from sol_dynamo.schedule.depth_first import depth_first
 from sol_dynamo.schedule.fusion import fuse
@@ -205,6 +206,45 @@ def test_what_reads_a_result_is_made_beside_it(f, stores, monkeypatch):
     assert [len(k.body[-1].stores) for k in kernels] == stores
     apart = steps(lambda p: fuse(p, CAPS))(f, x, w)  # where images go one by one
     assert all(len(k.body[-1].stores) == 1 for k in apart)
+
+
+NORM = partial(functional.layer_norm, normalized_shape=(6,))
+
+
+@pytest.mark.parametrize(
+    "f, kernels, apart",
+    [
+        (lambda x, w: (lambda r: [r, NORM(r)])(x + w), 1, 2),
+        (lambda x, w: (lambda r: [r, torch.softmax(r, 1)])(x * w.exp()), 1, 2),
+        (lambda x, w: (lambda r: [r, NORM(r), r.sum(0)])(x + w), 2, 3),
+        (lambda x, w: (lambda r: [r, NORM(r), r.flip(1) + 1])(x + w), 2, 3),  # read later
+        (lambda x, w: (lambda r: [r, r.flip(1) + 1, NORM(r)])(x + w), 3, 3),  # read before
+        (lambda x, w: (lambda r: [r, r - r.mean(0, True)])(x + w), 3, 3),  # no rows
+        (lambda x, w: (lambda r: [r, torch.relu(r @ w)])(x + w), 2, 2),
+        (lambda x, w: (lambda r: [r, NORM(r.t())])(x + w), 4, 4),
+        (lambda x, w: (lambda r: [r, NORM(r)])((x + w[0]) * w[:, :1]), 1, 2),
+        (lambda x, w: (lambda r: [r, r.amin(1, True)])(x + w), 1, 2),
+        (lambda x, w: (lambda r: [r, r.amin(1)])(x + w), 2, 2),  # rows are another dimension there
+        (lambda x, w: (lambda r: [r, r.t().amin(1, True)])(x + w), 2, 2),
+    ],
+)
+def test_rows_make_what_they_read(f, kernels, apart, monkeypatch):
+    x, w = randn(6, 6), randn(6, 6)
+    caps = replace(CAPS, images_first=False, row_cost=512)
+    assert len(steps(lambda p: fuse(p, caps))(f, x, w)) == kernels
+    assert len(steps(lambda p: fuse(p, replace(caps, row_cost=0)))(f, x, w)) == apart
+    monkeypatch.setattr(into_rows, "HELD", 5)
+    assert len(steps(lambda p: fuse(p, caps))(f, x, w)) == apart
+
+
+@pytest.mark.parametrize("rows, columns, kernels", [(1000, 400, 1), (9000, 40, 2)])
+def test_sums_of_columns_in_parts(rows, columns, kernels):
+    """Few rows are one kernel's; the sums of many parts are combined by one, too."""
+    caps = replace(CAPS, images_first=False, rows=528, part_columns=32, column_bytes=1 << 17)
+    f, x = lambda x: [x.sum(0), (x * x).sum(0)], randn(rows, columns)
+    made = steps(lambda p: fuse(p, caps))(f, x)
+    assert len(made) == kernels
+    assert all(len(k.body[0].stores) == 2 for k in made)
 
 
 @pytest.mark.parametrize(

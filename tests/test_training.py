@@ -166,6 +166,30 @@ def test_saved_activations_stay_where_they_lie():
     assert {backward.program.buffers[i].strides for i in backward.program.inputs[:-1]} <= given
 
 
+def test_parts_of_a_product_are_saved_together():
+    """Attention's operands, which backward reads, lie in the one product that they are parts of."""
+    torch._dynamo.reset()
+    linear, backend = nn.Linear(8, 24), Backend()
+
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        parts = (t.view(2, 5, 2, 4).transpose(1, 2) for t in linear(x).chunk(3, 2))
+        return F.scaled_dot_product_attention(*parts)
+
+    x = torch.randn(2, 5, 8)
+    made = torch.compile(attention, backend=backend)(x)
+    gradient = torch.autograd.grad(made.sin().sum(), linear.weight)
+    program = backend.graphs[0].compiled.program
+    assert not [b for b in program.buffers if b[:4] == "out_"]
+    saved = [program.buffers[o] for o in program.outputs[1:] if o]
+    bases = [b.base for b in saved if b.base and b.scope != "input"]
+    assert len(bases) == 3 and len({*bases}) == 1
+    wide = linear.weight.detach().double().requires_grad_()
+    y = F.linear(x.double(), wide, linear.bias.detach().double())
+    parts = (t.view(2, 5, 2, 4).transpose(1, 2) for t in y.chunk(3, 2))
+    exact = torch.autograd.grad(F.scaled_dot_product_attention(*parts).sin().sum(), wide)
+    torch.testing.assert_close(gradient[0].double(), exact[0], rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_are_not_copied():
     """What was transposed twice, or lost dimensions of size 1, is the memory that it lies in."""
     torch._dynamo.reset()

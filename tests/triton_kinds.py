@@ -52,6 +52,12 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "softmax": (lambda x: torch.softmax(x, -1), ((6, 1000),)),
         "long softmax": (lambda x: torch.softmax(x, -1), ((2, 20000),)),
         "layer norm": (lambda x: functional.layer_norm(x, (100,)), ((6, 100),)),
+        "norm of a sum": (  # which others read, too
+            lambda x, y: (lambda s: torch.cat([functional.layer_norm(s, (100,)), s.flip(0)]))(
+                x + y
+            ),
+            ((6, 100), (6, 100)),
+        ),
         "greatest": (lambda x: x.amax(1) + x.argmax(1), ((6, 300),)),
         "running": (lambda x: x.cumsum(1), ((6, 30),)),
         "gathered": (lambda x, y: x[y.abs().long() % 5], ((5, 7), (11,))),

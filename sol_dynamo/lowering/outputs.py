@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ def outputs_of(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
         if count == 1:
             _give_whole(low, next(b for b in values if name in (b.base, b.name)), flat)
     strides = node.meta.get("sol_output_strides")
+    free = _free(low, flat, strides)
     views = list(node.meta.get("sol_output_views") or [None] * len(flat))
     for k, n in enumerate(flat):
         if not isinstance(n, fx.Node) or low.env[n] is None:
@@ -35,13 +36,13 @@ def outputs_of(low: Lowering, node: fx.Node) -> tuple[str | None, ...]:
         wanted = strides[k] if strides else tuple(n.meta["val"].stride())
         if views[k] is None or wanted is None:
             views[k] = None
-            names[k] = _output(low, n, wanted, names)
+            names[k] = _output(low, n, wanted, names, free)
     for k, n in enumerate(flat):
         if views[k] is not None and names[k] is None:
             of, offset = views[k]
             wanted = strides[k] if strides else tuple(n.meta["val"].stride())
             names[k] = _output_view(low, n, wanted, names[of], offset)
-            names[k] = names[k] or _output(low, n, wanted, names)
+            names[k] = names[k] or _output(low, n, wanted, names, free)
     return tuple(names)
 
 
@@ -57,13 +58,29 @@ def lent(low: Lowering, node: fx.Node, names: Sequence[str | None]) -> frozenset
     return frozenset(b for b in kept if low.buffers[b].scope == "extern")
 
 
+def _free(low: Lowering, flat: Sequence[Any], strides: Sequence[Any] | None) -> dict[str, int]:
+    """How much of each memory is returned where it lies: elements of the values in it that may have
+    any strides. Attention's operands, saved for backward, are parts of one product."""
+    parts: dict[str, set[Buffer]] = {}
+    for k, n in enumerate(flat):
+        b = low.env[n] if isinstance(n, fx.Node) else None
+        if b is not None and strides and strides[k] is None:
+            place = replace(b, name="")  # the same part by another name counts once
+            parts.setdefault(b.base or b.name, set()).add(place)
+    return {base: sum(prod(b.shape) for b in found) for base, found in parts.items()}
+
+
 def _output(
-    low: Lowering, n: fx.Node, wanted: tuple[int, ...] | None, names: Sequence[str | None]
+    low: Lowering,
+    n: fx.Node,
+    wanted: tuple[int, ...] | None,
+    names: Sequence[str | None],
+    free: Mapping[str, int],
 ) -> str:
     b = low.env[n]
     if b.dtype == FOREIGN:
         return b.name
-    if wanted is None and (base := _kept(low, b)) is not None:
+    if wanted is None and (base := _kept(low, b, free)) is not None:
         low.buffers[base.name] = base
         return b.name
     if wanted is None:
@@ -122,10 +139,10 @@ def _output_view(
     return low.view(base, shape, strides, offset, f"out_{n.name}").name
 
 
-def _kept(low: Lowering, b: Buffer) -> Buffer | None:
+def _kept(low: Lowering, b: Buffer, free: Mapping[str, int]) -> Buffer | None:
     """The memory of a value as it is to be if the value is returned where it lies; None if that
-    would keep much more memory than the value needs."""
+    would keep much more memory than it and others there (`_free`) need."""
     base = low.buffers[b.base or b.name]
-    if prod(base.shape) > 2 * prod(b.shape):
+    if prod(base.shape) > 2 * max(free.get(base.name, 0), prod(b.shape)):
         return None
     return replace(base, scope="saved") if base.scope == "arena" else base

@@ -67,7 +67,7 @@ def merge_beside(program: Program) -> Program:
 
 def _host(program: Program, k: Kernel | Extern, made: _Made) -> int | None:
     """The kernel that is to make k's results, too."""
-    if isinstance(k, Extern) or len(k.body) != 1 or not _is_pointwise(k.body[0]):
+    if isinstance(k, Extern) or len(k.body) != 1 or not is_pointwise(k.body[0]):
         return None
     (nest,) = k.body
     new = [program.buffers[b] for s in nest.stores for b in s.buffers]
@@ -86,7 +86,7 @@ def _host(program: Program, k: Kernel | Extern, made: _Made) -> int | None:
     if place < 0:
         return None
     host = made.kernels[place]
-    if isinstance(host, Extern) or not _is_pointwise(host.body[-1]):
+    if isinstance(host, Extern) or not is_pointwise(host.body[-1]):
         return None
     root = host.body[-1]
     names = same_points(nest, root)
@@ -163,7 +163,7 @@ def _joined(host: Kernel, k: Kernel) -> Kernel:
     return replace(host, body=(*host.body[:-1], root), origin=origin)
 
 
-def _is_pointwise(nest: Loops) -> bool:
+def is_pointwise(nest: Loops) -> bool:
     """Whether each point of a nest stores its own values, all of them for the same element."""
     plain = not (nest.reduce_axes or nest.binds or scans(nest))
     indices = {s.index for s in nest.stores}

@@ -1,8 +1,8 @@
 """Fusion: which nests share a kernel, and which results never reach memory.
 
-Five steps, each linear in the size of the program: read through views, inline pointwise producers,
-make long reductions one sweep in parts, group what follows, make beside a result what reads it or
-lies next to it. What is computed is unchanged.
+Six steps, each linear in the size of the program: read through views, inline pointwise producers,
+make long reductions one sweep in parts, group what follows, let rows make what they read, make
+beside a result what reads it or lies next to it. What is computed is unchanged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ..target import Caps
 from .beside import merge_beside
 from .group import group
 from .inline import inline, resolve_views
+from .into_rows import into_rows
 from .nests import drop_unit_axes
 from .reductions import merge_siblings, split_reductions
 from .taps import split_taps
@@ -38,6 +39,7 @@ def fuse(program: Program, caps: Caps) -> Program:
     program = split_reductions(merge_siblings(program), caps)
     program = group(program)
     if not caps.images_first:
+        program = into_rows(program, caps.row_cost)
         program = merge_beside(program)
     return drop_unused(program)
 

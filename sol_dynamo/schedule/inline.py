@@ -40,6 +40,7 @@ from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
 REPEATED = 12  # the same where all readers can repeat them, and memory is read no more often
 MANY, LONG = 16, 1 << 14  # points for which a value is made once, in a nest of so many points
+VECTORS = 1.02  # operands along one axis of a large tensor count for nothing
 ROW = 64  # points of a row for which a value of the row costs nothing
 LARGE = 512  # vector instructions of an expression that grows no more: sweeps stay linear
 
@@ -291,7 +292,7 @@ def _saves(program: Program, nest: Loops, out: Buffer, readers: int) -> bool:
     """Whether all readers load what a producer loads, rather than its result, for no more bytes."""
     size = bytes_read(nest)
     own = prod(a.extent for a in nest.axes) * DTYPES[out.dtype][0]
-    return size * readers <= size + own * (readers + 1)
+    return size * readers <= (size + own * (readers + 1)) * VECTORS
 
 
 def _overlaps(nest: Loops) -> bool:

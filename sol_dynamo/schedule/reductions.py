@@ -124,8 +124,9 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
         enough = caps.cores if columns == 1 else caps.rows
         if results // min(columns, caps.part_columns) >= enough:
             return [k]
-        most = caps.part_bytes * -(-columns // caps.part_columns)
-        nest, moved, parts = _shared_out(nest, -(-size // most))
+        most = caps.part_bytes if columns == 1 else caps.column_bytes
+        most *= -(-columns // caps.part_columns)
+        nest, moved, parts = _shared_out(nest, size // most)
     else:
         address = buffers[nest.stores[0].buffers[0]].address(nest.stores[0].index)
         beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]
@@ -137,7 +138,7 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     if parts < 2 or parts * results * bytes_of_one * len(nest.stores) * PARTIAL > size:
         return [k]
     partial: list[Store] = []
-    second: list[Kernel] = []
+    combined: list[Store] = []
     place = tuple(Index.of(a.symbol) for a in moved)
     for s in nest.stores:
         assert s.reduce is not None
@@ -150,14 +151,13 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
                 s, buffers=(name,), index=(*place, *s.index), reduce=replace(s.reduce, init=None)
             )
         )
-        axes = [a for a in nest.axes if a.kind == "parallel" and a not in moved]
-        axes += [replace(a, kind="reduce") for a in moved]
         value = Load(name, (*place, *s.index), s.reduce.acc_dtype)
         total = Reduce(s.reduce.monoid, s.reduce.acc_dtype, s.reduce.init)
-        store = Store(s.buffers, s.index, (value,), (), total)
-        second.append(Kernel(old.name, (Loops(tuple(axes), (store,)),), origin=k.origin))
+        combined.append(Store(s.buffers, s.index, (value,), (), total))
+    axes = [a for a in nest.axes if a.kind == "parallel" and a not in moved]
+    axes += [replace(a, kind="reduce") for a in moved]
     first = Kernel(f"{k.name}_parts", (replace(nest, stores=tuple(partial)),), origin=k.origin)
-    return [first, *second]
+    return [first, Kernel(k.name, (Loops(tuple(axes), tuple(combined)),), origin=k.origin)]
 
 
 def _beside(buffers: dict[str, Buffer], nest: Loops) -> int:
