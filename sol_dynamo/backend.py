@@ -489,8 +489,10 @@ class Runner:
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
         for i, kind, traced in self._unhoisted:
-            if _kind(args[i]) != kind:
-                args[i] = _laid_out(args[i], traced)
+            t = args[i]
+            same = t.stride() == traced.strides and t.shape == traced.shape
+            if not (same and t.dtype is traced.dtype) and _kind(t) != kind:
+                args[i] = _laid_out(t, traced)
         prepared = sets.get(args)
         if sets.unstable and self._demotes:
             self._demote(sets)

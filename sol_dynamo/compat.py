@@ -146,8 +146,16 @@ def with_memory(t: torch.Tensor) -> torch.Tensor:
 
 def alias(t: torch.Tensor) -> torch.Tensor:
     """Another tensor in the same memory, of which autograd knows nothing."""
-    made = torch.empty(0, dtype=t.dtype, device=t.device)
-    return made.set_(t.untyped_storage(), t.storage_offset(), t.shape, t.stride())
+    return part_of(t, t.shape, t.stride(), 0)
+
+
+def part_of(
+    t: torch.Tensor, shape: Sequence[int], strides: Sequence[int], offset: int
+) -> torch.Tensor:
+    """`alias` of some elements, the first of which lies `offset` behind that of t. Nothing is
+    checked; it takes half the time of `as_strided`, a quarter of `set_`."""
+    guards: Any = torch._C._dynamo.guards
+    return guards._reinterpret_tensor(t, shape, strides, offset)
 
 
 def copy_all(places: list[torch.Tensor], values: list[torch.Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..compat import from_memory, storage_users, with_memory
+from ..compat import from_memory, part_of, storage_users, with_memory
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -241,26 +241,35 @@ class Blocks:
             dtype = TORCH_DTYPE[b.dtype]
             self._places.append((b.name, self._size // dtype.itemsize, b, dtype))
             self._size += -(-nbytes(b) // 64) * 64
-        self._known: list[tuple[torch.UntypedStorage, int]] = []  # with the users that it has free
+        self._known: list[_Block] = []
 
     def take(self) -> list[tuple[str, torch.Tensor]]:
         """A tensor for each buffer; no two calls may run this at once."""
         if not self._places:
             return []
-        free = [s for s, users in self._known if storage_users(s) == users]
+        free = [block for block in self._known if block.is_free()]
         if free:
-            storage = free[0]
-            gone = {id(s) for s in free[1:]}
-            self._known = [k for k in self._known if id(k[0]) not in gone]
+            block = free[0]
+            self._known = [k for k in self._known if k is block or k not in free]
         else:
-            storage = torch.empty(
-                self._size, dtype=torch.uint8, device=self._device
-            ).untyped_storage()
-            self._known.append((storage, storage_users(storage)))
+            block = _Block(self._size, self._device, {d for _, _, _, d in self._places})
+            self._known.append(block)
+        whole = block.whole
         return [
-            (
-                name,
-                torch.empty(0, dtype=d, device=self._device).set_(storage, at, b.shape, b.strides),
-            )
-            for name, at, b, d in self._places
+            (name, part_of(whole[d], b.shape, b.strides, at)) for name, at, b, d in self._places
         ]
+
+
+class _Block:
+    """Memory, whole as a tensor of each dtype that lies in it."""
+
+    def __init__(self, size: int, device: str, dtypes: set[torch.dtype]):
+        with torch.inference_mode(False):  # of later calls, which may be in that mode or not
+            memory = torch.empty(size, dtype=torch.uint8, device=device)
+            self.whole = {d: memory[: size // d.itemsize * d.itemsize].view(d) for d in dtypes}
+        self._storage = memory.untyped_storage()
+        del memory
+        self._users = storage_users(self._storage)  # that it has when it is free
+
+    def is_free(self) -> bool:
+        return storage_users(self._storage) == self._users

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ...compat import cuda_stream
+from ...compat import cuda_stream, empty_cuda, part_of
 from ...ir import Extern, Program
 from ...lowering.graph import TORCH_DTYPE
 from ..host import Blocks, Operands, Prepared, in_turn, tensor
@@ -55,6 +55,12 @@ class TritonExecutable:
             (b.name, b.shape, b.strides, TORCH_DTYPE[b.dtype]) for b in self._operands.outputs
         ]
         self._blocks = Blocks(self._operands.saved, device_type)
+        # parts of what only backward gets; of others, torch is to know that they are views
+        returned = ((o, program.buffers[o], program.base(o)) for o in program.outputs if o)
+        self._parts = {
+            o: (base.name, b.shape, b.strides, b.offset) for o, b, base in returned
+            if b.base and (base.scope == "saved" or base.name in program.lent)
+        }  # fmt: skip
         self._lock = threading.Lock()
         self._arenas: dict[torch.device, Arenas] = {}
         self._again: Replay | None = None
@@ -104,17 +110,23 @@ class TritonExecutable:
     def _run(self, inputs: list[Any], weights: Prepared, where: Where) -> list[Any]:
         p, device = self.program, where.device
         values: dict[str, Any] = dict(zip(self._operands.inputs, inputs, strict=True))
-        for name, shape, strides, dtype in self._made:
-            values[name] = torch.empty_strided(shape, strides, dtype=dtype, device=device)
+        if device.type == "cuda":  # the current one
+            values |= {name: empty_cuda(n, s, d) for name, n, s, d in self._made}
+        else:
+            for name, shape, strides, dtype in self._made:
+                values[name] = torch.empty_strided(shape, strides, dtype=dtype, device=device)
         if self._operands.saved:
             with self._lock:
                 values |= self._blocks.take()
         advance(self._steps, self._operands, values, weights, where)
         self._again = self._replay(where)
-        if any(o is not None and o not in values for o in p.outputs):  # a view, or a weight
-            both, arena = ChainMap(values, weights.named), where.scratch.arena
-            return [None if o is None else tensor(p, o, arena, both) for o in p.outputs]
-        return [None if o is None else values[o] for o in p.outputs]
+        both = ChainMap(values, weights.named)
+        return [
+            None if o is None else values[o] if o in values
+            else part_of(values[place[0]], *place[1:]) if (place := self._parts.get(o))
+            else tensor(p, o, where.scratch.arena, both)
+            for o in p.outputs
+        ]  # fmt: skip
 
     def _replay(self, where: Where) -> Replay | None:
         """How calls like the one that has just been made go from now on, if that is known."""

@@ -28,7 +28,15 @@ from weakref import ref
 import numpy as np
 import torch
 
-from ...compat import OpOverload, alias, copy_all, is_random, memory_of, storage_users
+from ...compat import (
+    OpOverload,
+    alias,
+    copy_all,
+    empty_cuda,
+    is_random,
+    memory_of,
+    storage_users,
+)
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -437,7 +445,9 @@ def _own(name: str) -> str:
 
 
 def _like(t: torch.Tensor) -> torch.Tensor:
-    """Memory for a copy."""
+    """Memory for a copy, on the current device where t is on a GPU."""
+    if t.is_cuda:
+        return empty_cuda(t.shape, t.stride(), t.dtype)
     return t.new_empty_strided(t.shape, t.stride())
 
 
