@@ -146,7 +146,7 @@ def with_memory(t: torch.Tensor) -> torch.Tensor:
 
 def alias(t: torch.Tensor) -> torch.Tensor:
     """Another tensor in the same memory, of which autograd knows nothing."""
-    return part_of(t, t.shape, t.stride(), 0)
+    return part_of(t, tuple(t.shape), t.stride(), 0)
 
 
 def part_of(

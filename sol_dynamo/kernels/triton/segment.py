@@ -447,7 +447,7 @@ def _own(name: str) -> str:
 def _like(t: torch.Tensor) -> torch.Tensor:
     """Memory for a copy, on the current device where t is on a GPU."""
     if t.is_cuda:
-        return empty_cuda(t.shape, t.stride(), t.dtype)
+        return empty_cuda(tuple(t.shape), t.stride(), t.dtype)
     return t.new_empty_strided(t.shape, t.stride())
 
 
