@@ -296,6 +296,9 @@ class Replayed:
         for name, place in places.items():
             results[name] = place.copy_(results[name])
 
+    def pointers(self, places):
+        return [[] for _ in places]  # only its recorder knows
+
 
 def without_a_gpu(monkeypatch, segment):
     monkeypatch.setattr(segment, "Graph", Replayed)

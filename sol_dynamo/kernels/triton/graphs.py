@@ -2,12 +2,14 @@
 
 Launches are recorded once, by stream capture. Then single pointers of single kernels are changed in
 the instantiated graph: inputs may lie anywhere, outputs are new memory, and nothing is copied into
-or out of places of a graph's own. What others launch in between stays as it was recorded.
+or out of places of a graph's own. What others launch in between stays as it was recorded, but for
+the pointers into some memory that their arguments are seen to hold (`Graph.pointers`).
 """
 
 from __future__ import annotations
 
 import ctypes
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import cache
@@ -46,6 +48,15 @@ class _Copy(ctypes.Structure):
     """CUDA_MEMCPY3D"""
 
     _fields_ = (("source", _Side), ("target", _Side), ("size", c_size_t * 3))
+
+
+class _Fill(ctypes.Structure):
+    """CUDA_MEMSET_NODE_PARAMS"""
+
+    _fields_ = (
+        ("target", c_uint64), ("pitch", c_size_t), ("value", c_uint), ("element", c_uint),
+        ("width", c_size_t), ("height", c_size_t),
+    )  # fmt: skip
 
 
 @cache
@@ -102,6 +113,19 @@ def _check(node: int) -> None:
         raise NoGraph("a copy from or to the host's memory")
 
 
+def _touched(node: int, kind: int) -> list[int]:
+    """The addresses at which a node copies or fills memory."""
+    if kind == COPY:
+        copy = _Copy()
+        _do("cuGraphMemcpyNodeGetParams", c_void_p(node), byref(copy))
+        return [copy.source.device or 0, copy.target.device or 0]
+    if kind == FILL:
+        fill = _Fill()
+        _do("cuGraphMemsetNodeGetParams", c_void_p(node), byref(fill))
+        return [fill.target]
+    return []
+
+
 def _on_device(side: _Side) -> bool:
     if side.type != UNIFIED:
         return side.type != HOST
@@ -111,40 +135,43 @@ def _on_device(side: _Side) -> bool:
 
 
 class _Node:
-    """A kernel of an instantiated graph, and its arguments."""
+    """A kernel of an instantiated graph, and its arguments as words, one behind the other."""
 
-    def __init__(self, node: int, pointers: Sequence[int]):
+    def __init__(self, node: int, pointers: Sequence[int] = ()):
+        """`pointers`: what its first arguments are known to be."""
         self.handle = c_void_p(node)
         self.params = _KernelParams()
         _do("cuGraphKernelNodeGetParams_v2", self.handle, byref(self.params))
-        count = self._count()
-        if count < len(pointers):
-            raise NoGraph(f"a kernel of {count} arguments, not {len(pointers)}")
-        recorded = self.params.arguments
-        self.values = (c_uint64 * max(len(pointers), 1))()
-        for i, p in enumerate(pointers):
-            self.values[i] = ctypes.cast(recorded[i], POINTER(c_uint64))[0]
-            if self.values[i] != p:
-                raise NoGraph("the driver lists kernels in another order than they were launched")
-        start = ctypes.addressof(self.values)
-        self._arguments = (c_void_p * max(count, 1))()
-        for i in range(count):
-            self._arguments[i] = start + 8 * i if i < len(pointers) else recorded[i]
+        sizes, recorded = self._sizes(), self.params.arguments
+        if len(sizes) < len(pointers):
+            raise NoGraph(f"a kernel of {len(sizes)} arguments, not {len(pointers)}")
+        if sizes and not recorded:
+            raise NoGraph("a kernel whose arguments the driver does not tell apart")
+        self.values = (c_uint64 * max(sum(-(-n // 8) for n in sizes), 1))()
+        self._arguments = (c_void_p * max(len(sizes), 1))()
+        at = ctypes.addressof(self.values)
+        for i, n in enumerate(sizes):
+            self._arguments[i] = at
+            ctypes.memmove(at, recorded[i], n)
+            at += -(-n // 8) * 8
+        if list(self.values[: len(pointers)]) != list(pointers):
+            raise NoGraph("the driver lists kernels in another order than they were launched")
         self.params.arguments = ctypes.cast(self._arguments, POINTER(c_void_p))
         self.reference = byref(self.params)
 
-    def _count(self) -> int:
+    def _sizes(self) -> list[int]:
+        """Bytes of each argument."""
         function = self.params.function
         if not function:  # recorded by its library's handle
             made = c_void_p()
             _do("cuKernelGetFunction", byref(made), c_void_p(self.params.kernel))
             function = made.value
-        offset, size, count = c_size_t(), c_size_t(), 0
+        offset, size, sizes = c_size_t(), c_size_t(), list[int]()
         while not _driver().cuFuncGetParamInfo(
-            c_void_p(function), c_size_t(count), byref(offset), byref(size)
+            c_void_p(function), c_size_t(len(sizes)), byref(offset), byref(size)
         ):
-            count += 1
-        return count
+            sizes.append(size.value)
+        return sizes
 
 
 class Graph:
@@ -165,9 +192,11 @@ class Graph:
             _driver().cuStreamEndCapture(c_void_p(stream), byref(self._graph))
             raise e if isinstance(e, NoGraph) else NoGraph(f"{type(e).__name__}: {e}") from e
         _do("cuStreamEndCapture", c_void_p(stream), byref(self._graph))
-        for node in self._all():
+        every = self._all()
+        for node in every:
             _check(node)
         self.nodes = [_Node(node, pointers) for node, pointers in own]
+        self._others = [node for node in every if node not in {n for n, _ in own}]
         _do("cuGraphInstantiateWithFlags", byref(self._exec), self._graph, c_uint64(0))
         self._update = _driver().cuGraphExecKernelNodeSetParams_v2
         self._launch = _driver().cuGraphLaunch
@@ -178,6 +207,39 @@ class Graph:
         found = (c_void_p * max(count.value, 1))()
         _do("cuGraphGetNodes", self._graph, found, byref(count))
         return [node or 0 for node in found[: count.value]]
+
+    def pointers(self, places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int, int]]]:
+        """Of memory, given as (address, bytes), apart from each other: what points into it among
+        the arguments of others' kernels, as (node, argument, bytes behind the address), which
+        become part of `nodes`. Nothing of memory that is copied or filled, or whose end is named.
+        """
+        order = sorted(range(len(places)), key=lambda i: places[i])
+        starts = [places[i][0] for i in order]
+        found: list[list[tuple[int, int, int]]] = [[] for _ in places]
+        refused: set[int] = set()
+
+        def of(address: int) -> tuple[int, int] | None:
+            """The place that an address is in, or at whose end; and how far behind its start."""
+            n = bisect_right(starts, address) - 1
+            if n < 0 or address - starts[n] > places[order[n]][1]:
+                return None
+            return order[n], address - starts[n]
+
+        for handle in self._others:
+            kind = c_int()
+            _do("cuGraphNodeGetType", c_void_p(handle), byref(kind))
+            if kind.value != KERNEL:
+                refused |= {at[0] for a in _touched(handle, kind.value) if (at := of(a))}
+                continue
+            node = _Node(handle)
+            hits = [(slot, *at) for slot, word in enumerate(node.values) if (at := of(word))]
+            for slot, place, offset in hits:
+                if offset == places[place][1]:
+                    refused.add(place)
+                found[place].append((len(self.nodes), slot, offset))
+            if hits:
+                self.nodes.append(node)
+        return [[] if i in refused else users for i, users in enumerate(found)]
 
     def set(self, node: int, argument: int, address: int) -> None:
         """A kernel's pointer, from its next `update` on."""

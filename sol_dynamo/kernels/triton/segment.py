@@ -2,14 +2,15 @@
 
 A segment is run step by step at its first call (which compiles its kernels and lets ATen's
 libraries make what they need), as a graph from then on. Kernels of ours are told the addresses that
-changed since the graph's last launch. What ATen launches is as it was recorded: what its calls
-read and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
+changed since the graph's last launch. What ATen launches is as it was recorded: what its calls read
+and write has to stay where it is. Weights and the arena do (the segment is recorded anew where
 not); results lie in a pool of memory that goes with the arena, and what others read of them is
-copied out behind each launch. What is saved for backward lies in one of a few blocks, with a graph
-for each, and so do results that backward alone gets: these are lent as they lie, in a pool of their
-own, and while one of them is still held, the steps run one by one. What else a call reads is taken
-to stay, as what was saved does, until it does not: from then on it is copied to a place of the
-segment's own before each launch, or the call is left out if that is too much.
+copied out behind each launch, or written to new memory where that can be (`Recorded.renew`). What
+is saved for backward lies in one of a few blocks, with a graph for each, and so do results that
+backward alone gets: these are lent as they lie, in a pool of their own, and while one of them is
+still held, the steps run one by one. What else a call reads is taken to stay, as what was saved
+does, until it does not: from then on it is copied to a place of the segment's own before each
+launch, or the call is left out if that is too much.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import zip_longest
 from types import MappingProxyType
@@ -48,6 +49,8 @@ from .scratch import Pool, Scratch, Where, parts_at
 log = logging.getLogger("sol_dynamo")
 Step = tuple[Launch, Any] | Extern  # a launch with its function
 COPIED = 1 << 24  # bytes of a buffer that are copied into or out of a graph; larger: no part of it
+RENEWED = 1 << 16  # bytes of a result from which on it is written where it is to be, not copied
+AGREES = 0.01  # of a result of two runs: what is summed in an order by chance
 RECORDINGS = 8  # of one segment and pool, until calls of ATen are left out of it; and graphs of one
 
 
@@ -244,6 +247,7 @@ class Segment:
             )
         )
         last = {b: n for n, s in enumerate(self.steps) for b in _read(self.program, s) if b in made}
+        self._read_here = set(last)
         self._gone: list[list[str]] = [[] for _ in self.steps]  # results that nobody reads later
         for b, n in last.items():
             if b not in self._leaving:
@@ -428,6 +432,9 @@ class Segment:
             {b: t for b, t in results.items() if b not in self._lent},
             {b: t for b, t in results.items() if b in self._lent}, pool,
         )  # fmt: skip
+        last = self._leaving - self._lent - self._read_here
+        with suppress(torch.OutOfMemoryError):
+            found.renew([b for b in results if b in last], values, where.stream or 0)
         self._graphs[key] = found
         return found
 
@@ -446,9 +453,58 @@ def _own(name: str) -> str:
 
 def _like(t: torch.Tensor) -> torch.Tensor:
     """Memory for a copy, on the current device where t is on a GPU."""
-    if t.is_cuda:
-        return empty_cuda(tuple(t.shape), t.stride(), t.dtype)
-    return t.new_empty_strided(t.shape, t.stride())
+    return _new(*_place(t))
+
+
+Place = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
+
+
+def _place(t: torch.Tensor) -> Place:
+    return tuple(t.shape), t.stride(), t.dtype, t.device
+
+
+def _new(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    if device.type == "cuda":
+        return empty_cuda(shape, strides, dtype)
+    return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+
+
+def _is_own(t: torch.Tensor) -> bool:
+    """Whether a result is large, of floats, and all that is in its memory."""
+    size = t.untyped_storage().nbytes()
+    return t.is_floating_point() and t.nbytes == size >= RENEWED and t.storage_offset() == 0
+
+
+def _bytes(t: torch.Tensor) -> torch.Tensor:
+    """What is in a tensor's memory, element by element."""
+    return t.as_strided((t.numel(),), (1,)).view(torch.uint8).view(t.numel(), t.itemsize)
+
+
+def _poison(tensors: Iterable[torch.Tensor]) -> None:
+    """Bits that no kernel computes: a NaN, but not the one of the hardware."""
+    for t in tensors:
+        _bytes(t).fill_(0xFF)
+
+
+def _all_poison(t: torch.Tensor) -> bool:
+    return bool((_bytes(t) == 0xFF).all())
+
+
+def _some_poison(t: torch.Tensor) -> bool:
+    return bool((_bytes(t) == 0xFF).all(1).any())
+
+
+def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two runs gave the same, but for the order of sums by chance."""
+    if torch.equal(_bytes(a), _bytes(b)):
+        return True
+    if _some_poison(b) or not torch.equal(a.isnan(), b.isnan()):
+        return False
+    a, b = a.nan_to_num(), b.nan_to_num()
+    apart, size = (torch.linalg.vector_norm(t, dtype=torch.float32) for t in (a - b, a))
+    return float(apart) <= AGREES * float(size)
 
 
 def _check_results(made: Mapping[str, Any]) -> None:
@@ -482,6 +538,7 @@ class Recorded:
         memory = {memory_of(t): t.untyped_storage() for t in lent.values()}
         self._memory = [(m, storage_users(m)) for m in memory.values()]
         self._weights: Callable[[], Any] = lambda: None
+        self._renewed: list[tuple[str, int, Place]] = []  # results, and which addresses are theirs
         self._lock = threading.Lock()
 
     def held(self) -> bool:
@@ -503,14 +560,57 @@ class Recorded:
                 self._move(moved)
             if not known:
                 self._weights = ref(weights)
-            if self._copies:
-                copy_all(list(self._copies.values()), [values[b] for b in self._copies])
+            new = {b: _new(*place) for b, _, place in self._renewed}
+            if new:
+                at = ((i, new[b].data_ptr()) for b, i, _ in self._renewed)
+                self._move([(i, a) for i, a in at if a != self._addresses[i]])
+            self._copy_in(values)
             self._graph.launch(stream)
-            if not self._results and not self._lent:
-                return {}
-            own = {b: _like(t) for b, t in self._results.items()}
-            copy_all(list(own.values()), list(self._results.values()))
-            return own | {b: alias(t) for b, t in self._lent.items()}
+            if self._results:
+                own = {b: _like(t) for b, t in self._results.items()}
+                copy_all(list(own.values()), list(self._results.values()))
+                new |= own
+            for b, t in self._lent.items():
+                new[b] = alias(t)
+            return new
+
+    def _copy_in(self, values: Mapping[str, Any]) -> None:
+        if self._copies:
+            copy_all(list(self._copies.values()), [values[b] for b in self._copies])
+
+    def renew(self, names: Sequence[str], values: Mapping[str, Any], stream: int) -> None:
+        """Have results written to new memory by each call, rather than copied there.
+
+        The kernels of ATen's libraries get pointers in structures that only they know. So words
+        that are addresses in a result are taken for pointers, and changed, if three launches show
+        them to be all there is: the second, with other words, gives what the first gave, the third
+        leaves alone what both wrote.
+        """
+        old = {b: t for b in names if _is_own(t := self._results[b])}
+        every = self._graph.pointers([(t.data_ptr(), t.nbytes) for t in old.values()])
+        users = {b: u for b, u in zip(old, every, strict=True) if u}
+        if not users:
+            return
+        first, old = len(self._addresses), {b: old[b] for b in users}
+        new = {b: _like(t) for b, t in old.items()}
+        self._copy_in(values)
+        self._graph.launch(stream)
+        self._users += users.values()
+        self._addresses += [t.data_ptr() for t in old.values()]
+        _poison(new.values())
+        self._move(list(enumerate((t.data_ptr() for t in new.values()), first)))
+        self._graph.launch(stream)
+        agree = all(_agree(old[b], new[b]) for b in users)
+        _poison([*old.values(), *new.values()])
+        self._graph.launch(stream)
+        apart = all(_all_poison(t) for t in old.values())
+        if agree and apart and not any(map(_some_poison, new.values())):
+            self._renewed = [(b, n, _place(t)) for n, (b, t) in enumerate(old.items(), first)]
+            self._results = {b: t for b, t in self._results.items() if b not in users}
+        else:
+            log.info("results of ATen's calls are copied: they hide where they write to")
+            self._move(list(enumerate((t.data_ptr() for t in old.values()), first)))
+            del self._users[first:], self._addresses[first:]
 
     def moved(self, given: Sequence[int]) -> list[int]:
         """Which addresses must not change, and did."""
