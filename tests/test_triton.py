@@ -263,13 +263,13 @@ def test_which_calls_are_part_of_a_graph():
     assert (
         len(before.steps) == 3
         and before._entering == ["x"]
-        and before._leaving == {"cumprod_default_1"}
+        and before.leaving == {"cumprod_default_1"}
     )
     assert (
-        len(behind.steps) == 2 and not behind._entering and behind._leaving == {"cumprod_default_2"}
+        len(behind.steps) == 2 and not behind._entering and behind.leaving == {"cumprod_default_2"}
     )
-    apart = segments(Operands(program), before.steps, True, (), before._leaving)
-    assert [s._leaving for s in apart if isinstance(s, Segment)] == [{"cumprod_default_1"}]
+    apart = segments(Operands(program), before.steps, True, (), before.leaving)
+    assert [s.leaving for s in apart if isinstance(s, Segment)] == [{"cumprod_default_1"}]
     why = left_out(program, steps, (), {"nonzero", "cumprod_default_2"})
     assert why == {steps.index(outside): "what it gives depends on data"}
     assert before.note() == "1 kernels and 2 calls of ATen: a graph"
@@ -305,6 +305,7 @@ def without_a_gpu(monkeypatch, segment):
     monkeypatch.setattr(segment, "_check_results", lambda made: None)
     monkeypatch.setattr(Replayed, "made", 0)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {})
     monkeypatch.setattr(torch.cuda, "use_mem_pool", lambda pool, device: nullcontext())
     monkeypatch.setattr(torch.cuda, "MemPool", object)
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace(cuda_stream=0))
@@ -408,7 +409,9 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     capture, nor while all scratch that is large enough is in use."""
     from ctypes import memmove
 
+    from sol_dynamo.ir import Buffer
     from sol_dynamo.kernels.triton import replay
+    from sol_dynamo.kernels.triton.fresh import Fresh
     from sol_dynamo.kernels.triton.graphs import NoGraph
     from sol_dynamo.kernels.triton.scratch import Scratch, Where
 
@@ -416,33 +419,55 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     monkeypatch.setattr(replay, "cuda_device", lambda: now["device"])
     monkeypatch.setattr(replay, "cuda_stream", lambda device: now["stream"])
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: now["capturing"])
-    monkeypatch.setattr(
-        replay, "empty_cuda", lambda n, s, d: torch.empty_strided(n, s, dtype=d).fill_(-1)
+
+    class Recorded:
+        copied: dict = {}
+        busy = False
+
+        def held(self):
+            return self.busy
+
+        def __call__(self, given, values, weights, stream):
+            if weights == "broken":
+                raise NoGraph
+            if weights != "known":
+                return None
+            assert given[:2] == list(scratch.addresses) and stream == 7
+            memmove(given[2], given[3], 24)  # what is made comes from the second input
+            return {"more": torch.full((1,), 3.0)}
+
+    def graph(device, scratch, block):
+        return None if now["device"] != -1 else recorded
+
+    recorded = Recorded()
+    segment = SimpleNamespace(
+        outside=("y", "x"), moving=("y", "x"), kept=None, leaving={"more"}, recorded=graph
     )
-
-    def recorded(given, values, weights, stream):
-        if weights == "broken":
-            raise NoGraph
-        if weights != "known":
-            return None
-        assert given[:2] == list(scratch.addresses) and stream == 7
-        memmove(given[2], given[3], 24)  # what is made comes from the second input
-        return {}
-
     scratch, small = (Scratch.new(torch.device("cpu"), n, 1) for n in (64, 8))
     where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]
-    made = [((2, 3), (1, 2), torch.float32)]
-    again = replay.Replay(recorded, where, free, made, [2, 1], [2, None, 2], 1)
+    y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
+    fresh = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cpu")
+    fresh.new = lambda device: [torch.empty_strided((2, 3), (1, 2)).fill_(-1)]
+    parts = {"part": ("more", ((1, 2), (1, 0), 0))}
+    outputs = ["y", None, "y", "part"]
+    again = replay.Replay(segment, where, free, ["w", "x"], fresh, outputs, parts)
+    assert again.is_for(where) and not again.is_for(where._replace(stream=8))
+    with pytest.raises(KeyError):
+        replay.Replay(segment, where, free, ["w", "x"], fresh, ["w2"], {})
     results = []
     for _ in range(3):
         x = torch.randn(3, 2)
-        first, none, second = again([torch.empty(1), x], "known")
+        first, none, second, part = again([torch.empty(1), x], "known")
         assert first is second and none is None and free == [scratch]
+        assert part.tolist() == [[3, 3]]
         assert torch.equal(first, x.t()) and first.stride() == (1, 2)
         results.append(first)
     assert len({r.data_ptr() for r in results}) == 3
     inputs = [torch.empty(1), torch.randn(3, 2)]
     assert again(inputs, "others") is None and again(inputs, "broken") is None
+    recorded.busy = True
+    assert again(inputs, "known") is None
+    recorded.busy = False
     for what in ({"device": 0}, {"stream": 8}, {"capturing": True}):
         before = dict(now)
         now |= what
@@ -453,6 +478,88 @@ def test_calls_that_differ_in_places_only(monkeypatch):
         assert again(inputs, "known") is None and free == others
     free[:] = [scratch]
     assert again(inputs, "known") is not None
+
+
+class Writers:
+    """In place of a CUDA graph: kernels that write what `values` says to addresses that they hold;
+    those in `hidden` are not among their arguments."""
+
+    def __init__(self, values: dict[int, torch.Tensor], hidden: dict[int, torch.Tensor]):
+        self.words, self.new = [[a] for a in values], [[a] for a in values]
+        self._values, self._hidden = list(values.values()), hidden
+        self.launches = 0
+
+    def pointers(self, places):
+        return [
+            [(n, 0, 0) for n, (word,) in enumerate(self.words) if word == at] for at, _ in places
+        ]
+
+    def set(self, node: int, argument: int, address: int) -> None:
+        self.new[node][argument] = address
+
+    def update(self, node: int) -> None:
+        self.words[node] = list(self.new[node])
+
+    def launch(self, stream: int) -> None:
+        from ctypes import memmove
+
+        self.launches += 1
+        for (at,), value in zip(self.words, self._values, strict=True):
+            memmove(at, value.data_ptr(), value.nbytes)
+        for at, value in self._hidden.items():
+            memmove(at, value.data_ptr(), value.nbytes)
+
+
+@pytest.mark.parametrize("hides", ["nothing", "all", "half", "a copy"])
+def test_results_that_are_written_where_a_call_wants_them(hides):
+    """What calls of ATen give is new memory each time, not a copy, if that is seen to work."""
+    from sol_dynamo.kernels.host import Prepared
+    from sol_dynamo.kernels.triton.recorded import Recorded
+
+    value, other, small = torch.randn(4, 1 << 14), torch.randn(1 << 15), torch.randn(3)
+    results = {"a": torch.empty_like(value).t(), "b": torch.empty_like(other), "c": small.clone()}
+    shown, hidden = {results["b"].data_ptr(): other}, dict[int, torch.Tensor]()
+    at = results["a"].data_ptr()
+    if hides in ("nothing", "a copy"):
+        shown[at] = value
+    if hides in ("all", "a copy"):
+        hidden[at] = value
+    if hides == "half":
+        shown[at], hidden[at + value.nbytes // 2] = value[:2], value[2:]
+    graph = Writers(shown, hidden)
+    recorded = Recorded(graph, lambda _: [], [], [], set(), {}, dict(results), {}, [])
+    recorded.renew([*results], {}, 0)
+    assert graph.launches == 3
+    new = {"b"} | ({"a"} if hides == "nothing" else set())
+    assert {b for b, _, _ in recorded._renewed} == new
+    weights = Prepared([], [])
+    made = [recorded([], {}, weights, 0) for _ in range(3)]
+    assert graph.launches == 6
+    for r in made:
+        assert torch.equal(r["a"], value.t()) and r["a"].stride() == (1, 1 << 14)
+        assert torch.equal(r["b"], other) and torch.equal(r["c"], small)
+    assert len({r[b].data_ptr() for r in made for b in results}) == 9
+
+
+def test_results_that_share_memory_are_copied():
+    """One of them alone would be elsewhere."""
+    from sol_dynamo.kernels.host import Prepared
+    from sol_dynamo.kernels.triton.recorded import Recorded
+
+    value = torch.randn(1 << 15)
+    a = torch.empty_like(value)
+    graph = Writers({a.data_ptr(): value}, {})
+    recorded = Recorded(
+        graph, lambda _: [], [], [], set(), {}, {"a": a, "b": a.view(2, -1)}, {}, []
+    )
+    recorded.renew(["a", "b"], {}, 0)
+    assert not recorded._renewed and graph.launches == 0
+    made = recorded([], {}, Prepared([], []), 0)
+    assert (
+        made is not None
+        and torch.equal(made["a"], value)
+        and torch.equal(made["b"].view(-1), value)
+    )
 
 
 def test_equal_text_of_other_dtypes_is_another_function():

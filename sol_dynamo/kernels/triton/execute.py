@@ -3,7 +3,6 @@ ATen between them."""
 
 from __future__ import annotations
 
-import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -11,46 +10,17 @@ from typing import Any
 
 import torch
 
-from ...compat import cuda_stream, empty_cuda, part_of
-from ...ir import Buffer, Extern, Program
-from ...lowering.graph import TORCH_DTYPE
-from ...schedule.memory import nbytes
-from ..host import Blocks, Operands, Prepared, in_turn, tensor
+from ...compat import cuda_stream, part_of
+from ...ir import Extern, Program
+from ..host import Operands, Prepared, in_turn, tensor
 from .binary import compile_ahead, function_of
 from .blocks import ALIGNED
+from .fresh import Fresh
 from .launch import SCRATCH
 from .program import launches_of
 from .replay import Replay
 from .scratch import Arenas, Scratch, Where, arenas, parts_at
 from .segment import Segment, Step, advance, left_out, segments
-
-MANY, SMALL, ALL = 16, 1 << 14, 1 << 20  # results, bytes of each and of all of one dtype
-APART = 256  # bytes: where memory of torch's allocators begins
-
-
-class _Together:
-    """Many small results, as the gradients of biases and norms: parts of one piece of memory, which
-    takes an eighth of the time of so many pieces. Who keeps one keeps at most `ALL` bytes."""
-
-    def __init__(self, outputs: Sequence[Buffer]):
-        small = [b for b in outputs if 0 < nbytes(b) <= SMALL]
-        self._parts: dict[torch.dtype, list[tuple[str, Any, Any, int]]] = {}
-        self._sizes: dict[torch.dtype, int] = {}
-        for b in small if len(small) >= MANY else ():
-            dtype = TORCH_DTYPE[b.dtype]
-            at, step = self._sizes.get(dtype, 0), APART // dtype.itemsize
-            end = at + -(-nbytes(b) // APART) * step
-            if end * dtype.itemsize <= ALL:
-                self._sizes[dtype] = end
-                self._parts.setdefault(dtype, []).append((b.name, b.shape, b.strides, at))
-        self.names = {p[0] for parts in self._parts.values() for p in parts}
-
-    def new(self, device: torch.device) -> dict[str, torch.Tensor]:
-        made: dict[str, torch.Tensor] = {}
-        for dtype, parts in self._parts.items():
-            whole = torch.empty(self._sizes[dtype], dtype=dtype, device=device)
-            made |= {name: part_of(whole, n, s, at) for name, n, s, at in parts}
-        return made
 
 
 class TritonExecutable:
@@ -80,20 +50,13 @@ class TritonExecutable:
             max((s.counters for s in own), default=0) + 1,
         )
         self._device_type = device_type
-        self._together = _Together(self._operands.outputs)
-        self._made = [
-            (b.name, b.shape, b.strides, TORCH_DTYPE[b.dtype])
-            for b in self._operands.outputs
-            if b.name not in self._together.names
-        ]
-        self._blocks = Blocks(self._operands.saved, device_type)
+        self._fresh = Fresh(self._operands, device_type)
         # parts of what only backward gets; of others, torch is to know that they are views
         returned = ((o, program.buffers[o], program.base(o)) for o in program.outputs if o)
         self._parts = {
-            o: (base.name, b.shape, b.strides, b.offset) for o, b, base in returned
+            o: (base.name, (tuple(b.shape), tuple(b.strides), b.offset)) for o, b, base in returned
             if b.base and (base.scope == "saved" or base.name in program.lent)
         }  # fmt: skip
-        self._lock = threading.Lock()
         self._arenas: dict[torch.device, Arenas] = {}
         self._again: Replay | None = None
 
@@ -142,45 +105,29 @@ class TritonExecutable:
     def _run(self, inputs: list[Any], weights: Prepared, where: Where) -> list[Any]:
         p, device = self.program, where.device
         values: dict[str, Any] = dict(zip(self._operands.inputs, inputs, strict=True))
-        if device.type == "cuda":  # the current one
-            values |= {name: empty_cuda(n, s, d) for name, n, s, d in self._made}
-        else:
-            for name, shape, strides, dtype in self._made:
-                values[name] = torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        values |= self._together.new(device)
-        if self._operands.saved:
-            with self._lock:
-                values |= self._blocks.take()
+        values |= zip(self._fresh.names, self._fresh.new(device), strict=True)
         advance(self._steps, self._operands, values, weights, where)
-        self._again = self._replay(where)
+        if self._again is None or not self._again.is_for(where):
+            self._again = self._replay(where)
         both = ChainMap(values, weights.named)
         return [
             None if o is None else values[o] if o in values
-            else part_of(values[place[0]], *place[1:]) if (place := self._parts.get(o))
+            else part_of(values[place[0]], *place[1]) if (place := self._parts.get(o))
             else tensor(p, o, where.scratch.arena, both)
             for o in p.outputs
         ]  # fmt: skip
 
     def _replay(self, where: Where) -> Replay | None:
         """How calls like the one that has just been made go from now on, if that is known."""
-        p, step = self.program, self._steps[0] if len(self._steps) == 1 else None
-        if not isinstance(step, Segment) or where.stream is None or self._operands.saved:
+        step = self._steps[0] if len(self._steps) == 1 else None
+        if not isinstance(step, Segment) or where.stream is None or not step.is_recorded():
             return None
-        if (recorded := step.recorded(where)) is None:
+        free = self._arenas_of(where.device).free(where.stream)
+        given, outputs = self._operands.inputs, self.program.outputs
+        try:
+            return Replay(step, where, free, given, self._fresh, outputs, self._parts)
+        except KeyError:
             return None
-        every = {b: i for i, b in enumerate((*self._operands.inputs, *(m[0] for m in self._made)))}
-        if not every.keys() >= {o for o in p.outputs if o is not None}:
-            return None
-        addresses = [every[b] for b in step.moving]
-        return Replay(
-            recorded,
-            where,
-            self._arenas_of(where.device).free(where.stream),
-            [m[1:] for m in self._made],
-            addresses,
-            [None if o is None else every[o] for o in p.outputs],
-            next((i for i in addresses if i < len(self._operands.inputs)), None),
-        )
 
     def _device(self, values: Iterable[Any]) -> torch.device:
         """Of a call's tensors; where it has none, the current one."""

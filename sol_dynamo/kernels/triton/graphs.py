@@ -231,7 +231,10 @@ class Graph:
             if kind.value != KERNEL:
                 refused |= {at[0] for a in _touched(handle, kind.value) if (at := of(a))}
                 continue
-            node = _Node(handle)
+            try:
+                node = _Node(handle)
+            except NoGraph:  # its arguments are one piece: who tries a pointer out will see
+                continue
             hits = [(slot, *at) for slot, word in enumerate(node.values) if (at := of(word))]
             for slot, place, offset in hits:
                 if offset == places[place][1]:

@@ -1,21 +1,22 @@
 """A call of a program that is one CUDA graph, in as little Python as that takes.
 
 The first calls find their way through `execute` and `segment`. What they found there is a `Replay`,
-which stands for them as long as a call differs from the last one in the places of its inputs and
-results only.
+which stands for them as long as a call differs from the last ones in the places of its inputs and
+results only. Memory that is saved for backward has a graph for each of its blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ...compat import cuda_device, cuda_stream, empty_cuda
+from ...compat import cuda_device, cuda_stream, part_of
+from .fresh import Fresh, Part
 from .graphs import NoGraph
 from .scratch import Scratch, Where
-from .segment import Recorded
+from .segment import Segment
 
 
 class Replay:
@@ -23,21 +24,37 @@ class Replay:
 
     def __init__(
         self,
-        recorded: Recorded,
+        segment: Segment,
         where: Where,
         free: list[Scratch],
-        made: Sequence[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]],
-        addresses: Sequence[int],
-        results: Sequence[int | None],
-        read: int | None,
+        inputs: Sequence[str],
+        fresh: Fresh,
+        results: Sequence[str | None],
+        parts: Mapping[str, tuple[str, Part]],
     ):
-        """`free`: the stream's scratch that nobody uses; `made`: shapes, strides and dtypes of
-        results; `addresses`, behind those of the scratch, and `results` are positions among a
-        call's inputs and what is made; `read`: the position of an input that kernels read."""
-        self._recorded, self._free, self._sizes = recorded, free, where.scratch.sizes
+        """`free`: the stream's scratch that nobody uses; `results` by name, of which `parts` are of
+        others. Errors: `KeyError` for memory that is neither an input nor made by a call."""
+        self._segment, self._free, self._sizes = segment, free, where.scratch.sizes
         assert where.stream is not None
-        self._device, self._stream, self._read = where.device, where.stream, read
-        self._made, self._addresses, self._results = list(made), list(addresses), list(results)
+        self._device, self._stream, self._fresh = where.device, where.stream, fresh
+        names = (*inputs, *fresh.names)
+        self._at = at = {b: i for i, b in enumerate(names)}
+        self._addresses = [at[b] for b in segment.outside]
+        self._block = None if segment.kept is None else at[segment.kept]
+        # an input that kernels read
+        self._read = next((at[b] for b in segment.moving if at[b] < len(inputs)), None)
+        bases = {o: parts[o][0] if o in parts else o for o in results if o is not None}
+        made = {b: len(names) + n for n, b in enumerate(segment.leaving)}
+        self._leaving = list(segment.leaving)
+        self._results = [
+            None if o is None else (at | made)[bases[o]] if o not in parts
+            else ((at | made)[bases[o]], parts[o][1])
+            for o in results
+        ]  # fmt: skip
+
+    def is_for(self, where: Where) -> bool:
+        """Whether it is for a call's device and stream."""
+        return (where.device, where.stream) == (self._device, self._stream)
 
     def __call__(self, inputs: list[Any], weights: Any) -> list[Any] | None:
         """The results; None, and nothing is done, for a call that it is not for."""
@@ -55,12 +72,22 @@ class Replay:
         try:
             if any(a < b for a, b in zip(scratch.sizes, self._sizes, strict=True)):
                 return None
-            every = [*inputs, *[empty_cuda(*m) for m in self._made]]
+            every = [*inputs, *self._fresh.new(self._device)]
+            block = None if self._block is None else every[self._block].data_ptr()
+            recorded = self._segment.recorded(self._device, scratch, block)
+            if recorded is None or recorded.held():
+                return None
             given = [*scratch.addresses, *[every[i].data_ptr() for i in self._addresses]]
-            if self._recorded(given, {}, weights, stream) is None:
+            values = {b: every[self._at[b]] for b in recorded.copied}
+            made = recorded(given, values, weights, stream)
+            if made is None:
                 return None
         except NoGraph:
             return None
         finally:
             self._free.append(scratch)
-        return [None if i is None else every[i] for i in self._results]
+        every += [made[b] for b in self._leaving]
+        return [
+            every[r] if isinstance(r, int) else r and part_of(every[r[0]], *r[1])
+            for r in self._results
+        ]

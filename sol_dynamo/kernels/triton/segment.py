@@ -19,24 +19,18 @@ import logging
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any
-from weakref import ref
 
 import numpy as np
 import torch
 
 from ...compat import (
     OpOverload,
-    alias,
-    copy_all,
-    empty_cuda,
     is_random,
-    memory_of,
-    storage_users,
 )
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
@@ -44,13 +38,12 @@ from ..host import Operands, Prepared, call, memory, tensor
 from .blocks import ALIGNED
 from .graphs import Graph, NoGraph
 from .launch import COUNTERS, PARTS, SCRATCH, Launch
+from .recorded import Places, Recorded, like
 from .scratch import Pool, Scratch, Where, parts_at
 
 log = logging.getLogger("sol_dynamo")
 Step = tuple[Launch, Any] | Extern  # a launch with its function
 COPIED = 1 << 24  # bytes of a buffer that are copied into or out of a graph; larger: no part of it
-RENEWED = 1 << 16  # bytes of a result from which on it is written where it is to be, not copied
-AGREES = 0.01  # of a result of two runs: what is summed in an order by chance
 RECORDINGS = 8  # of one segment and pool, until calls of ATen are left out of it; and graphs of one
 
 
@@ -233,14 +226,15 @@ class Segment:
 
         self.moving = others(s for s in self.steps if not isinstance(s, Extern))
         self._entering = others(self._calls)
+        self.outside = (*self.moving, *self._entering)  # whose addresses may change
         self._wandering = {b for b in self._entering if b in wandering}
         # memory that is kept for backward: one of a few blocks, each with a graph of its own
-        self._kept = next((b for b in self._entering if scopes[b] == "saved"), None)
-        self._leaving = made.intersection(needed)
-        self._lent = self._leaving & self.program.lent
-        if self._lent and not self._kept:
+        self.kept = next((b for b in self._entering if scopes[b] == "saved"), None)
+        self.leaving = made.intersection(needed)
+        self._lent = self.leaving & self.program.lent
+        if self._lent and not self.kept:
             own = (b.name for b in self.program.buffers.values() if b.base is None)
-            self._kept = next((b for b in own if scopes[b] == "saved"), None)
+            self.kept = next((b for b in own if scopes[b] == "saved"), None)
         self._fixed = list(
             dict.fromkeys(
                 b for s in self.steps for b in _read(self.program, s) if scopes[b] == "weight"
@@ -250,7 +244,7 @@ class Segment:
         self._read_here = set(last)
         self._gone: list[list[str]] = [[] for _ in self.steps]  # results that nobody reads later
         for b, n in last.items():
-            if b not in self._leaving:
+            if b not in self.leaving:
                 self._gone[n].append(b)
         self._parts_at = parts_at(self.program)
         self._counters_at: dict[int, int] = {}
@@ -279,16 +273,18 @@ class Segment:
         scratch: Scratch,
         launched: Callable[[Sequence[int]], None] | None = None,
         copies: Mapping[str, Any] = MappingProxyType({}),
+        places: Callable[[Sequence[str]], AbstractContextManager] = lambda names: nullcontext(),
     ) -> dict[str, Any]:
         """The steps, each on its own; `values` has every buffer from before that is not in the
         arena, `copies` what calls are to read instead. `launched` is told the addresses that each
-        kernel got. Gives the results of calls that others need."""
+        kernel got; a call makes its results within `places`. Gives those that others need."""
         made: dict[str, Any] = {}
         everything = ChainMap(made, values)  # type: ignore[arg-type]
         for_calls = ChainMap(made, copies, values)  # type: ignore[arg-type]
         for n, step in enumerate(self.steps):
             if isinstance(step, Extern):
-                made |= _called(self._operands, step, for_calls, scratch.arena)
+                with places(_made(step)):
+                    made |= _called(self._operands, step, for_calls, scratch.arena)
                 if launched:
                     _check_results(made)
             else:
@@ -303,7 +299,7 @@ class Segment:
                     launched([a.data_ptr() for a in args])
             for b in self._gone[n]:
                 made.pop(b, None)
-        return {b: made[b] for b in self._leaving}
+        return {b: made[b] for b in self.leaving}
 
     def _memory(
         self, name: str, step: int, values: Mapping[str, Any], scratch: Scratch
@@ -324,13 +320,11 @@ class Segment:
             return {}
         scratch, stream = where.scratch, where.stream
         assert stream is not None
-        others = (*self.moving, *self._entering)
-        given = [*scratch.addresses, *[values[b].data_ptr() for b in others]]
-        # a scratch is one call's at a time, and so are the graphs whose calls use its pool
-        block = values[self._kept].data_ptr() if self._kept else None
+        given = [*scratch.addresses, *[values[b].data_ptr() for b in self.outside]]
+        block = values[self.kept].data_ptr() if self.kept else None
         key = (where.device, scratch.pool if self._calls else None, block)
         try:
-            found = self._graphs.get(key)
+            found = self.recorded(where.device, scratch, block)
             if found is not None and found.held():
                 return self(ChainMap(values, weights.named), scratch)
             made = None if found is None else found(given, values, weights, stream)
@@ -345,7 +339,7 @@ class Segment:
             self.reason = str(e)
             if self._calls:
                 log.info("ATen's calls are made one by one: %s", e)
-                self._apart = segments(self._operands, self.steps, False, (), self._leaving)
+                self._apart = segments(self._operands, self.steps, False, (), self.leaving)
             else:
                 log.warning("kernels are launched one by one: %s", e)
         if self._apart:
@@ -353,9 +347,16 @@ class Segment:
             return {}
         return self(ChainMap(values, weights.named), scratch)
 
-    def recorded(self, where: Where) -> Recorded | None:
-        """The graph of launches alone, if there is one: for whatever scratch of a device."""
-        return None if self._calls else self._graphs.get((where.device, None, None))
+    def is_recorded(self) -> bool:
+        """Whether some call was a graph, and none is in pieces."""
+        return bool(self._graphs) and not self._apart
+
+    def recorded(
+        self, device: torch.device, scratch: Scratch, block: int | None
+    ) -> Recorded | None:
+        """The graph for a call. A scratch is one call's at a time, and so are the graphs whose
+        calls of ATen use its pool; `block`: the address of what is `kept`."""
+        return self._graphs.get((device, scratch.pool if self._calls else None, block))
 
     def _look_after(self, found: Recorded | None, given: Sequence[int]) -> None:
         """Sort out what a call reads and did not find where the last graph has it."""
@@ -366,7 +367,7 @@ class Segment:
         if not all(_is_copied(self.program.buffers[b]) for b in new):
             self._graphs = {}
             self.reason = "large buffers that calls read move"
-            self._apart = segments(self._operands, self.steps, True, self._wandering, self._leaving)
+            self._apart = segments(self._operands, self.steps, True, self._wandering, self.leaving)
 
     def _record(
         self,
@@ -413,28 +414,29 @@ class Segment:
         }  # fmt: skip
         still |= {place[_own(b)] for b in self._entering if b not in self._wandering}
         with torch.inference_mode(False):  # of later calls, which may be in that mode or not
-            copies = {b: _like(values[b]) for b in self._entering if b in self._wandering}
+            copies = {b: like(values[b]) for b in self._entering if b in self._wandering}
         everything, results = ChainMap(values, weights.named), dict[str, Any]()
         # graphs of one pool write what others of it have written: not what is lent for longer
         pool = Pool() if self._lent else where.scratch.pool
+        places = Places(pool, self.leaving - self._lent - self._read_here, where.device)
         side = where.scratch.pool.stream(where.device)
-        with (
-            _recording,
-            torch.cuda.stream(side),
-            torch.cuda.use_mem_pool(pool.memory(), where.device) if self._calls else nullcontext(),
-        ):
+        with _recording, torch.cuda.stream(side):
             graph = Graph(
-                lambda launched: results.update(self(everything, where.scratch, launched, copies)),
+                lambda launched: results.update(
+                    self(everything, where.scratch, launched, copies, places)
+                ),
                 side.cuda_stream,
             )
         found = Recorded(
             graph, partial(_addresses, self._fixed), addresses, users, still, copies,
             {b: t for b, t in results.items() if b not in self._lent},
-            {b: t for b, t in results.items() if b in self._lent}, pool,
+            {b: t for b, t in results.items() if b in self._lent}, [pool],
         )  # fmt: skip
-        last = self._leaving - self._lent - self._read_here
         with suppress(torch.OutOfMemoryError):
-            found.renew([b for b in results if b in last], values, where.stream or 0)
+            found.renew(places.alone, values, where.stream or 0)
+        results = {b: t for b, t in results.items() if b not in found.renewed}
+        if found.renewed != {*places.alone}:
+            found.kept += places.pools
         self._graphs[key] = found
         return found
 
@@ -451,178 +453,7 @@ def _own(name: str) -> str:
     return f"{name} of calls"
 
 
-def _like(t: torch.Tensor) -> torch.Tensor:
-    """Memory for a copy, on the current device where t is on a GPU."""
-    return _new(*_place(t))
-
-
-Place = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
-
-
-def _place(t: torch.Tensor) -> Place:
-    return tuple(t.shape), t.stride(), t.dtype, t.device
-
-
-def _new(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    if device.type == "cuda":
-        return empty_cuda(shape, strides, dtype)
-    return torch.empty_strided(shape, strides, dtype=dtype, device=device)
-
-
-def _is_own(t: torch.Tensor) -> bool:
-    """Whether a result is large, of floats, and all that is in its memory."""
-    size = t.untyped_storage().nbytes()
-    return t.is_floating_point() and t.nbytes == size >= RENEWED and t.storage_offset() == 0
-
-
-def _bytes(t: torch.Tensor) -> torch.Tensor:
-    """What is in a tensor's memory, element by element."""
-    return t.as_strided((t.numel(),), (1,)).view(torch.uint8).view(t.numel(), t.itemsize)
-
-
-def _poison(tensors: Iterable[torch.Tensor]) -> None:
-    """Bits that no kernel computes: a NaN, but not the one of the hardware."""
-    for t in tensors:
-        _bytes(t).fill_(0xFF)
-
-
-def _all_poison(t: torch.Tensor) -> bool:
-    return bool((_bytes(t) == 0xFF).all())
-
-
-def _some_poison(t: torch.Tensor) -> bool:
-    return bool((_bytes(t) == 0xFF).all(1).any())
-
-
-def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two runs gave the same, but for the order of sums by chance."""
-    if torch.equal(_bytes(a), _bytes(b)):
-        return True
-    if _some_poison(b) or not torch.equal(a.isnan(), b.isnan()):
-        return False
-    a, b = a.nan_to_num(), b.nan_to_num()
-    apart, size = (torch.linalg.vector_norm(t, dtype=torch.float32) for t in (a - b, a))
-    return float(apart) <= AGREES * float(size)
-
-
 def _check_results(made: Mapping[str, Any]) -> None:
     for name, value in made.items():
         if isinstance(value, torch.Tensor) and value.device.type != "cuda":
             raise NoGraph(f"{name} is on the {value.device.type}")
-
-
-class Recorded:
-    """A segment's graph, and which kernels take which address: (node, argument, offset) of each.
-
-    Addresses are those that a call gives, then those of `weights_at`, which are looked up only when
-    a call brings other weights than the one before. Those in `still` must not change.
-    """
-
-    def __init__(
-        self,
-        graph: Graph,
-        weights_at: Callable[[Any], list[int]],
-        addresses: list[int],
-        users: list[list[tuple[int, int, int]]],
-        still: set[int],
-        copies: Mapping[str, torch.Tensor],
-        results: Mapping[str, Any],
-        lent: Mapping[str, Any],
-        pool: Any,
-    ):
-        self._graph, self._weights_at, self._users = graph, weights_at, users
-        self._addresses, self._still, self._pool = addresses, still, pool
-        self._copies, self._results, self._lent = copies, results, lent
-        memory = {memory_of(t): t.untyped_storage() for t in lent.values()}
-        self._memory = [(m, storage_users(m)) for m in memory.values()]
-        self._weights: Callable[[], Any] = lambda: None
-        self._renewed: list[tuple[str, int, Place]] = []  # results, and which addresses are theirs
-        self._lock = threading.Lock()
-
-    def held(self) -> bool:
-        """Whether somebody has what it lent."""
-        return any(storage_users(m) != users for m, users in self._memory)
-
-    def __call__(
-        self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
-    ) -> dict[str, Any] | None:
-        """Launch it, and give copies of its results, and those that are lent; None, and nothing is
-        done, for memory that it was not recorded for."""
-        with self._lock:
-            known = self._weights() is weights
-            now = given if known else given + self._weights_at(weights)
-            moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
-            if moved:
-                if any((new % ALIGNED and self._users[i]) or i in self._still for i, new in moved):
-                    return None
-                self._move(moved)
-            if not known:
-                self._weights = ref(weights)
-            new = {b: _new(*place) for b, _, place in self._renewed}
-            if new:
-                at = ((i, new[b].data_ptr()) for b, i, _ in self._renewed)
-                self._move([(i, a) for i, a in at if a != self._addresses[i]])
-            self._copy_in(values)
-            self._graph.launch(stream)
-            if self._results:
-                own = {b: _like(t) for b, t in self._results.items()}
-                copy_all(list(own.values()), list(self._results.values()))
-                new |= own
-            for b, t in self._lent.items():
-                new[b] = alias(t)
-            return new
-
-    def _copy_in(self, values: Mapping[str, Any]) -> None:
-        if self._copies:
-            copy_all(list(self._copies.values()), [values[b] for b in self._copies])
-
-    def renew(self, names: Sequence[str], values: Mapping[str, Any], stream: int) -> None:
-        """Have results written to new memory by each call, rather than copied there.
-
-        The kernels of ATen's libraries get pointers in structures that only they know. So words
-        that are addresses in a result are taken for pointers, and changed, if three launches show
-        them to be all there is: the second, with other words, gives what the first gave, the third
-        leaves alone what both wrote.
-        """
-        old = {b: t for b in names if _is_own(t := self._results[b])}
-        every = self._graph.pointers([(t.data_ptr(), t.nbytes) for t in old.values()])
-        users = {b: u for b, u in zip(old, every, strict=True) if u}
-        if not users:
-            return
-        first, old = len(self._addresses), {b: old[b] for b in users}
-        new = {b: _like(t) for b, t in old.items()}
-        self._copy_in(values)
-        self._graph.launch(stream)
-        self._users += users.values()
-        self._addresses += [t.data_ptr() for t in old.values()]
-        _poison(new.values())
-        self._move(list(enumerate((t.data_ptr() for t in new.values()), first)))
-        self._graph.launch(stream)
-        agree = all(_agree(old[b], new[b]) for b in users)
-        _poison([*old.values(), *new.values()])
-        self._graph.launch(stream)
-        apart = all(_all_poison(t) for t in old.values())
-        if agree and apart and not any(map(_some_poison, new.values())):
-            self._renewed = [(b, n, _place(t)) for n, (b, t) in enumerate(old.items(), first)]
-            self._results = {b: t for b, t in self._results.items() if b not in users}
-        else:
-            log.info("results of ATen's calls are copied: they hide where they write to")
-            self._move(list(enumerate((t.data_ptr() for t in old.values()), first)))
-            del self._users[first:], self._addresses[first:]
-
-    def moved(self, given: Sequence[int]) -> list[int]:
-        """Which addresses must not change, and did."""
-        return [i for i, new in enumerate(given) if i in self._still and new != self._addresses[i]]
-
-    def _move(self, moved: list[tuple[int, int]]) -> None:
-        nodes = set()
-        for i, address in moved:
-            for node, argument, offset in self._users[i]:
-                self._graph.set(node, argument, address + offset)
-                nodes.add(node)
-        for node in nodes:
-            self._graph.update(node)
-        for i, address in moved:
-            self._addresses[i] = address

@@ -1,0 +1,223 @@
+"""A segment's graph: what it is told before a launch, and where its results are."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import ref
+
+import torch
+
+from ...compat import allocations, copy_all, empty_cuda, memory_of, part_of, storage_users
+from .blocks import ALIGNED
+from .graphs import Graph
+from .scratch import Pool
+
+log = logging.getLogger("sol_dynamo")
+RENEWED = 1 << 16  # bytes of a result from which on it is written where it is to be, not copied
+AGREES = 0.01  # of a result of two runs: what is summed in an order by chance
+
+Place = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
+
+
+class Places:
+    """Where ATen's calls make results while a graph is recorded: those in `last`, which nobody in
+    the graph reads, in memory that nothing else in it has had before, if that is `alone`."""
+
+    def __init__(self, pool: Pool, last: Collection[str], device: torch.device):
+        self._pool, self._last, self._device = pool, last, device
+        self.pools, self.alone = [Pool()], list[str]()
+
+    @contextmanager
+    def __call__(self, names: Sequence[str]) -> Iterator[None]:
+        """What a call does that makes these buffers."""
+        own = names and all(b in self._last for b in names)
+        pool = self.pools[-1] if own else self._pool
+        before = allocations(self._device)
+        with torch.cuda.use_mem_pool(pool.memory(), self._device):
+            yield
+        if own and allocations(self._device) - before == len(names):
+            self.alone += names
+        elif own:  # what it had for a while may become a part of the next result
+            self.pools.append(Pool())
+
+
+class Recorded:
+    """A segment's graph, and which kernels take which address: (node, argument, offset) of each.
+
+    Addresses are those that a call gives, then those of `weights_at`, which are looked up only when
+    a call brings other weights than the one before. Those in `still` must not change.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights_at: Callable[[Any], list[int]],
+        addresses: list[int],
+        users: list[list[tuple[int, int, int]]],
+        still: set[int],
+        copies: Mapping[str, torch.Tensor],
+        results: dict[str, Any],
+        lent: Mapping[str, Any],
+        pools: list[Pool],
+    ):
+        self._graph, self._weights_at, self._users = graph, weights_at, users
+        self._addresses, self._still, self.kept = addresses, still, pools
+        self.copied, self._results = copies, results
+        self._lent = [(b, t, (tuple(t.shape), t.stride(), 0)) for b, t in lent.items()]
+        memory = {memory_of(t): t.untyped_storage() for t in lent.values()}
+        self._memory = [(m, storage_users(m)) for m in memory.values()]
+        self._weights: Callable[[], Any] = lambda: None
+        self.renewed = set[str]()
+        self._renewed: list[tuple[str, int, Place]] = []  # results, and which addresses are theirs
+        self._lock = threading.Lock()
+
+    def held(self) -> bool:
+        """Whether somebody has what it lent."""
+        return any(storage_users(m) != users for m, users in self._memory)
+
+    def __call__(
+        self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
+    ) -> dict[str, Any] | None:
+        """Launch it, and give copies of its results, and those that are lent; None, and nothing is
+        done, for memory that it was not recorded for."""
+        with self._lock:
+            known = self._weights() is weights
+            now = given if known else given + self._weights_at(weights)
+            if now != self._addresses[: len(now)]:
+                moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
+                if any((new % ALIGNED and self._users[i]) or i in self._still for i, new in moved):
+                    return None
+                self._move(moved)
+            if not known:
+                self._weights = ref(weights)
+            new = {b: _new(*place) for b, _, place in self._renewed}
+            if new:
+                at = ((i, new[b].data_ptr()) for b, i, _ in self._renewed)
+                self._move([(i, a) for i, a in at if a != self._addresses[i]])
+            self._copy_in(values)
+            self._graph.launch(stream)
+            if self._results:
+                own = {b: like(t) for b, t in self._results.items()}
+                copy_all(list(own.values()), list(self._results.values()))
+                new |= own
+            for b, t, place in self._lent:
+                new[b] = part_of(t, *place)
+            return new
+
+    def _copy_in(self, values: Mapping[str, Any]) -> None:
+        if self.copied:
+            copy_all(list(self.copied.values()), [values[b] for b in self.copied])
+
+    def renew(self, names: Sequence[str], values: Mapping[str, Any], stream: int) -> None:
+        """Have results written to new memory by each call, rather than copied there.
+
+        The kernels of ATen's libraries get pointers in structures that only they know. So words
+        that are addresses in a result are taken for pointers, and changed, if three launches show
+        them to be all there is: the second, with other words, gives what the first gave, the third
+        leaves alone what the first wrote. Results that fail are copied.
+        """
+        every = [*self._results.values(), *(t for _, t, _ in self._lent)]
+        users_of = Counter(memory_of(t) for t in every if isinstance(t, torch.Tensor))
+        own = {b: self._results[b] for b in names}
+        old = {b: t for b, t in own.items() if _is_own(t) and users_of[memory_of(t)] == 1}
+        found = self._graph.pointers([(t.data_ptr(), t.nbytes) for t in old.values()])
+        users = {b: u for b, u in zip(old, found, strict=True) if u}
+        if not users:
+            return
+        first, old = len(self._addresses), {b: old[b] for b in users}
+        new = {b: like(t) for b, t in old.items()}
+        self._copy_in(values)
+        self._graph.launch(stream)
+        self._users += users.values()
+        self._addresses += [t.data_ptr() for t in old.values()]
+        _poison(new.values())
+        self._move(list(enumerate((t.data_ptr() for t in new.values()), first)))
+        self._graph.launch(stream)
+        fit = {b for b in users if _agree(old[b], new[b])}
+        _poison([*old.values(), *new.values()])
+        self._graph.launch(stream)
+        fit -= {b for b in users if _some_poison(new[b]) or not _all_poison(old[b])}
+        for n, (b, t) in enumerate(old.items(), first):
+            if b in fit:
+                self._renewed.append((b, n, _place(t)))
+                del self._results[b]
+            else:
+                self._move([(n, t.data_ptr())])
+        self.renewed = fit
+        log.info("%d of %d results are new memory, not copies", len(fit), len(names))
+
+    def moved(self, given: Sequence[int]) -> list[int]:
+        """Which addresses must not change, and did."""
+        return [i for i, new in enumerate(given) if i in self._still and new != self._addresses[i]]
+
+    def _move(self, moved: list[tuple[int, int]]) -> None:
+        nodes = set()
+        for i, address in moved:
+            for node, argument, offset in self._users[i]:
+                self._graph.set(node, argument, address + offset)
+                nodes.add(node)
+        for node in nodes:
+            self._graph.update(node)
+        for i, address in moved:
+            self._addresses[i] = address
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def like(t: torch.Tensor) -> torch.Tensor:
+    """Memory for a copy, on the current device where t is on a GPU."""
+    return _new(*_place(t))
+
+
+def _place(t: torch.Tensor) -> Place:
+    return tuple(t.shape), t.stride(), t.dtype, t.device
+
+
+def _new(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    if device.type == "cuda":
+        return empty_cuda(shape, strides, dtype)
+    return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+
+
+def _is_own(t: torch.Tensor) -> bool:
+    """Whether a result is large, of floats, and all that is in its memory."""
+    size = t.untyped_storage().nbytes()
+    return bool(t.is_floating_point() and t.nbytes == size >= RENEWED and not t.storage_offset())
+
+
+def _bytes(t: torch.Tensor) -> torch.Tensor:
+    """What is in a tensor's memory, element by element."""
+    return t.as_strided((t.numel(),), (1,)).view(torch.uint8).view(t.numel(), t.itemsize)
+
+
+def _poison(tensors: Iterable[torch.Tensor]) -> None:
+    """Bits that no kernel computes: a NaN, but not the one of the hardware."""
+    for t in tensors:
+        _bytes(t).fill_(0xFF)
+
+
+def _all_poison(t: torch.Tensor) -> bool:
+    return bool((_bytes(t) == 0xFF).all())
+
+
+def _some_poison(t: torch.Tensor) -> bool:
+    return bool((_bytes(t) == 0xFF).all(1).any())
+
+
+def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two runs gave the same, but for the order of sums by chance."""
+    if torch.equal(_bytes(a), _bytes(b)):
+        return True
+    if _some_poison(b) or not torch.equal(a.isnan(), b.isnan()):
+        return False
+    a, b = a.nan_to_num(), b.nan_to_num()
+    apart, size = (torch.linalg.vector_norm(t, dtype=torch.float32) for t in (a - b, a))
+    return float(apart) <= AGREES * float(size)
