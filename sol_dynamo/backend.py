@@ -478,7 +478,8 @@ class Runner:
         made, inputs = build(self._gm, weights, self._config, self.output_strides, self._views)
         rest = sorted(self._static - self._weights)
         values = _placeholders(self._gm)
-        self._unhoisted = [(i, _kind(values[i]), Value.of(values[i])) for i in rest]
+        self._unhoisted = rest, [Value.of(values[i]) for i in rest]
+        self._layouts = [(v.strides, v.shape, v.dtype) for v in self._unhoisted[1]]
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
         results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
@@ -488,11 +489,10 @@ class Runner:
 
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
-        for i, kind, traced in self._unhoisted:
-            t = args[i]
-            same = t.stride() == traced.strides and t.shape == traced.shape
-            if not (same and t.dtype is traced.dtype) and _kind(t) != kind:
-                args[i] = _laid_out(t, traced)
+        rest, traced = self._unhoisted
+        if [((t := args[i]).stride(), t.shape, t.dtype) for i in rest] != self._layouts:
+            for i, v in zip(rest, traced, strict=True):
+                args[i] = _laid_out(args[i], v)
         prepared = sets.get(args)
         if sets.unstable and self._demotes:
             self._demote(sets)

@@ -448,8 +448,10 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
     fresh = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cpu")
     fresh.new = lambda device: [torch.empty_strided((2, 3), (1, 2)).fill_(-1)]
-    parts = {"part": ("more", ((1, 2), (1, 0), 0))}
-    outputs = ["y", None, "y", "part"]
+    parts = {
+        "part": ("more", ((1, 2), (1, 0), 0), False), "view": ("y", ((2,), (1,), 1), True)
+    }  # fmt: skip
+    outputs = ["y", None, "y", "part", "view"]
     again = replay.Replay(segment, where, free, ["w", "x"], fresh, outputs, parts)
     assert again.is_for(where) and not again.is_for(where._replace(stream=8))
     with pytest.raises(KeyError):
@@ -457,9 +459,10 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     results = []
     for _ in range(3):
         x = torch.randn(3, 2)
-        first, none, second, part = again([torch.empty(1), x], "known")
+        first, none, second, part, view = again([torch.empty(1), x], "known")
         assert first is second and none is None and free == [scratch]
-        assert part.tolist() == [[3, 3]]
+        assert part.tolist() == [[3, 3]] and part._base is None
+        assert view._base is first and view.data_ptr() == first.data_ptr() + 4
         assert torch.equal(first, x.t()) and first.stride() == (1, 2)
         results.append(first)
     assert len({r.data_ptr() for r in results}) == 3

@@ -235,11 +235,13 @@ class Blocks:
 
     def __init__(self, buffers: list[Buffer], device: str):
         self._device = device
-        self._places: list[tuple[str, int, Buffer, torch.dtype]] = []
+        # dtype, shape, strides, first element
+        self._places: list[tuple[str, torch.dtype, tuple, tuple, int]] = []
         self._size = 0
         for b in buffers:
             dtype = TORCH_DTYPE[b.dtype]
-            self._places.append((b.name, self._size // dtype.itemsize, b, dtype))
+            place = tuple(b.shape), tuple(b.strides), self._size // dtype.itemsize
+            self._places.append((b.name, dtype, *place))
             self._size += -(-nbytes(b) // 64) * 64
         self._known: list[_Block] = []
 
@@ -252,12 +254,10 @@ class Blocks:
             block = free[0]
             self._known = [k for k in self._known if k is block or k not in free]
         else:
-            block = _Block(self._size, self._device, {d for _, _, _, d in self._places})
+            block = _Block(self._size, self._device, {d for _, d, *_ in self._places})
             self._known.append(block)
         whole = block.whole
-        return [
-            (name, part_of(whole[d], b.shape, b.strides, at)) for name, at, b, d in self._places
-        ]
+        return [(name, part_of(whole[d], n, s, at)) for name, d, n, s, at in self._places]
 
 
 class _Block:

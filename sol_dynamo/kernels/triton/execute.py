@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...compat import cuda_stream, part_of
-from ...ir import Extern, Program
+from ...ir import FOREIGN, Extern, Program
 from ..host import Operands, Prepared, in_turn, tensor
 from .binary import compile_ahead, function_of
 from .blocks import ALIGNED
@@ -51,11 +51,14 @@ class TritonExecutable:
         )
         self._device_type = device_type
         self._fresh = Fresh(self._operands, device_type)
-        # parts of what only backward gets; of others, torch is to know that they are views
+        # torch is to know that parts are views, but for those of what only backward gets
         returned = ((o, program.buffers[o], program.base(o)) for o in program.outputs if o)
         self._parts = {
-            o: (base.name, (tuple(b.shape), tuple(b.strides), b.offset)) for o, b, base in returned
-            if b.base and (base.scope == "saved" or base.name in program.lent)
+            o: (
+                base.name, (tuple(b.shape), tuple(b.strides), b.offset),
+                base.scope != "saved" and base.name not in program.lent,
+            )
+            for o, b, base in returned if b.base and b.dtype != FOREIGN
         }  # fmt: skip
         self._arenas: dict[torch.device, Arenas] = {}
         self._again: Replay | None = None
@@ -112,7 +115,8 @@ class TritonExecutable:
         both = ChainMap(values, weights.named)
         return [
             None if o is None else values[o] if o in values
-            else part_of(values[place[0]], *place[1]) if (place := self._parts.get(o))
+            else part_of(values[place[0]], *place[1])
+            if (place := self._parts.get(o)) and not place[2]
             else tensor(p, o, where.scratch.arena, both)
             for o in p.outputs
         ]  # fmt: skip

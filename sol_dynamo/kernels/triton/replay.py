@@ -30,10 +30,11 @@ class Replay:
         inputs: Sequence[str],
         fresh: Fresh,
         results: Sequence[str | None],
-        parts: Mapping[str, tuple[str, Part]],
+        parts: Mapping[str, tuple[str, Part, bool]],
     ):
-        """`free`: the stream's scratch that nobody uses; `results` by name, of which `parts` are of
-        others. Errors: `KeyError` for memory that is neither an input nor made by a call."""
+        """`free`: the stream's scratch that nobody uses; `results` by name, of which `parts` are in
+        memory of others, as views that torch is to know of or not. Errors: `KeyError` for memory
+        that is neither an input nor made by a call."""
         self._segment, self._free, self._sizes = segment, free, where.scratch.sizes
         assert where.stream is not None
         self._device, self._stream, self._fresh = where.device, where.stream, fresh
@@ -43,14 +44,14 @@ class Replay:
         self._block = None if segment.kept is None else at[segment.kept]
         # an input that kernels read
         self._read = next((at[b] for b in segment.moving if at[b] < len(inputs)), None)
-        bases = {o: parts[o][0] if o in parts else o for o in results if o is not None}
-        made = {b: len(names) + n for n, b in enumerate(segment.leaving)}
         self._leaving = list(segment.leaving)
-        self._results = [
-            None if o is None else (at | made)[bases[o]] if o not in parts
-            else ((at | made)[bases[o]], parts[o][1])
-            for o in results
-        ]  # fmt: skip
+        places = at | {b: len(names) + n for n, b in enumerate(self._leaving)}
+        # a part is behind all that are whole: its memory's place, shape, strides, offset
+        wholes = [None if o is None or o in parts else places[o] for o in results]
+        found = [(n, *parts[o]) for n, o in enumerate(results) if o is not None and o in parts]
+        self._wholes = wholes
+        self._parts = [(n, places[b], *part) for n, b, part, seen in found if not seen]
+        self._views = [(n, places[b], *part) for n, b, part, seen in found if seen]
 
     def is_for(self, where: Where) -> bool:
         """Whether it is for a call's device and stream."""
@@ -87,7 +88,10 @@ class Replay:
         finally:
             self._free.append(scratch)
         every += [made[b] for b in self._leaving]
-        return [
-            every[r] if isinstance(r, int) else r and part_of(every[r[0]], *r[1])
-            for r in self._results
-        ]
+        results = [None if i is None else every[i] for i in self._wholes]
+        for n, i, shape, strides, offset in self._parts:
+            results[n] = part_of(every[i], shape, strides, offset)
+        for n, i, shape, strides, offset in self._views:
+            t = every[i]
+            results[n] = t.as_strided(shape, strides, t.storage_offset() + offset)
+        return results
