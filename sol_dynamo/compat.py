@@ -134,6 +134,11 @@ def storage_users(storage: torch.UntypedStorage) -> int:
     return torch._C._storage_Use_Count(storage._cdata)
 
 
+def tensor_users(t: torch.Tensor) -> int:
+    """What holds a tensor, Python as one of them."""
+    return t._use_count()  # type: ignore[attr-defined]
+
+
 def allocations(device: torch.device) -> int:
     """How often memory of a GPU was asked for."""
     return torch.cuda.memory_stats(device).get("allocation.all.allocated", 0)

@@ -3,12 +3,20 @@ native runs, weights packed once, and memory for what is saved for backward."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from ..compat import from_memory, part_of, storage_users, with_memory
+from ..compat import (
+    from_memory,
+    memory_of,
+    part_of,
+    storage_users,
+    tensor_users,
+    with_memory,
+)
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -235,13 +243,14 @@ class Blocks:
 
     def __init__(self, buffers: list[Buffer], device: str):
         self._device = device
+        self._names = [b.name for b in buffers]
         # dtype, shape, strides, first element
-        self._places: list[tuple[str, torch.dtype, tuple, tuple, int]] = []
+        self._places: list[tuple[torch.dtype, tuple, tuple, int]] = []
         self._size = 0
         for b in buffers:
             dtype = TORCH_DTYPE[b.dtype]
             place = tuple(b.shape), tuple(b.strides), self._size // dtype.itemsize
-            self._places.append((b.name, dtype, *place))
+            self._places.append((dtype, *place))
             self._size += -(-nbytes(b) // 64) * 64
         self._known: list[_Block] = []
 
@@ -254,22 +263,39 @@ class Blocks:
             block = free[0]
             self._known = [k for k in self._known if k is block or k not in free]
         else:
-            block = _Block(self._size, self._device, {d for _, d, *_ in self._places})
+            block = _Block(self._size, self._device, self._places)
             self._known.append(block)
-        whole = block.whole
-        return [(name, part_of(whole[d], n, s, at)) for name, d, n, s, at in self._places]
+        return list(zip(self._names, block.parts, strict=True))
+
+
+class Lent:
+    """Tensors that are handed out again and again, which costs nothing, and whether somebody has
+    one of them, or another one in its memory."""
+
+    def __init__(self, tensors: list[torch.Tensor]):
+        """The list is kept as it is: nobody else is to have the tensors now."""
+        self.tensors = tensors
+        self._memory = {memory_of(t): t.untyped_storage() for t in self.tensors}
+        self._free = self._users()
+
+    def is_free(self) -> bool:
+        return self._users() == self._free
+
+    def _users(self) -> tuple[list[int], list[int], list[int]]:
+        """Of each tensor and of its memory, in Python and elsewhere."""
+        mine = self.tensors
+        memory = [*map(storage_users, self._memory.values())]
+        return memory, [*map(tensor_users, mine)], [*map(sys.getrefcount, mine)]
 
 
 class _Block:
-    """Memory, whole as a tensor of each dtype that lies in it."""
+    """Memory, and its parts."""
 
-    def __init__(self, size: int, device: str, dtypes: set[torch.dtype]):
+    def __init__(self, size: int, device: str, places: Sequence[tuple]):
         with torch.inference_mode(False):  # of later calls, which may be in that mode or not
             memory = torch.empty(size, dtype=torch.uint8, device=device)
-            self.whole = {d: memory[: size // d.itemsize * d.itemsize].view(d) for d in dtypes}
-        self._storage = memory.untyped_storage()
-        del memory
-        self._users = storage_users(self._storage)  # that it has when it is free
-
-    def is_free(self) -> bool:
-        return storage_users(self._storage) == self._users
+        whole = {d: memory[: size // d.itemsize * d.itemsize].view(d) for d, *_ in places}
+        parts = [part_of(whole[d], n, s, at) for d, n, s, at in places]
+        del memory, whole
+        self._lent = Lent(parts)
+        self.parts, self.is_free = self._lent.tensors, self._lent.is_free

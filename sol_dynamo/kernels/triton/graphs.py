@@ -18,6 +18,7 @@ from typing import Any
 KERNEL, COPY, FILL, EMPTY = 0, 1, 2, 5  # CU_GRAPH_NODE_TYPE_KERNEL, _MEMCPY, _MEMSET, _EMPTY
 HOST, DEVICE, UNIFIED = 1, 2, 4  # CU_MEMORYTYPE_HOST, _DEVICE, _UNIFIED
 MEMORY_TYPE = 2  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+PIECE, PIECE_SIZE = 1, 2  # CU_LAUNCH_PARAM_BUFFER_POINTER, _SIZE
 RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: other threads may allocate
 
 
@@ -142,11 +143,13 @@ class _Node:
         self.handle = c_void_p(node)
         self.params = _KernelParams()
         _do("cuGraphKernelNodeGetParams_v2", self.handle, byref(self.params))
+        self._copy_together() if self.params.extra else self._copy_apart()
+        if list(self.values[: len(pointers)]) != list(pointers):
+            raise NoGraph("the driver lists kernels in another order than they were launched")
+        self.reference = byref(self.params)
+
+    def _copy_apart(self) -> None:
         sizes, recorded = self._sizes(), self.params.arguments
-        if len(sizes) < len(pointers):
-            raise NoGraph(f"a kernel of {len(sizes)} arguments, not {len(pointers)}")
-        if sizes and not recorded:
-            raise NoGraph("a kernel whose arguments the driver does not tell apart")
         self.values = (c_uint64 * max(sum(-(-n // 8) for n in sizes), 1))()
         self._arguments = (c_void_p * max(len(sizes), 1))()
         at = ctypes.addressof(self.values)
@@ -154,10 +157,24 @@ class _Node:
             self._arguments[i] = at
             ctypes.memmove(at, recorded[i], n)
             at += -(-n // 8) * 8
-        if list(self.values[: len(pointers)]) != list(pointers):
-            raise NoGraph("the driver lists kernels in another order than they were launched")
         self.params.arguments = ctypes.cast(self._arguments, POINTER(c_void_p))
-        self.reference = byref(self.params)
+
+    def _copy_together(self) -> None:
+        """Arguments that were launched as one piece of memory."""
+        given = dict[int, int | None]()
+        for i in range(0, 8, 2):
+            if (what := self.params.extra[i]) is None:
+                break
+            given[what] = self.params.extra[i + 1]
+        start, size = given.get(PIECE), given.get(PIECE_SIZE)
+        if not start or not size:
+            raise NoGraph("a kernel whose arguments the driver does not show")
+        self._size = c_size_t(c_size_t.from_address(size).value)
+        self.values = (c_uint64 * -(-self._size.value // 8))()
+        ctypes.memmove(self.values, start, self._size.value)
+        here = ctypes.addressof(self.values), ctypes.addressof(self._size)
+        self._arguments = (c_void_p * 5)(PIECE, here[0], PIECE_SIZE, here[1], None)
+        self.params.extra = ctypes.cast(self._arguments, POINTER(c_void_p))
 
     def _sizes(self) -> list[int]:
         """Bytes of each argument."""

@@ -12,7 +12,8 @@ from weakref import ref
 
 import torch
 
-from ...compat import allocations, copy_all, empty_cuda, memory_of, part_of, storage_users
+from ...compat import allocations, copy_all, empty_cuda, memory_of, part_of
+from ..host import Lent
 from .blocks import ALIGNED
 from .graphs import Graph
 from .scratch import Pool
@@ -68,9 +69,8 @@ class Recorded:
         self._graph, self._weights_at, self._users = graph, weights_at, users
         self._addresses, self._still, self.kept = addresses, still, pools
         self.copied, self._results = copies, results
-        self._lent = [(b, t, (tuple(t.shape), t.stride(), 0)) for b, t in lent.items()]
-        memory = {memory_of(t): t.untyped_storage() for t in lent.values()}
-        self._memory = [(m, storage_users(m)) for m in memory.values()]
+        self._names = list(lent)
+        self._lent = Lent([part_of(t, tuple(t.shape), t.stride(), 0) for t in lent.values()])
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
         self._renewed: list[tuple[str, int, Place]] = []  # results, and which addresses are theirs
@@ -78,7 +78,7 @@ class Recorded:
 
     def held(self) -> bool:
         """Whether somebody has what it lent."""
-        return any(storage_users(m) != users for m, users in self._memory)
+        return not self._lent.is_free()
 
     def __call__(
         self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
@@ -105,8 +105,7 @@ class Recorded:
                 own = {b: like(t) for b, t in self._results.items()}
                 copy_all(list(own.values()), list(self._results.values()))
                 new |= own
-            for b, t, place in self._lent:
-                new[b] = part_of(t, *place)
+            new |= zip(self._names, self._lent.tensors, strict=True)
             return new
 
     def _copy_in(self, values: Mapping[str, Any]) -> None:
@@ -121,7 +120,7 @@ class Recorded:
         them to be all there is: the second, with other words, gives what the first gave, the third
         leaves alone what the first wrote. Results that fail are copied.
         """
-        every = [*self._results.values(), *(t for _, t, _ in self._lent)]
+        every = [*self._results.values(), *self._lent.tensors]
         users_of = Counter(memory_of(t) for t in every if isinstance(t, torch.Tensor))
         own = {b: self._results[b] for b in names}
         old = {b: t for b, t in own.items() if _is_own(t) and users_of[memory_of(t)] == 1}
