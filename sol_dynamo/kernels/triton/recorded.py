@@ -69,7 +69,7 @@ class Recorded:
         self._graph, self._weights_at, self._users = graph, weights_at, users
         self._addresses, self._still, self.kept = addresses, still, pools
         self.copied, self._results = copies, results
-        self._names = list(lent)
+        self._made = dict(lent)  # as long as they are lent, under other names
         self._lent = Lent([part_of(t, tuple(t.shape), t.stride(), 0) for t in lent.values()])
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
@@ -105,7 +105,7 @@ class Recorded:
                 own = {b: like(t) for b, t in self._results.items()}
                 copy_all(list(own.values()), list(self._results.values()))
                 new |= own
-            new |= zip(self._names, self._lent.tensors, strict=True)
+            new |= zip(self._made, self._lent.tensors, strict=True)
             return new
 
     def _copy_in(self, values: Mapping[str, Any]) -> None:
