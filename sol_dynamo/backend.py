@@ -479,7 +479,10 @@ class Runner:
         rest = sorted(self._static - self._weights)
         values = _placeholders(self._gm)
         self._unhoisted = rest, [Value.of(values[i]) for i in rest]
-        self._layouts = [(v.strides, v.shape, v.dtype) for v in self._unhoisted[1]]
+        traced = self._unhoisted[1]
+        self._layouts = (
+            [v.strides for v in traced], [v.shape for v in traced], [v.dtype for v in traced],
+        )  # fmt: skip
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
         results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
@@ -490,7 +493,7 @@ class Runner:
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
         rest, traced = self._unhoisted
-        if [((t := args[i]).stride(), t.shape, t.dtype) for i in rest] != self._layouts:
+        if compat.layouts([args[i] for i in rest]) != self._layouts:
             for i, v in zip(rest, traced, strict=True):
                 args[i] = _laid_out(args[i], v)
         prepared = sets.get(args)

@@ -134,9 +134,22 @@ def storage_users(storage: torch.UntypedStorage) -> int:
     return torch._C._storage_Use_Count(storage._cdata)
 
 
-def tensor_users(t: torch.Tensor) -> int:
-    """What holds a tensor, Python as one of them."""
-    return t._use_count()  # type: ignore[attr-defined]
+def all_users(tensors: list[torch.Tensor], storages: list[torch.UntypedStorage]) -> list[list[int]]:
+    """How many hold each tensor, Python as one of them; each in Python; and each storage."""
+    in_memory = map(torch._C._storage_Use_Count, [s._cdata for s in storages])
+    use_count: Any = torch.Tensor._use_count  # type: ignore[attr-defined]
+    return [[*map(use_count, tensors)], [*map(sys.getrefcount, tensors)], [*in_memory]]
+
+
+def addresses(tensors: Sequence[torch.Tensor]) -> list[int]:
+    """Where they begin."""
+    return [*map(torch.Tensor.data_ptr, tensors)]
+
+
+def layouts(tensors: Sequence[torch.Tensor]) -> tuple[list, list, list]:
+    """Strides, shapes and dtypes."""
+    strides = [*map(torch.Tensor.stride, tensors)]
+    return strides, [t.shape for t in tensors], [t.dtype for t in tensors]
 
 
 def allocations(device: torch.device) -> int:

@@ -117,7 +117,7 @@ def test_a_graph_is_told_what_moved():
     told = Told()
     users = [[(0, 0, 64), (2, 1, 0)], [(0, 1, 0), (0, 2, 8)], [], [(1, 0, 0)]]
     first, second = {3008}, {3200}  # sets of weights
-    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, {}, None)
+    run = Recorded(told, list, [1024, 2000, 5001, 3008], users, {2}, {}, {}, {}, {}, [])
 
     def launched(given: list[int], weights: set[int], stream: int) -> bool:
         return run(given, {}, weights, stream) is not None
@@ -441,7 +441,12 @@ def test_calls_that_differ_in_places_only(monkeypatch):
 
     recorded = Recorded()
     segment = SimpleNamespace(
-        outside=("y", "x"), moving=("y", "x"), kept=None, leaving={"more"}, recorded=graph
+        outside=("y", "x"),
+        moving=("y", "x"),
+        kept=None,
+        leaving={"more"},
+        lent_parts=[],
+        recorded=graph,
     )
     scratch, small = (Scratch.new(torch.device("cpu"), n, 1) for n in (64, 8))
     where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]
@@ -530,11 +535,11 @@ def test_results_that_are_written_where_a_call_wants_them(hides):
     if hides == "half":
         shown[at], hidden[at + value.nbytes // 2] = value[:2], value[2:]
     graph = Writers(shown, hidden)
-    recorded = Recorded(graph, lambda _: [], [], [], set(), {}, dict(results), {}, [])
+    recorded = Recorded(graph, lambda _: [], [], [], set(), {}, dict(results), {}, {}, [])
     recorded.renew([*results], {}, 0)
     assert graph.launches == 3
     new = {"b"} | ({"a"} if hides == "nothing" else set())
-    assert {b for b, _, _ in recorded._renewed} == new
+    assert {b for b, _ in recorded._renewed} == new == recorded.renewed
     weights = Prepared([], [])
     made = [recorded([], {}, weights, 0) for _ in range(3)]
     assert graph.launches == 6
@@ -552,9 +557,8 @@ def test_results_that_share_memory_are_copied():
     value = torch.randn(1 << 15)
     a = torch.empty_like(value)
     graph = Writers({a.data_ptr(): value}, {})
-    recorded = Recorded(
-        graph, lambda _: [], [], [], set(), {}, {"a": a, "b": a.view(2, -1)}, {}, []
-    )
+    results = {"a": a, "b": a.view(2, -1)}
+    recorded = Recorded(graph, lambda _: [], [], [], set(), {}, results, {}, {}, [])
     recorded.renew(["a", "b"], {}, 0)
     assert not recorded._renewed and graph.launches == 0
     made = recorded([], {}, Prepared([], []), 0)
@@ -563,6 +567,30 @@ def test_results_that_share_memory_are_copied():
         and torch.equal(made["a"], value)
         and torch.equal(made["b"].view(-1), value)
     )
+
+
+def test_whether_what_is_lent_is_held():
+    """By whoever has a tensor, or another one in its memory: in Python, by autograd, as a part."""
+    from sol_dynamo.kernels.host import Prepared
+    from sol_dynamo.kernels.triton.recorded import Recorded
+
+    a = torch.randn(4, 6)
+    lent, parts = {"a": a}, {"part": a[1:3]}
+    recorded = Recorded(Writers({}, {}), lambda _: [], [], [], set(), {}, {}, lent, parts, [])
+    weights, holders = Prepared([], []), list[object]()
+    for how in (
+        lambda r: r["a"], lambda r: r["part"], lambda r: r["a"].t(), lambda r: [r["part"]],
+        lambda r: torch.ones(2, 6, requires_grad=True) * r["part"],
+    ):  # fmt: skip
+        assert not recorded.held()
+        made = recorded([], {}, weights, 0)
+        assert made is not None and recorded.held()
+        assert made["a"].data_ptr() == a.data_ptr() and torch.equal(made["part"], a[1:3])
+        holders = [how(made)]
+        del made
+        assert recorded.held()
+        holders.clear()
+    assert not recorded.held()
 
 
 def test_equal_text_of_other_dtypes_is_another_function():

@@ -3,18 +3,16 @@ native runs, weights packed once, and memory for what is saved for backward."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..compat import (
+    all_users,
     from_memory,
     memory_of,
     part_of,
-    storage_users,
-    tensor_users,
     with_memory,
 )
 from ..ir import (
@@ -275,17 +273,11 @@ class Lent:
     def __init__(self, tensors: list[torch.Tensor]):
         """The list is kept as it is: nobody else is to have the tensors now."""
         self.tensors = tensors
-        self._memory = {memory_of(t): t.untyped_storage() for t in self.tensors}
-        self._free = self._users()
+        self._storages = [*{memory_of(t): t.untyped_storage() for t in tensors}.values()]
+        self._free = all_users(self.tensors, self._storages)
 
     def is_free(self) -> bool:
-        return self._users() == self._free
-
-    def _users(self) -> tuple[list[int], list[int], list[int]]:
-        """Of each tensor and of its memory, in Python and elsewhere."""
-        mine = self.tensors
-        memory = [*map(storage_users, self._memory.values())]
-        return memory, [*map(tensor_users, mine)], [*map(sys.getrefcount, mine)]
+        return all_users(self.tensors, self._storages) == self._free
 
 
 class _Block:

@@ -12,7 +12,7 @@ from weakref import ref
 
 import torch
 
-from ...compat import allocations, copy_all, empty_cuda, memory_of, part_of
+from ...compat import addresses, allocations, copy_all, empty_cuda, memory_of, part_of
 from ..host import Lent
 from .blocks import ALIGNED
 from .graphs import Graph
@@ -64,16 +64,20 @@ class Recorded:
         copies: Mapping[str, torch.Tensor],
         results: dict[str, Any],
         lent: Mapping[str, Any],
+        parts: Mapping[str, Any],
         pools: list[Pool],
     ):
         self._graph, self._weights_at, self._users = graph, weights_at, users
         self._addresses, self._still, self.kept = addresses, still, pools
         self.copied, self._results = copies, results
         self._made = dict(lent)  # as long as they are lent, under other names
-        self._lent = Lent([part_of(t, tuple(t.shape), t.stride(), 0) for t in lent.values()])
+        every = [*lent.values(), *parts.values()]
+        self._names = [*lent, *parts]
+        self._lent = Lent([part_of(t, tuple(t.shape), t.stride(), 0) for t in every])
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
-        self._renewed: list[tuple[str, int, Place]] = []  # results, and which addresses are theirs
+        self._renewed: list[tuple[str, Place]] = []
+        self._places: list[int] = []  # of theirs among the addresses
         self._lock = threading.Lock()
 
     def held(self) -> bool:
@@ -95,9 +99,9 @@ class Recorded:
                 self._move(moved)
             if not known:
                 self._weights = ref(weights)
-            new = {b: _new(*place) for b, _, place in self._renewed}
+            new = {b: _new(*place) for b, place in self._renewed}
             if new:
-                at = ((i, new[b].data_ptr()) for b, i, _ in self._renewed)
+                at = zip(self._places, addresses([*new.values()]), strict=True)
                 self._move([(i, a) for i, a in at if a != self._addresses[i]])
             self._copy_in(values)
             self._graph.launch(stream)
@@ -105,7 +109,7 @@ class Recorded:
                 own = {b: like(t) for b, t in self._results.items()}
                 copy_all(list(own.values()), list(self._results.values()))
                 new |= own
-            new |= zip(self._made, self._lent.tensors, strict=True)
+            new |= zip(self._names, self._lent.tensors, strict=True)
             return new
 
     def _copy_in(self, values: Mapping[str, Any]) -> None:
@@ -143,7 +147,8 @@ class Recorded:
         fit -= {b for b in users if _some_poison(new[b]) or not _all_poison(old[b])}
         for n, (b, t) in enumerate(old.items(), first):
             if b in fit:
-                self._renewed.append((b, n, _place(t)))
+                self._renewed.append((b, _place(t)))
+                self._places.append(n)
                 del self._results[b]
             else:
                 self._move([(n, t.data_ptr())])

@@ -8,11 +8,12 @@ results only. Memory that is saved for backward has a graph for each of its bloc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
 
-from ...compat import cuda_device, cuda_stream, part_of
+from ...compat import addresses, cuda_device, cuda_stream, part_of
 from .fresh import Fresh, Part
 from .graphs import NoGraph
 from .scratch import Scratch, Where
@@ -40,13 +41,14 @@ class Replay:
         self._device, self._stream, self._fresh = where.device, where.stream, fresh
         names = (*inputs, *fresh.names)
         self._at = at = {b: i for i, b in enumerate(names)}
-        self._addresses = [at[b] for b in segment.outside]
+        self._moving = itemgetter(*(at[b] for b in segment.outside), 0, 0)
         self._block = None if segment.kept is None else at[segment.kept]
         # an input that kernels read
         self._read = next((at[b] for b in segment.moving if at[b] < len(inputs)), None)
-        self._leaving = list(segment.leaving)
+        self._leaving = [*segment.leaving, *segment.lent_parts]
         places = at | {b: len(names) + n for n, b in enumerate(self._leaving)}
         # a part is behind all that are whole: its memory's place, shape, strides, offset
+        parts = {o: part for o, part in parts.items() if o not in places}
         wholes = [None if o is None or o in parts else places[o] for o in results]
         found = [(n, *parts[o]) for n, o in enumerate(results) if o is not None and o in parts]
         self._wholes = wholes
@@ -78,7 +80,8 @@ class Replay:
             recorded = self._segment.recorded(self._device, scratch, block)
             if recorded is None or recorded.held():
                 return None
-            given = [*scratch.addresses, *[every[i].data_ptr() for i in self._addresses]]
+            *moving, _, _ = self._moving(every)
+            given = [*scratch.addresses, *addresses(moving)]
             values = {b: every[self._at[b]] for b in recorded.copied}
             made = recorded(given, values, weights, stream)
             if made is None:

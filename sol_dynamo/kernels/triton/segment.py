@@ -28,10 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...compat import (
-    OpOverload,
-    is_random,
-)
+from ...compat import OpOverload, addresses, is_random, part_of
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -232,6 +229,8 @@ class Segment:
         self.kept = next((b for b in self._entering if scopes[b] == "saved"), None)
         self.leaving = made.intersection(needed)
         self._lent = self.leaving & self.program.lent
+        results = ((o, self.program.buffers[o]) for o in self.program.outputs if o)
+        self.lent_parts = [*dict.fromkeys(o for o, b in results if b.base in self._lent)]
         if self._lent and not self.kept:
             own = (b.name for b in self.program.buffers.values() if b.base is None)
             self.kept = next((b for b in own if scopes[b] == "saved"), None)
@@ -320,7 +319,7 @@ class Segment:
             return {}
         scratch, stream = where.scratch, where.stream
         assert stream is not None
-        given = [*scratch.addresses, *[values[b].data_ptr() for b in self.outside]]
+        given = [*scratch.addresses, *addresses([values[b] for b in self.outside])]
         block = values[self.kept].data_ptr() if self.kept else None
         key = (where.device, scratch.pool if self._calls else None, block)
         try:
@@ -379,9 +378,9 @@ class Segment:
     ) -> Recorded | None:
         """Make a device's graph, or with calls a pool's; None before the second call there, or
         where there can be none."""
-        addresses = [*given, *_addresses(self._fixed, weights)]
+        known = [*given, *_addresses(self._fixed, weights)]
         kernels = 2 + len(self.moving)  # what they read, besides weights
-        aligned = (*addresses[:kernels], *addresses[len(given) :])
+        aligned = (*known[:kernels], *known[len(given) :])
         if self.reason or self._apart or any(a % ALIGNED for a in aligned):
             return None
         count = self._recordings[key] = self._recordings.get(key, -1) + 1
@@ -396,7 +395,7 @@ class Segment:
         # what lies in the arena at the first
         names = ("", COUNTERS, *self.moving, *map(_own, self._entering), *self._fixed)
         place = {b: i for i, b in enumerate(names)}
-        users: list[list[tuple[int, int, int]]] = [[] for _ in addresses]
+        users: list[list[tuple[int, int, int]]] = [[] for _ in known]
         own = [n for n, s in enumerate(self.steps) if not isinstance(s, Extern)]
         for node, n in enumerate(own):
             step = self.steps[n]
@@ -428,9 +427,14 @@ class Segment:
                 side.cuda_stream,
             )
         found = Recorded(
-            graph, partial(_addresses, self._fixed), addresses, users, still, copies,
+            graph, partial(_addresses, self._fixed), known, users, still, copies,
             {b: t for b, t in results.items() if b not in self._lent},
-            {b: t for b, t in results.items() if b in self._lent}, [pool],
+            {b: t for b, t in results.items() if b in self._lent},
+            {
+                o: part_of(results[b.base or ""], tuple(b.shape), tuple(b.strides), int(b.offset))
+                for o, b in ((o, self.program.buffers[o]) for o in self.lent_parts)
+            },
+            [pool],
         )  # fmt: skip
         with suppress(torch.OutOfMemoryError):
             found.renew(places.alone, values, where.stream or 0)
