@@ -64,16 +64,20 @@ class Recorded:
         copies: Mapping[str, torch.Tensor],
         results: dict[str, Any],
         lent: Mapping[str, Any],
-        parts: Mapping[str, Any],
+        parts: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...], int]],
         pools: list[Pool],
     ):
         self._graph, self._weights_at, self._users = graph, weights_at, users
         self._addresses, self._still, self.kept = addresses, still, pools
         self.copied, self._results = copies, results
-        self._made = dict(lent)  # as long as they are lent, under other names
-        every = [*lent.values(), *parts.values()]
+        self._made = dict(lent)  # which stay, whoever else has had them now: users are counted
         self._names = [*lent, *parts]
-        self._lent = Lent([part_of(t, tuple(t.shape), t.stride(), 0) for t in every])
+        self._lent = Lent(
+            [
+                *(part_of(t, tuple(t.shape), t.stride(), 0) for t in lent.values()),
+                *(part_of(lent[base], n, s, at) for base, n, s, at in parts.values()),
+            ]
+        )
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
         self._renewed: list[tuple[str, Place]] = []

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...compat import OpOverload, addresses, is_random, part_of
+from ...compat import OpOverload, addresses, is_random
 from ...ir import FOREIGN, Buffer, Extern, Kernel, Program, read, written
 from ...schedule.memory import nbytes
 from ..host import Operands, Prepared, call, memory, tensor
@@ -230,7 +230,10 @@ class Segment:
         self.leaving = made.intersection(needed)
         self._lent = self.leaving & self.program.lent
         results = ((o, self.program.buffers[o]) for o in self.program.outputs if o)
-        self.lent_parts = [*dict.fromkeys(o for o, b in results if b.base in self._lent)]
+        self.lent_parts = {
+            o: (b.base, tuple(b.shape), tuple(b.strides), int(b.offset))
+            for o, b in results if b.base in self._lent
+        }  # fmt: skip
         if self._lent and not self.kept:
             own = (b.name for b in self.program.buffers.values() if b.base is None)
             self.kept = next((b for b in own if scopes[b] == "saved"), None)
@@ -430,11 +433,7 @@ class Segment:
             graph, partial(_addresses, self._fixed), known, users, still, copies,
             {b: t for b, t in results.items() if b not in self._lent},
             {b: t for b, t in results.items() if b in self._lent},
-            {
-                o: part_of(results[b.base or ""], tuple(b.shape), tuple(b.strides), int(b.offset))
-                for o, b in ((o, self.program.buffers[o]) for o in self.lent_parts)
-            },
-            [pool],
+            self.lent_parts, [pool],
         )  # fmt: skip
         with suppress(torch.OutOfMemoryError):
             found.renew(places.alone, values, where.stream or 0)
