@@ -41,6 +41,9 @@ class Candidates:
 
     def __call__(self, work: Work, node: fx.Node) -> str:
         """Why ATen is to compute a node's sums of products, or ""."""
+        if work.kind == "sum inside":  # which is asked beside the product's
+            assert self._products.elsewhere is not None
+            return self._products.elsewhere(work, node)
         if node not in self._known:
             self._known[node] = self._choose(work, node)
         return self._known[node]

@@ -323,7 +323,9 @@ class Work:
     """A sum of products that a machine may leave to ATen: for each of `batch`, a matrix of (rows,
     columns), each element of it the sum of terms * taps products."""
 
-    kind: str  # "matmul", "convolution" or "weight gradient"
+    # "matmul", "convolution", "weight gradient"; "sum inside": whether a sum that ATen's matmul
+    # has inside is to be a kernel behind it
+    kind: str
     batch: int
     rows: int  # of a convolution: points of all images
     columns: int

@@ -175,6 +175,39 @@ def test_large_products_are_left_to_the_faster_one():
     assert not asked("convolution", 1, 6272, 512, 512, taps=9, unit="tf32")
     assert "change" in asked("convolution", 1, 49, 512, 512, taps=9, unit="tf32", constant=False)
     assert asked("weight gradient", 1, 512, 512, 49, taps=9)
+    assert asked("sum inside", 1, 512, 2304, 768) and not asked("sum inside", 1, 4096, 2304, 768)
+    assert not asked("sum inside", 1, 512, 2304, 768, unit="tf32")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_sum_behind_a_product_of_aten(apart):
+    """Is inside the call, unless that is told to be slower."""
+    from torch import fx
+
+    from sol_dynamo.ir import Extern
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.lowering.graph import Products
+    from sol_dynamo.spec import check
+
+    aten, g = torch.ops.aten, fx.Graph()
+    c, a, b = (g.placeholder(n) for n in "cab")
+    y = g.call_function(aten.addmm.default, (c, a, b))
+    g.output((y,))
+    for n, shape in ((c, (6,)), (a, (4, 5)), (b, (5, 6)), (y, (4, 6))):
+        n.meta["val"] = torch.empty(shape, device="meta")
+    asked = []
+
+    def elsewhere(work, node):
+        asked.append(work)
+        return "faster" if apart or work.kind == "matmul" else ""
+
+    products = Products(tf32=frozenset({"convolution"}), elsewhere=elsewhere)
+    program = lower(fx.GraphModule({}, g), [("input", n) for n in range(3)], products=products)
+    check(program, "lower")
+    assert {w.unit for w in asked} == {"ieee"}
+    calls = [k.op for k in program.kernels if isinstance(k, Extern)]
+    assert calls == [aten.mm.default if apart else aten.addmm.default]
+    assert len(program.kernels) == 1 + apart
 
 
 def test_a_convolution_and_what_follows_are_one_call():

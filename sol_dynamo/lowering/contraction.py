@@ -30,9 +30,11 @@ def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
     rows, columns = out.shape[-2:]
     sizes = prod(out.shape[:-2]), rows, columns, a.shape[-1]
     if reason := low.elsewhere("matmul", a.dtype, sizes):
-        if init is None or a.dtype != "f32" or not low.followed(node):
+        if init is None or a.dtype != "f32":
             return NotHandled(reason)
-        return _product_and_sum(low, node, a, b, init, reason)
+        if low.followed(node) or low.elsewhere("sum inside", a.dtype, sizes):
+            return _product_and_sum(low, node, a, b, init, reason)
+        return NotHandled(reason)
     batch = [Axis(f"b{d}", n) for d, n in enumerate(out.shape[:-2])]
     axes = [
         *batch,
@@ -50,8 +52,9 @@ def _product(low, node, a: Buffer, b: Buffer, init=None) -> Any:
 
 
 def _product_and_sum(low, node, a: Buffer, b: Buffer, init, reason: str) -> Buffer:
-    """ATen's product, and a sum that is part of what follows: of cuBLAS's products of float32 those
-    with a sum inside are slower by up to a fifth. (Of halves, the sum would be rounded twice.)"""
+    """ATen's product, and a sum that is part of what follows or a kernel: of cuBLAS's products of
+    float32 those with a sum inside are slower by up to a half. (Of halves, the sum would be rounded
+    twice.)"""
     out = low.output(node)
     made = low.buffer(f"{node.name}_product", out.dtype, out.shape, scope="extern")
     op = aten.mm.default if len(out.shape) == 2 else aten.bmm.default

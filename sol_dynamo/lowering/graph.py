@@ -272,7 +272,8 @@ class Lowering:
         rows, columns and terms, and `more` is what else there is to `Work`."""
         if self.products.elsewhere is None or self.node is None:
             return ""
-        unit = self.unit("matmul" if kind == "matmul" else "convolution", dtype)
+        flag = "matmul" if kind in ("matmul", "sum inside") else "convolution"
+        unit = self.unit(flag, dtype)
         followed = self.followed(self.node)
         given = {"taps": 1, "constant": False, **more}
         work = Work(kind, *sizes, unit=unit, followed=followed, **given)

@@ -65,6 +65,9 @@ LARGE = 1 << 28  # flop from which a call of ATen is thought of
 LARGER = 1 << 30  # where nothing but the call itself is gained
 GAIN = 0.7  # of our time that it has to keep below,
 GAIN_ALIKE, GAIN_ADDED = 0.8, 0.95  # where both are one kernel, and one that adds
+# blocks for each multiprocessor below which cuBLAS's float32 products with a sum inside take 10 to
+# 33 us more than without (H100; RESULTS, 2026-11-27 21:30)
+FEW_BLOCKS = 0.6
 DOUBLES = 1 << 20  # float64 products from which ATen computes them
 ACROSS = (
     10_000  # elements that a multiprocessor reads per us more slowly than terms that lie together
@@ -209,6 +212,10 @@ def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
 def elsewhere(w: Work, machine: Machine) -> str:
     """Why ATen is to compute sums of products, or ""."""
     products = w.batch * w.rows * w.columns * w.terms * w.taps
+    if w.kind == "sum inside":
+        blocks = w.batch * -(-w.rows // 128) * -(-w.columns // 128)
+        few = w.unit == "ieee" and blocks < FEW_BLOCKS * machine.processors
+        return "cuBLAS's product with a sum inside is another, slower one" if few else ""
     if w.unit == "double":
         return "" if products < DOUBLES else "products of float64 are not by units of ours"
     if w.kind == "weight gradient":
