@@ -7,6 +7,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import compress
+from operator import ne
 from typing import Any
 from weakref import ref
 
@@ -96,8 +98,7 @@ class Recorded:
         with self._lock:
             known = self._weights() is weights
             now = given if known else given + self._weights_at(weights)
-            if now != self._addresses[: len(now)]:
-                moved = [(i, new) for i, new in enumerate(now) if new != self._addresses[i]]
+            if moved := _differ(now, self._addresses):
                 if any((new % ALIGNED and self._users[i]) or i in self._still for i, new in moved):
                     return None
                 self._move(moved)
@@ -105,8 +106,9 @@ class Recorded:
                 self._weights = ref(weights)
             new = {b: _new(*place) for b, place in self._renewed}
             if new:
-                at = zip(self._places, addresses([*new.values()]), strict=True)
-                self._move([(i, a) for i, a in at if a != self._addresses[i]])
+                before = [self._addresses[i] for i in self._places]
+                at = _differ(addresses([*new.values()]), before)
+                self._move([(self._places[i], a) for i, a in at])
             self._copy_in(values)
             self._graph.launch(stream)
             if self._results:
@@ -173,6 +175,12 @@ class Recorded:
             self._graph.update(node)
         for i, address in moved:
             self._addresses[i] = address
+
+
+def _differ(new: list[int], old: list[int]) -> list[tuple[int, int]]:
+    """Which of some addresses are others, and what they are now; there may be more old ones."""
+    places = range(len(new))
+    return [(i, new[i]) for i in compress(places, map(ne, new, old))]
 
 
 # -- memory ----------------------------------------------------------------------------------------
