@@ -528,7 +528,7 @@ class Writers:
     def __init__(self, values: dict[int, torch.Tensor], hidden: dict[int, torch.Tensor]):
         self.words, self.new = [[a] for a in values], [[a] for a in values]
         self._values, self._hidden = list(values.values()), hidden
-        self.launches = 0
+        self.launches = self.refuses = 0
 
     def pointers(self, places):
         return [
@@ -539,6 +539,11 @@ class Writers:
         self.new[node][argument] = address
 
     def update(self, node: int) -> None:
+        from sol_dynamo.kernels.triton.graphs import NoGraph
+
+        if self.refuses:
+            self.refuses -= 1
+            raise NoGraph("not this one")
         self.words[node] = list(self.new[node])
 
     def launch(self, stream: int) -> None:
@@ -551,8 +556,8 @@ class Writers:
             memmove(at, value.data_ptr(), value.nbytes)
 
 
-@pytest.mark.parametrize("hides", ["nothing", "all", "half", "a copy"])
-def test_results_that_are_written_where_a_call_wants_them(hides):
+@pytest.mark.parametrize("hides", ["nothing", "all", "half", "a copy", "itself", "no memory"])
+def test_results_that_are_written_where_a_call_wants_them(hides, monkeypatch):
     """What calls of ATen give is new memory each time, not a copy, if that is seen to work."""
     from sol_dynamo.kernels.host import Prepared
     from sol_dynamo.kernels.triton.recorded import Recorded
@@ -561,7 +566,7 @@ def test_results_that_are_written_where_a_call_wants_them(hides):
     results = {"a": torch.empty_like(value).t(), "b": torch.empty_like(other), "c": small.clone()}
     shown, hidden = {results["b"].data_ptr(): other}, dict[int, torch.Tensor]()
     at = results["a"].data_ptr()
-    if hides in ("nothing", "a copy"):
+    if hides in ("nothing", "a copy", "itself", "no memory"):
         shown[at] = value
     if hides in ("all", "a copy"):
         hidden[at] = value
@@ -569,9 +574,19 @@ def test_results_that_are_written_where_a_call_wants_them(hides):
         shown[at], hidden[at + value.nbytes // 2] = value[:2], value[2:]
     graph = Writers(shown, hidden)
     recorded = Recorded(graph, lambda _: [], [], [], set(), {}, dict(results), {}, {}, [])
-    recorded.renew([*results], {}, 0)
-    assert graph.launches == 3
     new = {"b"} | ({"a"} if hides == "nothing" else set())
+    with monkeypatch.context() as m:
+        if hides == "itself":  # from the driver, when it is to be told
+            new, graph.refuses = set(), 1
+        if hides == "no memory":
+
+            def agree(a, b):
+                raise torch.OutOfMemoryError
+
+            new = set()
+            m.setattr("sol_dynamo.kernels.triton.recorded._agree", agree)
+        recorded.renew([*results], {}, 0)
+    graph.refuses, graph.launches = 0, 3
     assert {b for b, _ in recorded._renewed} == new == recorded.renewed
     weights = Prepared([], [])
     made = [recorded([], {}, weights, 0) for _ in range(3)]

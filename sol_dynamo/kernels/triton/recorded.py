@@ -17,7 +17,7 @@ import torch
 from ...compat import addresses, allocations, copy_all, empty_cuda, memory_of, part_of
 from ..host import Lent
 from .blocks import ALIGNED
-from .graphs import Graph
+from .graphs import Graph, NoGraph
 from .scratch import Pool
 
 log = logging.getLogger("sol_dynamo")
@@ -139,27 +139,40 @@ class Recorded:
         if not users:
             return
         first, old = len(self._addresses), {b: old[b] for b in users}
-        new = {b: like(t) for b, t in old.items()}
-        self._copy_in(values)
-        self._graph.launch(stream)
         self._users += users.values()
-        self._addresses += [t.data_ptr() for t in old.values()]
-        _poison(new.values())
-        self._move(list(enumerate((t.data_ptr() for t in new.values()), first)))
-        self._graph.launch(stream)
-        fit = {b for b in users if _agree(old[b], new[b])}
-        _poison([*old.values(), *new.values()])
-        self._graph.launch(stream)
-        fit -= {b for b in users if _some_poison(new[b]) or not _all_poison(old[b])}
+        self._addresses += addresses([*old.values()])
+        try:
+            self.renewed = self._try(old, first, values, stream)
+        except (NoGraph, torch.OutOfMemoryError) as e:
+            log.info("results are copied: %s", e)
         for n, (b, t) in enumerate(old.items(), first):
-            if b in fit:
+            if b in self.renewed:
                 self._renewed.append((b, _place(t)))
                 self._places.append(n)
                 del self._results[b]
             else:
                 self._move([(n, t.data_ptr())])
-        self.renewed = fit
-        log.info("%d of %d results are new memory, not copies", len(fit), len(names))
+        log.info("%d of %d results are new memory, not copies", len(self.renewed), len(names))
+
+    def _try(
+        self,
+        old: Mapping[str, torch.Tensor],
+        first: int,
+        values: Mapping[str, Any],
+        stream: int,
+    ) -> set[str]:
+        """Which results are written to other memory if they are to be; their addresses follow each
+        other from the `first` on."""
+        new = {b: like(t) for b, t in old.items()}
+        self._copy_in(values)
+        self._graph.launch(stream)
+        _poison(new.values())
+        self._move(list(enumerate(addresses([*new.values()]), first)))
+        self._graph.launch(stream)
+        fit = {b for b in old if _agree(old[b], new[b])}
+        _poison([*old.values(), *new.values()])
+        self._graph.launch(stream)
+        return {b for b in fit if _all_poison(old[b]) and not _some_poison(new[b])}
 
     def moved(self, given: Sequence[int]) -> list[int]:
         """Which addresses must not change, and did."""

@@ -19,7 +19,7 @@ import logging
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import zip_longest
 from types import MappingProxyType
@@ -435,8 +435,7 @@ class Segment:
             {b: t for b, t in results.items() if b in self._lent},
             self.lent_parts, [pool],
         )  # fmt: skip
-        with suppress(torch.OutOfMemoryError):
-            found.renew(places.alone, values, where.stream or 0)
+        found.renew(places.alone, values, where.stream or 0)
         results = {b: t for b, t in results.items() if b not in found.renewed}
         if found.renewed != {*places.alone}:
             found.kept += places.pools
