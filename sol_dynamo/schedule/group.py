@@ -26,7 +26,7 @@ from ..ir import (
     written,
 )
 from .inline import merge_origins
-from .nests import dimensions, is_contraction, rename_buffers, scans
+from .nests import dimensions, is_contraction, is_plain, rename_buffers, scans
 from .reshape import in_shape_of
 
 
@@ -47,7 +47,7 @@ class Group:
         self.members.append(k)
         self.made.update(written(k))
         self.contraction = self.contraction or is_contraction(k.body[0])
-        self.plain = self.plain and _is_plain(k.body[0])
+        self.plain = self.plain and is_plain(k.body[0])
 
 
 def group(program: Program) -> Program:
@@ -106,7 +106,7 @@ def _new_group(program: Program, k: Kernel) -> Group:
         frozenset(rows),
         shape,
         is_contraction(nest),
-        _is_plain(nest),
+        is_plain(nest),
         _across(program, nest),
         closed=not simple or not store.reduce,
     )
@@ -193,7 +193,7 @@ def _aligned(program: Program, nest: Loops, g: Group) -> bool:
     if not g.rows:
         return True
     first = all(names.get(d) or dims[d] is None for d in range(max(g.rows)))
-    return first and g.plain and _is_plain(nest)
+    return first and g.plain and is_plain(nest)
 
 
 def _across(program: Program, nest: Loops) -> bool:
@@ -206,11 +206,6 @@ def _across(program: Program, nest: Loops) -> bool:
         if a.extent > 1 and program.buffers[e.buffer].address(e.index).coefficient(a.symbol) == 1
     }
     return bool(reduces and beside) and not beside & reduces
-
-
-def _is_plain(nest: Loops) -> bool:
-    """Whether the loads of a nest are free of windows: one axis a dimension."""
-    return all(len(i.symbols) <= 1 for e in loads(nest) for i in e.index)
 
 
 def _kernel(

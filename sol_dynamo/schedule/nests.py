@@ -85,6 +85,11 @@ def rename_buffers(nest: Loops, names: dict[str, str]) -> Loops:
     return replace(nest, stores=stores)
 
 
+def is_plain(nest: Loops) -> bool:
+    """Whether the loads of a nest are free of windows: one axis a dimension."""
+    return all(len(i.symbols) <= 1 for e in loads(nest) for i in e.index)
+
+
 def is_contraction(nest: Loops) -> bool:
     """A sum of products of two factors of which each lacks an output axis that the other has."""
     s = nest.stores[0]
