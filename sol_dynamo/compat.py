@@ -135,10 +135,11 @@ def storage_users(storage: torch.UntypedStorage) -> int:
 
 
 def all_users(tensors: list[torch.Tensor], storages: list[torch.UntypedStorage]) -> list[list[int]]:
-    """How many hold each tensor, Python as one of them; each in Python; and each storage."""
+    """How many hold each tensor and storage, Python as one of them; and how many in Python."""
     in_memory = map(torch._C._storage_Use_Count, [s._cdata for s in storages])
     use_count: Any = torch.Tensor._use_count  # type: ignore[attr-defined]
-    return [[*map(use_count, tensors)], [*map(sys.getrefcount, tensors)], [*in_memory]]
+    in_python = [*map(sys.getrefcount, tensors)], [*map(sys.getrefcount, storages)]
+    return [[*map(use_count, tensors)], [*in_memory], *in_python]
 
 
 def addresses(tensors: Sequence[torch.Tensor]) -> list[int]:

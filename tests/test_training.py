@@ -334,3 +334,49 @@ def test_compiled_optimizer(kind):
             apply()
         for p, q in zip(model.parameters(), ours.parameters(), strict=True):
             torch.testing.assert_close(q, p, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_that_is_saved_is_used_again_when_nobody_has_it(monkeypatch):
+    """Neither a tensor, nor another one there, nor the storage; changed, it is made anew."""
+    from sol_dynamo.ir import Buffer
+    from sol_dynamo.kernels import host
+
+    buffers = [Buffer(n, "f32", (3, 4), (4, 1), scope="saved") for n in "xy"]
+    blocks = host.Blocks(buffers, "cpu")
+
+    def take() -> tuple[dict[str, torch.Tensor], int]:
+        made = dict(blocks.take())
+        return made, made["x"].data_ptr()
+
+    made, at = take()
+    assert made["y"].data_ptr() == at + 64 and made["x"].stride() == (4, 1)
+    weight = torch.ones(3, 4, requires_grad=True)
+    for holder in (
+        lambda r: r["y"], lambda r: r["x"].view(12), lambda r: r["y"].untyped_storage(),
+        lambda r: r["y"].numpy(), lambda r: (weight * r["x"]).sum(), lambda r: r["x"].detach(),
+    ):  # fmt: skip
+        held = holder(made)
+        del made
+        other, elsewhere = take()
+        assert elsewhere != at
+        del held, other
+        made, again = take()
+        assert again in (at, elsewhere)
+        at = again
+    for change in (
+        lambda r: r["x"].requires_grad_(),
+        lambda r: r["x"].untyped_storage().resize_(0),
+        lambda r: r["y"].set_(torch.zeros(2)),
+    ):
+        change(made)
+        del made
+        made, _ = take()
+        assert not made["x"].requires_grad and made["y"].shape == (3, 4)
+        assert made["x"].data_ptr() + 64 == made["y"].data_ptr()
+        made["x"].fill_(1)
+    held = [take()[0] for _ in range(3)]
+    assert len(blocks._known) >= 4
+    del held
+    for _ in range(host.KEPT + 1):
+        take()
+    assert len(blocks._known) <= 2  # what is held now, and what calls take

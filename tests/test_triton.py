@@ -485,7 +485,7 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]
     y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
     fresh = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cpu")
-    fresh.new = lambda device: [torch.empty_strided((2, 3), (1, 2)).fill_(-1)]
+    fresh.new = lambda device, stream: [torch.empty_strided((2, 3), (1, 2)).fill_(-1)]
     parts = {
         "part": ("more", ((1, 2), (1, 0), 0), False), "view": ("y", ((2,), (1,), 1), True)
     }  # fmt: skip
@@ -577,7 +577,7 @@ def test_results_that_are_written_where_a_call_wants_them(hides, monkeypatch):
     new = {"b"} | ({"a"} if hides == "nothing" else set())
     with monkeypatch.context() as m:
         if hides == "itself":  # from the driver, when it is to be told
-            new, graph.refuses = set(), 1
+            new, graph.refuses = set(), 99
         if hides == "no memory":
 
             def agree(a, b):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..compat import (
+    addresses,
     all_users,
     from_memory,
     memory_of,
@@ -32,6 +33,7 @@ from ..ir import (
 from ..lowering.graph import TORCH_DTYPE
 from ..schedule.memory import nbytes
 
+KEPT = 16  # calls for which memory is kept that none of them took: others may be under way again
 ALIGN = 8  # bytes: two packed float32 may be read as one
 
 
@@ -251,19 +253,23 @@ class Blocks:
             self._places.append((dtype, *place))
             self._size += -(-nbytes(b) // 64) * 64
         self._known: list[_Block] = []
+        self._calls = 0
 
     def take(self) -> list[tuple[str, torch.Tensor]]:
         """A tensor for each buffer; no two calls may run this at once."""
         if not self._places:
             return []
-        free = [block for block in self._known if block.is_free()]
-        if free:
-            block = free[0]
-            self._known = [k for k in self._known if k is block or k not in free]
-        else:
+        self._calls += 1
+        self._known = [k for k in self._known if k.lent.is_whole()]
+        free = [k for k in self._known if k.lent.is_free()]
+        gone = [k for k in free if self._calls - k.call > KEPT]
+        self._known = [k for k in self._known if k not in gone]
+        block = next((k for k in free if k not in gone), None)
+        if block is None:
             block = _Block(self._size, self._device, self._places)
             self._known.append(block)
-        return list(zip(self._names, block.parts, strict=True))
+        block.call = self._calls
+        return list(zip(self._names, block.lent.tensors, strict=True))
 
 
 class Lent:
@@ -274,10 +280,16 @@ class Lent:
         """The list is kept as it is: nobody else is to have the tensors now."""
         self.tensors = tensors
         self._storages = [*{memory_of(t): t.untyped_storage() for t in tensors}.values()]
+        self._at = addresses(tensors)
         self._free = all_users(self.tensors, self._storages)
 
     def is_free(self) -> bool:
         return all_users(self.tensors, self._storages) == self._free
+
+    def is_whole(self) -> bool:
+        """Whether nobody has changed where they lie, or what autograd knows of them."""
+        known = any(t.requires_grad for t in self.tensors)
+        return not known and addresses(self.tensors) == self._at
 
 
 class _Block:
@@ -286,8 +298,7 @@ class _Block:
     def __init__(self, size: int, device: str, places: Sequence[tuple]):
         with torch.inference_mode(False):  # of later calls, which may be in that mode or not
             memory = torch.empty(size, dtype=torch.uint8, device=device)
-        whole = {d: memory[: size // d.itemsize * d.itemsize].view(d) for d, *_ in places}
-        parts = [part_of(whole[d], n, s, at) for d, n, s, at in places]
+            whole = {d: memory[: size // d.itemsize * d.itemsize].view(d) for d, *_ in places}
+            parts = [part_of(whole[d], n, s, at) for d, n, s, at in places]
         del memory, whole
-        self._lent = Lent(parts)
-        self.parts, self.is_free = self._lent.tensors, self._lent.is_free
+        self.lent, self.call = Lent(parts), 0  # the last that took it

@@ -108,7 +108,7 @@ class TritonExecutable:
     def _run(self, inputs: list[Any], weights: Prepared, where: Where) -> list[Any]:
         p, device = self.program, where.device
         values: dict[str, Any] = dict(zip(self._operands.inputs, inputs, strict=True))
-        values |= zip(self._fresh.names, self._fresh.new(device), strict=True)
+        values |= zip(self._fresh.names, self._fresh.new(device, where.stream), strict=True)
         advance(self._steps, self._operands, values, weights, where)
         if self._again is None or not self._again.is_for(where):
             self._again = self._replay(where)

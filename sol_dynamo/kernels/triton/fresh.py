@@ -35,15 +35,18 @@ class Fresh:
             dtype: [(tuple(b.shape), tuple(b.strides), at) for b, at in parts]
             for dtype, parts in together.items()
         }
-        self._blocks, self._lock = Blocks(operands.saved, device_type), threading.Lock()
+        self._saved, self._lock = operands.saved, threading.Lock()
+        self._blocks: dict[tuple[torch.device, int | None], Blocks] = {}
         self.names = [
             *(b.name for b in alone),
             *(b.name for parts in together.values() for b, _ in parts),
             *(b.name for b in operands.saved),
         ]
 
-    def new(self, device: torch.device) -> list[torch.Tensor]:
-        """A tensor for each of `names`, on a device, which is the current one where it is a GPU."""
+    def new(self, device: torch.device, stream: int | None) -> list[torch.Tensor]:
+        """A tensor for each of `names`, on a device, which is the current one where it is a GPU. It
+        is free again, like memory of torch's allocators, for what runs on the same stream; for a
+        call that somebody records (`stream` is None) all is new."""
         if self._cuda:
             made = [empty_cuda(*place) for place in self._alone]
         else:
@@ -51,8 +54,13 @@ class Fresh:
         for dtype, parts in self._parts.items():
             whole = torch.empty(self._sizes[dtype], dtype=dtype, device=device)
             made += [part_of(whole, *part) for part in parts]
-        with self._lock:
-            made += [t for _, t in self._blocks.take()]
+        if self._saved and self._cuda and stream is None:
+            made += [t for _, t in Blocks(self._saved, str(device)).take()]
+        elif self._saved:
+            with self._lock:
+                if (device, stream) not in self._blocks:
+                    self._blocks[device, stream] = Blocks(self._saved, str(device))
+                made += [t for _, t in self._blocks[device, stream].take()]
         return made
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import compress
 from operator import ne
 from typing import Any
@@ -74,12 +74,13 @@ class Recorded:
         self.copied, self._results = copies, results
         self._made = dict(lent)  # which stay, whoever else has had them now: users are counted
         self._names = [*lent, *parts]
-        self._lent = Lent(
-            [
-                *(part_of(t, tuple(t.shape), t.stride(), 0) for t in lent.values()),
-                *(part_of(lent[base], n, s, at) for base, n, s, at in parts.values()),
-            ]
-        )
+        with torch.inference_mode(False):  # of later calls, which may be in that mode or not
+            self._lent = Lent(
+                [
+                    *(part_of(t, tuple(t.shape), t.stride(), 0) for t in lent.values()),
+                    *(part_of(lent[base], n, s, at) for base, n, s, at in parts.values()),
+                ]
+            )
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
         self._renewed: list[tuple[str, Place]] = []
@@ -88,7 +89,7 @@ class Recorded:
 
     def held(self) -> bool:
         """Whether somebody has what it lent."""
-        return not self._lent.is_free()
+        return not (self._lent.is_free() and self._lent.is_whole())
 
     def __call__(
         self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
@@ -143,7 +144,7 @@ class Recorded:
         self._addresses += addresses([*old.values()])
         try:
             self.renewed = self._try(old, first, values, stream)
-        except (NoGraph, torch.OutOfMemoryError) as e:
+        except RuntimeError as e:  # of the driver, or of torch, which has no memory left
             log.info("results are copied: %s", e)
         for n, (b, t) in enumerate(old.items(), first):
             if b in self.renewed:
@@ -151,7 +152,7 @@ class Recorded:
                 self._places.append(n)
                 del self._results[b]
             else:
-                self._move([(n, t.data_ptr())])
+                self._move_back(n, t.data_ptr())
         log.info("%d of %d results are new memory, not copies", len(self.renewed), len(names))
 
     def _try(
@@ -170,9 +171,18 @@ class Recorded:
         self._move(list(enumerate(addresses([*new.values()]), first)))
         self._graph.launch(stream)
         fit = {b for b in old if _agree(old[b], new[b])}
+        second = {b: new[b].clone() for b in fit}
         _poison([*old.values(), *new.values()])
         self._graph.launch(stream)
-        return {b for b in fit if _all_poison(old[b]) and not _some_poison(new[b])}
+        return {b for b in fit if _all_poison(old[b]) and _agree(second[b], new[b])}
+
+    def _move_back(self, place: int, address: int) -> None:
+        """To where an address was recorded. A kernel that refuses that never was told another."""
+        for node, argument, offset in self._users[place]:
+            self._graph.set(node, argument, address + offset)
+            with suppress(NoGraph):
+                self._graph.update(node)
+        self._addresses[place] = address
 
     def moved(self, given: Sequence[int]) -> list[int]:
         """Which addresses must not change, and did."""
@@ -219,7 +229,8 @@ def _new(
 def _is_own(t: torch.Tensor) -> bool:
     """Whether a result is large, of floats, and all that is in its memory."""
     size = t.untyped_storage().nbytes()
-    return bool(t.is_floating_point() and t.nbytes == size >= RENEWED and not t.storage_offset())
+    alone = bool(t.nbytes == size >= RENEWED and not t.storage_offset())
+    return t.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64) and alone
 
 
 def _bytes(t: torch.Tensor) -> torch.Tensor:
@@ -237,16 +248,12 @@ def _all_poison(t: torch.Tensor) -> bool:
     return bool((_bytes(t) == 0xFF).all())
 
 
-def _some_poison(t: torch.Tensor) -> bool:
-    return bool((_bytes(t) == 0xFF).all(1).any())
-
-
 def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two runs gave the same, but for the order of sums by chance."""
+    """Whether two runs gave the same, but for the order of sums by chance; not where that says
+    little, because it is infinite, or no number, as poison is."""
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return False
     if torch.equal(_bytes(a), _bytes(b)):
         return True
-    if _some_poison(b) or not torch.equal(a.isnan(), b.isnan()):
-        return False
-    a, b = a.nan_to_num(), b.nan_to_num()
-    apart, size = (torch.linalg.vector_norm(t, dtype=torch.float32) for t in (a - b, a))
+    apart, size = (torch.linalg.vector_norm(t, dtype=torch.float64) for t in (a - b, a))
     return float(apart) <= AGREES * float(size)

@@ -75,7 +75,7 @@ class Replay:
         try:
             if any(a < b for a, b in zip(scratch.sizes, self._sizes, strict=True)):
                 return None
-            every = [*inputs, *self._fresh.new(self._device)]
+            every = [*inputs, *self._fresh.new(self._device, stream)]
             block = None if self._block is None else every[self._block].data_ptr()
             recorded = self._segment.recorded(self._device, scratch, block)
             if recorded is None or recorded.held():

@@ -226,7 +226,9 @@ class Segment:
         self.outside = (*self.moving, *self._entering)  # whose addresses may change
         self._wandering = {b for b in self._entering if b in wandering}
         # memory that is kept for backward: one of a few blocks, each with a graph of its own
-        self.kept = next((b for b in self._entering if scopes[b] == "saved"), None)
+        saved = {b.name for b in self.program.buffers.values() if b.scope == "saved"}
+        saved = {b for b in saved if nbytes(self.program.buffers[b]) > 0}
+        self.kept = next((b for b in self._entering if b in saved), None)
         self.leaving = made.intersection(needed)
         self._lent = self.leaving & self.program.lent
         results = ((o, self.program.buffers[o]) for o in self.program.outputs if o)
@@ -236,7 +238,7 @@ class Segment:
         }  # fmt: skip
         if self._lent and not self.kept:
             own = (b.name for b in self.program.buffers.values() if b.base is None)
-            self.kept = next((b for b in own if scopes[b] == "saved"), None)
+            self.kept = next((b for b in own if b in saved), None)
         self._fixed = list(
             dict.fromkeys(
                 b for s in self.steps for b in _read(self.program, s) if scopes[b] == "weight"
@@ -437,8 +439,8 @@ class Segment:
         )  # fmt: skip
         found.renew(places.alone, values, where.stream or 0)
         results = {b: t for b, t in results.items() if b not in found.renewed}
-        if found.renewed != {*places.alone}:
-            found.kept += places.pools
+        # calls write to them: for a while, but for the last, where results lie that are not renewed
+        found.kept += places.pools[:-1] if found.renewed == {*places.alone} else places.pools
         self._graphs[key] = found
         return found
 
