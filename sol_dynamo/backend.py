@@ -478,8 +478,8 @@ class Runner:
         made, inputs = build(self._gm, weights, self._config, self.output_strides, self._views)
         rest = sorted(self._static - self._weights)
         values = _placeholders(self._gm)
-        self._unhoisted = rest, [Value.of(values[i]) for i in rest]
-        traced = self._unhoisted[1]
+        traced = [Value.of(values[i]) for i in rest]
+        self._unhoisted = rest, traced
         self._layouts = (
             [v.strides for v in traced], [v.shape for v in traced], [v.dtype for v in traced],
         )  # fmt: skip

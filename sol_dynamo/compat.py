@@ -129,11 +129,6 @@ def global_module_hooks() -> list[dict]:
     return [module._global_forward_hooks, module._global_forward_pre_hooks]
 
 
-def storage_users(storage: torch.UntypedStorage) -> int:
-    """How many tensors and other objects hold a storage."""
-    return torch._C._storage_Use_Count(storage._cdata)
-
-
 def all_users(tensors: list[torch.Tensor], storages: list[torch.UntypedStorage]) -> list[list[int]]:
     """How many hold each tensor and storage, Python as one of them; and how many in Python."""
     in_memory = map(torch._C._storage_Use_Count, [s._cdata for s in storages])

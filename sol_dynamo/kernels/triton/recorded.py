@@ -38,14 +38,16 @@ class Places:
     @contextmanager
     def __call__(self, names: Sequence[str]) -> Iterator[None]:
         """What a call does that makes these buffers."""
-        own = names and all(b in self._last for b in names)
-        pool = self.pools[-1] if own else self._pool
+        if not names or any(b not in self._last for b in names):
+            with torch.cuda.use_mem_pool(self._pool.memory(), self._device):
+                yield
+            return
         before = allocations(self._device)
-        with torch.cuda.use_mem_pool(pool.memory(), self._device):
+        with torch.cuda.use_mem_pool(self.pools[-1].memory(), self._device):
             yield
-        if own and allocations(self._device) - before == len(names):
+        if allocations(self._device) - before == len(names):
             self.alone += names
-        elif own:  # what it had for a while may become a part of the next result
+        else:  # what it had for a while may become a part of the next result
             self.pools.append(Pool())
 
 
@@ -128,8 +130,8 @@ class Recorded:
 
         The kernels of ATen's libraries get pointers in structures that only they know. So words
         that are addresses in a result are taken for pointers, and changed, if three launches show
-        them to be all there is: the second, with other words, gives what the first gave, the third
-        leaves alone what the first wrote. Results that fail are copied.
+        them to be all there is: the second, with other words, gives what the first gave; the third,
+        with poison in both memories, the same, and leaves the old one alone. Others are copied.
         """
         every = [*self._results.values(), *self._lent.tensors]
         users_of = Counter(memory_of(t) for t in every if isinstance(t, torch.Tensor))
