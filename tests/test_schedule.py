@@ -20,11 +20,12 @@ from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
 from sol_dynamo.ir import Kernel, Program
 from sol_dynamo.lowering import lower
-from sol_dynamo.schedule import beside, inline, into_rows, schedule, taps
+from sol_dynamo.schedule import beside, group, into_rows, schedule, taps
 from sol_dynamo.schedule.contraction import tile_size
 from sol_dynamo.schedule.depth_first import depth_first
 from sol_dynamo.schedule.fusion import fuse
 from sol_dynamo.schedule.memory import nbytes, plan_memory
+from sol_dynamo.schedule.nests import is_plain
 from sol_dynamo.schedule.slices import place_slices
 from sol_dynamo.schedule.tiling import tile
 from sol_dynamo.spec import check
@@ -237,18 +238,18 @@ def test_rows_make_what_they_read(f, kernels, apart, monkeypatch):
     assert len(steps(lambda p: fuse(p, caps))(f, x, w)) == apart
 
 
-def test_a_sum_that_its_norm_cannot_read_as_rows(monkeypatch):
-    """Is made once: at addresses with terms to divide, sweeps of it are kernels of their own."""
+def test_rows_of_a_flattened_product_are_rows(monkeypatch):
+    """Its rows are read at two axes of rows, i * 6 + j: no window. So the norm of a sum with it,
+    which makes the sum in each of its sweeps, is one kernel."""
 
     def f(x: torch.Tensor, y: torch.Tensor, v: torch.Tensor, w: torch.Tensor):
         return [functional.layer_norm(x + v + (y @ w).view(4, 6, 64), (64,))]
 
     args = randn(4, 6, 64), randn(24, 5), randn(64), randn(5, 64)
     caps = replace(CAPS, images_first=False, row_cost=512)
-    made = steps(lambda p: fuse(p, caps))(f, *args)
-    monkeypatch.setattr(inline, "is_plain", lambda nest: True)
-    more = steps(lambda p: fuse(p, caps))(f, *args)
-    assert len(made) == 2 and len(more) == 4
+    assert len(steps(lambda p: fuse(p, caps))(f, *args)) == 2
+    monkeypatch.setattr(group, "is_plain", lambda nest, rows: is_plain(nest))
+    assert len(steps(lambda p: fuse(p, caps))(f, *args)) == 4
 
 
 @pytest.mark.parametrize("rows, columns, kernels", [(1000, 400, 1), (9000, 40, 2)])

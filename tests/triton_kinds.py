@@ -58,6 +58,10 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
             ),
             ((6, 100), (6, 100)),
         ),
+        "norm of a flattened product": (
+            lambda x, y, w: functional.layer_norm(x + (y @ w).view(4, 6, 100), (100,)),
+            ((4, 6, 100), (24, 5), (5, 100)),
+        ),
         "greatest": (lambda x: x.amax(1) + x.argmax(1), ((6, 300),)),
         "running": (lambda x: x.cumsum(1), ((6, 30),)),
         "gathered": (lambda x, y: x[y.abs().long() % 5], ((5, 7), (11,))),

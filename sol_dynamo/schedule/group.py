@@ -47,7 +47,9 @@ class Group:
         self.members.append(k)
         self.made.update(written(k))
         self.contraction = self.contraction or is_contraction(k.body[0])
-        self.plain = self.plain and is_plain(k.body[0])
+        dims = dimensions(k.body[0]) or []
+        rows = {a for d in self.rows if d < len(dims) and (a := dims[d])}
+        self.plain = self.plain and is_plain(k.body[0], rows)
 
 
 def group(program: Program) -> Program:
@@ -106,7 +108,7 @@ def _new_group(program: Program, k: Kernel) -> Group:
         frozenset(rows),
         shape,
         is_contraction(nest),
-        is_plain(nest),
+        is_plain(nest, {s for i in store.index for s in i.symbols} if store.reduce else ()),
         _across(program, nest),
         closed=not simple or not store.reduce,
     )
@@ -193,7 +195,7 @@ def _aligned(program: Program, nest: Loops, g: Group) -> bool:
     if not g.rows:
         return True
     first = all(names.get(d) or dims[d] is None for d in range(max(g.rows)))
-    return first and g.plain and is_plain(nest)
+    return first and g.plain and is_plain(nest, {a for a in names.values() if a})
 
 
 def _across(program: Program, nest: Loops) -> bool:

@@ -35,7 +35,7 @@ from ..ir import (
     written,
 )
 from .direct import direct, formula
-from .nests import bytes_read, is_contraction, is_plain, map_leaves, points_of, split_of
+from .nests import bytes_read, is_contraction, map_leaves, points_of, split_of
 
 CHEAP = 4  # vector instructions that are worth repeating rather than a trip through memory
 REPEATED = 12  # the same where all readers can repeat them, and memory is read no more often
@@ -292,9 +292,7 @@ def _saves(program: Program, nest: Loops, out: Buffer, readers: int) -> bool:
     """Whether all readers load what a producer loads, rather than its result, for no more bytes."""
     size = bytes_read(nest)
     own = prod(a.extent for a in nest.axes) * DTYPES[out.dtype][0]
-    most = size + own * (readers + 1)
-    # what reads rows at addresses with terms to divide is in no kernel with what reads rows
-    return size * readers <= most or (is_plain(nest) and size * readers <= most * VECTORS)
+    return size * readers <= (size + own * (readers + 1)) * VECTORS
 
 
 def _overlaps(nest: Loops) -> bool:

@@ -5,7 +5,7 @@ Nothing here knows kernels' order, memory or schedules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from math import prod
 
@@ -85,9 +85,10 @@ def rename_buffers(nest: Loops, names: dict[str, str]) -> Loops:
     return replace(nest, stores=stores)
 
 
-def is_plain(nest: Loops) -> bool:
-    """Whether the loads of a nest are free of windows: one axis a dimension."""
-    return all(len(i.symbols) <= 1 for e in loads(nest) for i in e.index)
+def is_plain(nest: Loops, rows: Collection[str] = ()) -> bool:
+    """Whether the loads of a nest are free of windows: one axis a dimension, or axes of `rows`
+    alone."""
+    return all(len(i.symbols) <= 1 or i.symbols <= {*rows} for e in loads(nest) for i in e.index)
 
 
 def is_contraction(nest: Loops) -> bool:
