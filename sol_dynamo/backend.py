@@ -145,7 +145,7 @@ class Backend:
             fw_compiler=role("forward"),
             bw_compiler=role("backward"),
             inference_compiler=role("inference"),
-            partition_fn=compat.min_cut_partition(),
+            partition_fn=fx_passes.partitioned,
             decompositions=decompositions(c.fallback_random) if decompose else {},
             # graphs stay functional: what is written to an input comes as one more output, so that
             # no kernel has to know before or behind which write it reads

@@ -321,6 +321,18 @@ def min_cut_partition() -> Callable:
     return min_cut_rematerialization_partition
 
 
+def is_tangent(n: torch.fx.Node) -> bool:
+    """Whether a node of a joint graph is a gradient that backward is given."""
+    return n.op == "placeholder" and "tangents" in str(n.target)
+
+
+def compute_in_backward(n: torch.fx.Node) -> None:
+    """Keep the partitioner from having forward save it, unless a user said what to do with it."""
+    from torch.utils.checkpoint import CheckpointPolicy
+
+    n.meta.setdefault("recompute", CheckpointPolicy.MUST_RECOMPUTE)
+
+
 def fake_mode_of(graph: torch.fx.Graph) -> Any:
     """The fake-tensor mode of a graph's example values."""
     from torch._guards import detect_fake_mode

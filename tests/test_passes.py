@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,13 +15,15 @@ from torch.nn import functional
 
 from sol_dynamo.compat import OpOverload
 from sol_dynamo.config import Config
-from sol_dynamo.fx_passes import PASSES, run, verify
+from sol_dynamo.decompositions import decompositions
+from sol_dynamo.fx_passes import PASSES, partitioned, run, verify
 from sol_dynamo.fx_passes.batch_norm import batch_norm
 from sol_dynamo.fx_passes.convolution_backward import convolution_backward
 from sol_dynamo.fx_passes.fold_scale import fold_scale
 from sol_dynamo.fx_passes.hoist import hoist
 from sol_dynamo.fx_passes.layout import layout
 from sol_dynamo.fx_passes.normalize import normalize
+from sol_dynamo.fx_passes.partition import recompute_masks
 from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.fx_passes.share_cat import share_cat
 from sol_dynamo.target import Caps
@@ -322,3 +326,55 @@ def test_values_of_like_calls_are_computed_once():
     assert r.call(at, aten.mul.Tensor, x, 2.0).meta["val"] is not one
     wide = r.call(at, torch.ops.prims.convert_element_type.default, x, torch.float64)
     assert r.call(at, aten.mul.Tensor, wide, 2).meta["val"].dtype == torch.float64
+
+
+def _net(x, v, w, *, between=lambda h: h, last=lambda h, w: (h @ w).sum()):
+    return last(between(torch.relu(x @ v)), w)
+
+
+@pytest.mark.parametrize(
+    "f, masks, saved",
+    [
+        (_net, 1, 0),
+        (partial(_net, between=lambda h: h.view(2, 3, 8), last=lambda h, w: (h @ w).sum()), 1, 0),
+        (partial(_net, between=lambda h: functional.dropout(h, 0.0, True)), 1, 0),
+        (partial(_net, between=lambda h: h * 2), 0, 1),  # of what is no factor itself
+        (partial(_net, last=lambda h, w: h.sum()), 0, 1),  # of what nobody else needs
+    ],
+)
+def test_masks_of_what_backward_has_are_computed_there(f, masks, saved, monkeypatch):
+    """On torch 2.11, the cut saved the masks of the first three, too."""
+    from functorch.compile import aot_function, make_boxed_func
+
+    found: list[int] = []
+    kept: list[torch.dtype] = []
+
+    def partition_fn(joint, inputs, **kwargs):
+        found.append(len(recompute_masks(copy.deepcopy(joint).graph)))
+        forward, backward = partitioned(joint, inputs, **kwargs)
+        kept.extend(n.meta["val"].dtype for n in backward.graph.find_nodes(op="placeholder"))
+        return forward, backward
+
+    def compiler(gm, inputs):
+        return make_boxed_func(gm.forward)
+
+    shapes = (6, 5), (5, 8), (8, 4)
+    given = [torch.randn(n, dtype=torch.float64, requires_grad=True) for n in shapes]
+    step = aot_function(
+        f,
+        fw_compiler=compiler,
+        bw_compiler=compiler,
+        partition_fn=partition_fn,
+        decompositions=decompositions(False),
+    )
+    step(*given).backward()
+    ours = [t.grad for t in given]
+    for t in given:
+        t.grad = None
+    f(*given).backward()
+    assert all(
+        torch.equal(a, b.grad) if a is not None else b.grad is None
+        for a, b in zip(ours, given, strict=True)
+    )
+    assert found == [masks]
+    assert kept.count(torch.bool) <= saved

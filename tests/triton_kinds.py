@@ -48,6 +48,10 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "rounded": (lambda x: (x.bfloat16() * 3).float().floor(), ((7, 9),)),
         "rows": (lambda x: x.sum(1), ((9, 3000),)),
         "columns": (lambda x: x.sum(0), ((3000, 9),)),
+        "columns and what their rows share": (  # in parts; the last block is not full
+            lambda x, y, z: torch.cat([(x * (y - z)).sum(0), x.sum(0)]),
+            ((1400, 200), (1400, 200), (1400, 1)),
+        ),
         "all": (lambda x: x.mean(), ((1000, 33),)),
         "softmax": (lambda x: torch.softmax(x, -1), ((6, 1000),)),
         "long softmax": (lambda x: torch.softmax(x, -1), ((2, 20000),)),

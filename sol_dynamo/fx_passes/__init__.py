@@ -27,6 +27,7 @@ from .fold_scale import fold_scale
 from .hoist import Hoisted, hoist
 from .layout import layout
 from .normalize import normalize
+from .partition import partitioned
 from .rewriter import Rewriter
 from .share_cat import share_cat
 
@@ -141,4 +142,4 @@ def verify(gm: fx.GraphModule, name: str) -> None:
             raise AssertionError(f"pass {name} left {n} = {n.target} without a value")
 
 
-__all__ = ["PASSES", "Hoisted", "run"]
+__all__ = ["PASSES", "Hoisted", "partitioned", "run"]

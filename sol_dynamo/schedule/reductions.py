@@ -122,11 +122,14 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
     columns = _beside(buffers, nest)
     if caps.part_columns:
         enough = caps.cores if columns == 1 else caps.rows
-        if results // min(columns, caps.part_columns) >= enough:
+        if (apart := results // min(columns, caps.part_columns)) >= enough:
             return [k]
         most = caps.part_bytes if columns == 1 else caps.column_bytes
         most *= -(-columns // caps.part_columns)
-        nest, moved, parts = _shared_out(nest, size // most)
+        parts = size // most
+        if columns > 1:  # more would be longer under way than they take
+            parts = min(parts, -(-enough // max(apart, 1)))
+        nest, moved, parts = _shared_out(nest, parts)
     else:
         address = buffers[nest.stores[0].buffers[0]].address(nest.stores[0].index)
         beside = [a.extent for a in nest.axes if address.coefficient(a.symbol) == 1]

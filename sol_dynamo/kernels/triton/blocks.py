@@ -13,6 +13,7 @@ from ...schedule.normal_form import flatten
 from ...schedule.plan import Plan, vector_axis
 
 WARP = 128  # points that a warp loads at once
+FILLED = 1.25  # times the points of a block that are needed, at most, to have it of one axis
 ALIGNED = 16  # bytes that a thread loads at once; what torch's allocators give at least
 
 Dims = list[tuple[Axis, int]]  # axes of the grid, outermost first, and points of each in a block
@@ -37,6 +38,21 @@ def fuse_outer(
     total = prod(a.extent for a in rest)
     body, p = fuse(body, rest, "points")
     return tuple(flatten(plan, n) for n in body), [(p, min(points // bx, pow2(total))), (x, bx)]
+
+
+def fuse_beside(
+    plan: Plan, body: tuple[Loops, ...], axes: Iterable[Axis], points: int
+) -> tuple[tuple[Loops, ...], Dims]:
+    """The axes as two: points of `x`, along which results lie together, for one of all others at a
+    time, so that what these read is read once; as one, where that would leave much of a block
+    empty."""
+    axes = list(axes)
+    x = next((a for a in axes if a.symbol == vector_axis(plan, body[-1])), None)
+    rest = [a for a in axes if a is not x]
+    if x is None or not rest or -(-x.extent // points) * points > FILLED * x.extent:
+        return fuse_all(plan, body, axes, points)
+    body, p = fuse(body, rest, "points")
+    return tuple(flatten(plan, n) for n in body), [(p, 1), (x, points)]
 
 
 def fuse_all(
@@ -78,8 +94,9 @@ def fuse(
 
 
 def grid(dims: Dims) -> Schedule:
-    """A block of each axis for each program; axes of one point at a time are no dimension."""
-    cut = [a.symbol for a, n in dims if n > 1 or len(dims) <= 2]
+    """A block of each axis for each program; axes of one point at a time are no dimension, unless
+    there is no other."""
+    cut = [a.symbol for a, n in dims if n > 1] or [a.symbol for a, _ in dims[-1:]]
     return Schedule(
         (*(f"{a.symbol}.0" for a, _ in dims), *(f"{a}.1" for a in cut)),
         {a.symbol: (n,) for a, n in dims if a.symbol in cut},

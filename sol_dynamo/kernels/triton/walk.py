@@ -17,7 +17,7 @@ from ...affine import Index
 from ...ir import Axis, Kernel, Loops, Schedule, loads
 from ...schedule.nests import is_contraction, substitute
 from ...schedule.plan import Plan, scan_axis, vector_axis
-from .blocks import WARP, fuse, fuse_all, fuse_outer, grid, points_each, pow2
+from .blocks import WARP, axis_of, fuse, fuse_all, fuse_beside, fuse_outer, grid, points_each, pow2
 from .product import packed, product, unrounded, with_factors
 from .register_tile import RegisterTile, split, windows
 
@@ -101,19 +101,20 @@ def _rows(plan: Plan, choose: Choose) -> None:
         while columns > SECTOR and results // columns < plan.caps.cores:
             columns //= 2
         size = min(pow2(longest), CHUNK // columns)
-    body, dims = fuse_all(plan, body, outer, columns)
+    body, dims = (fuse_all if together else fuse_beside)(plan, body, outer, columns)
     root = body[-1]
+    s = grid(dims)
+    lead = [f"{a.symbol}.0" for a, _ in dims]
+    held = _held(s, lead)
     new, schedules = [], []
     for nest in body[:-1]:
         nest, loops, tiles, block = _inner(nest, {a.symbol for a, _ in dims}, size)
-        lead = [f"{a.symbol}.0" for a, _ in dims]
         new.append(nest)
         at = (root.name, f"{dims[-1][0].symbol}.0" if dims else "")
         order = (*loops[:-1], *lead, *loops[-1:])
         stages = 0 if together else AHEAD
-        schedules.append(Schedule(order, tiles, at=at, block=(*lead, *block), stages=stages))
+        schedules.append(Schedule(order, tiles, at=at, block=(*held, *block), stages=stages))
     last, loops, tiles, block = _inner(body[-1], {a.symbol for a, _ in dims}, size)
-    s = grid(dims)
     s = replace(
         s,
         order=(*s.order[: s.parallel], *loops[:-1], *s.order[s.parallel :], *loops[-1:]),
@@ -184,7 +185,8 @@ def _walked(
     lead = [f"{a.symbol}.0" for a, _ in dims]
     unroll = frozenset((*window, *written) if taps <= WINDOW or written else ())
     at = (root.name, s.order[s.parallel - 1] if s.parallel else "")
-    first = Schedule((*window, *lead, *written), unroll=unroll, at=at, block=tuple(lead))
+    held = _held(s, lead)
+    first = Schedule((*window, *lead, *written), unroll=unroll, at=at, block=held)
     s = replace(s, order=(*s.order, *written), unroll=frozenset(written))
     block = prod(n for _, n in dims)
     if results > 4:  # and two vectors of points for each thread
@@ -192,6 +194,11 @@ def _walked(
     elif prod(-(-a.extent // n) for a, n in dims) < plan.caps.cores // 4:
         s = replace(s, warps=max(1, min(4, block // 32)), stages=3)
     return replace(plan.kernel, body=(nest, root), schedules=(first, s))
+
+
+def _held(s: Schedule, loops: Sequence[str]) -> tuple[str, ...]:
+    """Loops over blocks that have several points of their axis."""
+    return tuple(loop for loop in loops if axis_of(loop) in s.tile)
 
 
 def _inner(
