@@ -479,10 +479,11 @@ class Runner:
         rest = sorted(self._static - self._weights)
         values = _placeholders(self._gm)
         traced = [Value.of(values[i]) for i in rest]
-        self._unhoisted = rest, traced
-        self._layouts = (
-            [v.strides for v in traced], [v.shape for v in traced], [v.dtype for v in traced],
-        )  # fmt: skip
+        self._unhoisted = (
+            rest,
+            traced,
+            compat.Layouts([(v.shape, v.strides, v.dtype) for v in traced]),
+        )
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
         self.compiled = made
         results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
@@ -492,8 +493,8 @@ class Runner:
 
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
-        rest, traced = self._unhoisted
-        if compat.layouts([args[i] for i in rest]) != self._layouts:
+        rest, traced, layouts = self._unhoisted
+        if not layouts.fit([args[i] for i in rest]):
             for i, v in zip(rest, traced, strict=True):
                 args[i] = _laid_out(args[i], v)
         prepared = sets.get(args)

@@ -44,10 +44,9 @@ def cuda_device() -> int:
     return torch._C._cuda_getDevice()
 
 
-def empty_cuda(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """`torch.empty_strided` on the current CUDA device, which takes half the time."""
-    guards: Any = torch._C._dynamo.guards
-    return guards._empty_strided_cuda(shape, strides, dtype)
+# (shape, strides, dtype): `torch.empty_strided` on the current CUDA device in half the time
+empty_cuda: Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]
+empty_cuda = getattr(torch._C._dynamo.guards, "_empty_strided_cuda")  # noqa: B009
 
 
 def autocasting() -> bool:
@@ -129,12 +128,16 @@ def global_module_hooks() -> list[dict]:
     return [module._global_forward_hooks, module._global_forward_pre_hooks]
 
 
-def all_users(tensors: list[torch.Tensor], storages: list[torch.UntypedStorage]) -> list[list[int]]:
-    """How many hold each tensor and storage, Python as one of them; and how many in Python."""
-    in_memory = map(torch._C._storage_Use_Count, [s._cdata for s in storages])
+def all_users(
+    tensors: list[torch.Tensor], storages: list[torch.UntypedStorage], in_memory: list[Any]
+) -> list[list[int]]:
+    """How many hold each tensor and storage, Python as one of them; and how many in Python.
+    `in_memory`: `memory_of` each storage's tensors."""
     use_count: Any = torch.Tensor._use_count  # type: ignore[attr-defined]
     in_python = [*map(sys.getrefcount, tensors)], [*map(sys.getrefcount, storages)]
-    return [[*map(use_count, tensors)], [*in_memory], *in_python]
+    return [
+        [*map(use_count, tensors)], [*map(torch._C._storage_Use_Count, in_memory)], *in_python
+    ]  # fmt: skip
 
 
 def addresses(tensors: Sequence[torch.Tensor]) -> list[int]:
@@ -146,6 +149,31 @@ def layouts(tensors: Sequence[torch.Tensor]) -> tuple[list, list, list]:
     """Strides, shapes and dtypes."""
     strides = [*map(torch.Tensor.stride, tensors)]
     return strides, [t.shape for t in tensors], [t.dtype for t in tensors]
+
+
+class Layouts:
+    """Whether tensors lie as some were traced: their shapes, strides and dtypes.
+
+    Those of the last call, and others that differ in nothing that Dynamo guards, are told in one
+    native call.
+    """
+
+    def __init__(self, traced: Sequence[tuple[tuple[int, ...], tuple[int, ...], torch.dtype]]):
+        self._sizes: dict[str, Any] = {
+            "dynamic_dims_sizes": [list(n) for n, _, _ in traced],
+            "dynamic_dims_strides": [list(s) for _, s, _ in traced],
+        }
+        self._traced = [s for _, s, _ in traced], [n for n, _, _ in traced], [d for *_, d in traced]
+        self._guard: Callable[..., bool] = lambda *tensors: not tensors
+
+    def fit(self, tensors: Sequence[torch.Tensor]) -> bool:
+        if self._guard(*tensors):
+            return True
+        if layouts(tensors) != self._traced:
+            return False
+        guards = torch._C._dynamo.guards.TensorGuards
+        self._guard = guards(*tensors, **self._sizes).check
+        return True
 
 
 def allocations(device: torch.device) -> int:

@@ -484,7 +484,7 @@ def test_calls_that_differ_in_places_only(monkeypatch):
     scratch, small = (Scratch.new(torch.device("cpu"), n, 1) for n in (64, 8))
     where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]
     y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
-    fresh = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cpu")
+    fresh = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cpu", {})
     fresh.new = lambda device, stream: [torch.empty_strided((2, 3), (1, 2)).fill_(-1)]
     parts = {
         "part": ("more", ((1, 2), (1, 0), 0), False), "view": ("y", ((2,), (1,), 1), True)

@@ -4,6 +4,7 @@ native runs, weights packed once, and memory for what is saved for backward."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from ..schedule.memory import nbytes
 
 KEPT = 16  # calls for which memory is kept that none of them took: others may be under way again
 ALIGN = 8  # bytes: two packed float32 may be read as one
+Part = tuple[str, tuple[int, ...], tuple[int, ...], int]  # of a buffer: shape, strides, offset
 
 
 def runs(program: Program) -> list:
@@ -241,9 +243,15 @@ class Blocks:
     Fresh memory costs a page fault for every 4 KiB, which is more than writing it.
     """
 
-    def __init__(self, buffers: list[Buffer], device: str):
+    def __init__(
+        self,
+        buffers: list[Buffer],
+        device: str,
+        parts: Mapping[str, Part] = MappingProxyType({}),
+    ):
+        """`parts`: views of the buffers that are given as well, by name."""
         self._device = device
-        self._names = [b.name for b in buffers]
+        self._names = [*(b.name for b in buffers), *parts]
         # dtype, shape, strides, first element
         self._places: list[tuple[torch.dtype, tuple, tuple, int]] = []
         self._size = 0
@@ -252,6 +260,10 @@ class Blocks:
             place = tuple(b.shape), tuple(b.strides), self._size // dtype.itemsize
             self._places.append((dtype, *place))
             self._size += -(-nbytes(b) // 64) * 64
+        of = dict(zip(self._names, self._places, strict=False))
+        for base, shape, strides, offset in parts.values():
+            dtype, _, _, first = of[base]
+            self._places.append((dtype, shape, strides, first + offset))
         self._known: list[_Block] = []
         self._calls = 0
 
@@ -272,6 +284,9 @@ class Blocks:
         return list(zip(self._names, block.lent.tensors, strict=True))
 
 
+_requires_grad = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+
+
 class Lent:
     """Tensors that are handed out again and again, which costs nothing, and whether somebody has
     one of them, or another one in its memory."""
@@ -279,16 +294,17 @@ class Lent:
     def __init__(self, tensors: list[torch.Tensor]):
         """The list is kept as it is: nobody else is to have the tensors now."""
         self.tensors = tensors
-        self._storages = [*{memory_of(t): t.untyped_storage() for t in tensors}.values()]
+        storages = [*{memory_of(t): t.untyped_storage() for t in tensors}.values()]
+        self._who = tensors, storages, [s._cdata for s in storages]  # and nobody else has a storage
         self._at = addresses(tensors)
-        self._free = all_users(self.tensors, self._storages)
+        self._free = all_users(*self._who)
 
     def is_free(self) -> bool:
-        return all_users(self.tensors, self._storages) == self._free
+        return all_users(*self._who) == self._free
 
     def is_whole(self) -> bool:
         """Whether nobody has changed where they lie, or what autograd knows of them."""
-        known = any(t.requires_grad for t in self.tensors)
+        known = any(map(_requires_grad, self.tensors))
         return not known and addresses(self.tensors) == self._at
 
 

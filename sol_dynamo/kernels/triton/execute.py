@@ -50,7 +50,6 @@ class TritonExecutable:
             max((s.counters for s in own), default=0) + 1,
         )
         self._device_type = device_type
-        self._fresh = Fresh(self._operands, device_type)
         # torch is to know that parts are views, but for those of what only backward gets
         returned = ((o, program.buffers[o], program.base(o)) for o in program.outputs if o)
         self._parts = {
@@ -60,6 +59,12 @@ class TritonExecutable:
             )
             for o, b, base in returned if b.base and b.dtype != FOREIGN
         }  # fmt: skip
+        saved = {b.name for b in self._operands.saved}
+        unseen = {
+            o: (base, *part) for o, (base, part, seen) in self._parts.items()
+            if base in saved and not seen
+        }  # fmt: skip
+        self._fresh = Fresh(self._operands, device_type, unseen)
         self._arenas: dict[torch.device, Arenas] = {}
         self._again: Replay | None = None
 

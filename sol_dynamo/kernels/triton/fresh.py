@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ...ir import Buffer
 from ...lowering.graph import TORCH_DTYPE
 from ...schedule.memory import nbytes
 from ..host import Blocks, Operands
+from ..host import Part as OfBuffer
 
 MANY, SMALL, ALL = 16, 1 << 14, 1 << 20  # results, bytes of each and of all of one dtype
 APART = 256  # bytes: where memory of torch's allocators begins
@@ -25,7 +26,13 @@ class Fresh:
     for many small results, as the gradients of biases and norms are: they are parts of one piece of
     memory, which takes a third of the time. Who keeps one of them keeps at most `ALL` bytes."""
 
-    def __init__(self, operands: Operands, device_type: str):
+    def __init__(
+        self,
+        operands: Operands,
+        device_type: str,
+        saved_parts: Mapping[str, OfBuffer],
+    ):
+        """`saved_parts`: views of what is saved, by name."""
         self._cuda = device_type == "cuda"
         together, self._sizes = _together(operands.outputs)
         small = {b.name for parts in together.values() for b, _ in parts}
@@ -35,12 +42,14 @@ class Fresh:
             dtype: [(tuple(b.shape), tuple(b.strides), at) for b, at in parts]
             for dtype, parts in together.items()
         }
-        self._saved, self._lock = operands.saved, threading.Lock()
+        self._saved, self._saved_parts = operands.saved, saved_parts
+        self._lock = threading.Lock()
         self._blocks: dict[tuple[torch.device, int | None], Blocks] = {}
         self.names = [
             *(b.name for b in alone),
             *(b.name for parts in together.values() for b, _ in parts),
             *(b.name for b in operands.saved),
+            *saved_parts,
         ]
 
     def new(self, device: torch.device, stream: int | None) -> list[torch.Tensor]:
@@ -55,13 +64,16 @@ class Fresh:
             whole = torch.empty(self._sizes[dtype], dtype=dtype, device=device)
             made += [part_of(whole, *part) for part in parts]
         if self._saved and self._cuda and stream is None:
-            made += [t for _, t in Blocks(self._saved, str(device)).take()]
+            made += [t for _, t in self._new_blocks(device).take()]
         elif self._saved:
             with self._lock:
                 if (device, stream) not in self._blocks:
-                    self._blocks[device, stream] = Blocks(self._saved, str(device))
+                    self._blocks[device, stream] = self._new_blocks(device)
                 made += [t for _, t in self._blocks[device, stream].take()]
         return made
+
+    def _new_blocks(self, device: torch.device) -> Blocks:
+        return Blocks(self._saved, str(device), self._saved_parts)
 
 
 def _together(

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import compress
 from operator import ne
 from typing import Any
@@ -23,8 +24,6 @@ from .scratch import Pool
 log = logging.getLogger("sol_dynamo")
 RENEWED = 1 << 16  # bytes of a result from which on it is written where it is to be, not copied
 AGREES = 0.01  # of a result of two runs: what is summed in an order by chance
-
-Place = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]
 
 
 class Places:
@@ -85,7 +84,7 @@ class Recorded:
             )
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
-        self._renewed: list[tuple[str, Place]] = []
+        self._renewed: list[tuple[str, Callable[[], torch.Tensor]]] = []
         self._places: list[int] = []  # of theirs among the addresses
         self._lock = threading.Lock()
 
@@ -107,7 +106,7 @@ class Recorded:
                 self._move(moved)
             if not known:
                 self._weights = ref(weights)
-            new = {b: _new(*place) for b, place in self._renewed}
+            new = {b: make() for b, make in self._renewed}
             if new:
                 before = [self._addresses[i] for i in self._places]
                 at = _differ(addresses([*new.values()]), before)
@@ -150,7 +149,7 @@ class Recorded:
             log.info("results are copied: %s", e)
         for n, (b, t) in enumerate(old.items(), first):
             if b in self.renewed:
-                self._renewed.append((b, _place(t)))
+                self._renewed.append((b, _maker(t)))
                 self._places.append(n)
                 del self._results[b]
             else:
@@ -213,19 +212,15 @@ def _differ(new: list[int], old: list[int]) -> list[tuple[int, int]]:
 
 def like(t: torch.Tensor) -> torch.Tensor:
     """Memory for a copy, on the current device where t is on a GPU."""
-    return _new(*_place(t))
+    return _maker(t)()
 
 
-def _place(t: torch.Tensor) -> Place:
-    return tuple(t.shape), t.stride(), t.dtype, t.device
-
-
-def _new(
-    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> torch.Tensor:
-    if device.type == "cuda":
-        return empty_cuda(shape, strides, dtype)
-    return torch.empty_strided(shape, strides, dtype=dtype, device=device)
+def _maker(t: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """What makes memory for a copy."""
+    place = tuple(t.shape), t.stride()
+    if t.device.type == "cuda":
+        return partial(empty_cuda, *place, t.dtype)
+    return partial(torch.empty_strided, *place, dtype=t.dtype, device=t.device)
 
 
 def _is_own(t: torch.Tensor) -> bool:
