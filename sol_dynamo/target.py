@@ -37,7 +37,7 @@ class Caps:
     row_cost: int = 0  # instructions of a value of a row that cost nothing where the row is read
     part_bytes: int = 1 << 17  # memory read for one part of a reduction: half of a small L2
     part_columns: int = 0  # neighbouring results that take up a part at once; 0: all there are
-    column_bytes: int = 0  # memory read for one part of so many neighbouring results
+    column_bytes: int = 0  # memory read for so many neighbouring results that are not cut
     images_first: bool = True  # large batches walk runs of kernels image by image, in cache
     columns: int = 1  # of a product that are computed at once: an operand is made once for them
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so

@@ -264,7 +264,7 @@ def test_sums_of_columns_in_parts(rows, columns, kernels):
 
 @pytest.mark.parametrize("busy, parts", [(8, 4), (1 << 20, 256)])
 def test_columns_are_cut_for_as_many_programs_as_are_busy(busy, parts):
-    caps = replace(CAPS, images_first=False, rows=busy, part_columns=32, column_bytes=1 << 12)
+    caps = replace(CAPS, images_first=False, rows=busy, part_columns=32, column_bytes=1 << 14)
     program = lowered(lambda x: [x.sum(0)], x := randn(8192, 64))
     program = fuse(program, caps)
     first, _ = program.kernels

@@ -82,7 +82,8 @@ def _is_mask(n: fx.Node) -> bool:
 def _lies(n: fx.Node) -> tuple:
     """Of a tensor, where its elements lie in its memory."""
     value = n.meta["val"]
-    return tuple(value.shape), tuple(value.stride())
+    strides = value.stride() if value.layout == torch.strided else ()
+    return value.layout, tuple(value.shape), tuple(strides)
 
 
 def _is_view(n: fx.Node) -> bool:

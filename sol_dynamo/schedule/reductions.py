@@ -35,6 +35,7 @@ from .nests import bytes_read, dimensions, is_contraction, scans, substitute
 
 POINTS = 1 << 18  # below it, a sweep is too short to cut
 PARTIAL = 8  # partial results take at most this share of the memory that is read
+FINER = 4  # parts of columns for each that would be read at once: programs have little each
 MONOIDS = ("sum", "prod", "max", "min", "any", "all")
 
 
@@ -127,8 +128,8 @@ def _split(buffers: dict[str, Buffer], k: Kernel, caps: Caps) -> list[Kernel]:
         most = caps.part_bytes if columns == 1 else caps.column_bytes
         most *= -(-columns // caps.part_columns)
         parts = size // most
-        if columns > 1:  # more would be longer under way than they take
-            parts = min(parts, -(-enough // max(apart, 1)))
+        if columns > 1:  # few are one program's; of many, no more than are under way at once
+            parts = min(parts * FINER, -(-enough // max(apart, 1))) if parts > 1 else 1
         nest, moved, parts = _shared_out(nest, parts)
     else:
         address = buffers[nest.stores[0].buffers[0]].address(nest.stores[0].index)

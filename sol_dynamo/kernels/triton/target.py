@@ -50,7 +50,7 @@ class TritonTarget:
             row_cost=512,
             part_bytes=1 << 15,
             part_columns=PART_COLUMNS,
-            column_bytes=1 << 15,
+            column_bytes=1 << 17,
             images_first=False,
             columns=COLUMNS,
             local_bytes=shared,
