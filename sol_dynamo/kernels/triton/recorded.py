@@ -90,7 +90,7 @@ class Recorded:
 
     def held(self) -> bool:
         """Whether somebody has what it lent."""
-        return not (self._lent.is_free() and self._lent.is_whole())
+        return bool(self._names) and not (self._lent.is_free() and self._lent.is_whole())
 
     def __call__(
         self, given: list[int], values: Mapping[str, Any], weights: Any, stream: int
@@ -203,6 +203,8 @@ class Recorded:
 
 def _differ(new: list[int], old: list[int]) -> list[tuple[int, int]]:
     """Which of some addresses are others, and what they are now; there may be more old ones."""
+    if new == old[: len(new)]:
+        return []
     places = range(len(new))
     return [(i, new[i]) for i in compress(places, map(ne, new, old))]
 

@@ -36,7 +36,8 @@ class Replay:
         """`free`: the stream's scratch that nobody uses; `results` by name, of which `parts` are in
         memory of others, as views that torch is to know of or not. Errors: `KeyError` for memory
         that is neither an input nor made by a call."""
-        self._segment, self._free, self._sizes = segment, free, where.scratch.sizes
+        self._segment, self._free = segment, free
+        self._size, self._counters = where.scratch.sizes
         assert where.stream is not None
         self._device, self._stream, self._fresh = where.device, where.stream, fresh
         names = (*inputs, *fresh.names)
@@ -73,7 +74,8 @@ class Replay:
         except IndexError:
             return None
         try:
-            if any(a < b for a, b in zip(scratch.sizes, self._sizes, strict=True)):
+            size, counters = scratch.sizes
+            if size < self._size or counters < self._counters:
                 return None
             every = [*inputs, *self._fresh.new(self._device, stream)]
             block = None if self._block is None else every[self._block].data_ptr()
