@@ -354,11 +354,20 @@ def is_tangent(n: torch.fx.Node) -> bool:
     return n.op == "placeholder" and "tangents" in str(n.target)
 
 
-def compute_in_backward(n: torch.fx.Node) -> None:
-    """Keep the partitioner from having forward save it, unless a user said what to do with it."""
+def has_backward_hook(n: torch.fx.Node) -> bool:
+    """Whether a user's hook waits for a node's gradient: its recomputation must not need that."""
+    return bool(n.meta.get("has_backward_hook", False))
+
+
+def compute_in_backward(n: torch.fx.Node) -> bool:
+    """Keep the partitioner from having forward save a node. False, and nothing is done, where a
+    user has said what to do with it."""
     from torch.utils.checkpoint import CheckpointPolicy
 
-    n.meta.setdefault("recompute", CheckpointPolicy.MUST_RECOMPUTE)
+    if "recompute" in n.meta:
+        return False
+    n.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE
+    return True
 
 
 def fake_mode_of(graph: torch.fx.Graph) -> Any:

@@ -332,18 +332,33 @@ def _net(x, v, w, *, between=lambda h: h, last=lambda h, w: (h @ w).sum()):
     return last(between(torch.relu(x @ v)), w)
 
 
+def _bits(x, v, w):
+    """A mask of the bits of what is copied, not of its numbers."""
+    h = x @ v
+    y = h.clone() @ w
+    return (y * (h.detach().view(torch.int64) > 2)[:, :4]).sum()
+
+
+def _part(x, v, w):
+    """Backward needs a part of the copy: the mask of all would need all."""
+    h = torch.relu(x @ v)
+    return (h.clone()[:2] @ w).sum() + h.sum()
+
+
 @pytest.mark.parametrize(
-    "f, masks, saved",
+    "f, masks",
     [
-        (_net, 1, 0),
-        (partial(_net, between=lambda h: h.view(2, 3, 8), last=lambda h, w: (h @ w).sum()), 1, 0),
-        (partial(_net, between=lambda h: functional.dropout(h, 0.0, True)), 1, 0),
-        (partial(_net, between=lambda h: h * 2), 0, 1),  # of what is no factor itself
-        (partial(_net, last=lambda h, w: h.sum()), 0, 1),  # of what nobody else needs
+        (partial(_net, between=torch.clone), 1),
+        (partial(_net, between=lambda h: h.clone().view(2, 3, 8)), 1),
+        (_net, 0),  # without a copy torch's cut does well
+        (partial(_net, between=lambda h: (h * 2).clone()), 0),  # a copy of something else
+        (partial(_net, between=torch.clone, last=lambda h, w: h.sum()), 0),  # which nobody needs
+        (_bits, 0),
+        (_part, 0),
     ],
 )
-def test_masks_of_what_backward_has_are_computed_there(f, masks, saved, monkeypatch):
-    """On torch 2.11, the cut saved the masks of the first three, too."""
+def test_masks_of_copies_that_backward_has_are_computed_there(f, masks):
+    """Gradients are the same, bit for bit. On torch 2.11, the cut saves the first mask, too."""
     from functorch.compile import aot_function, make_boxed_func
 
     found: list[int] = []
@@ -372,9 +387,26 @@ def test_masks_of_what_backward_has_are_computed_there(f, masks, saved, monkeypa
     for t in given:
         t.grad = None
     f(*given).backward()
-    assert all(
-        torch.equal(a, b.grad) if a is not None else b.grad is None
-        for a, b in zip(ours, given, strict=True)
-    )
+    for a, b in zip(ours, given, strict=True):
+        assert torch.equal(a, b.grad) if a is not None else b.grad is None
     assert found == [masks]
-    assert kept.count(torch.bool) <= saved
+    assert not masks or torch.bool not in kept
+
+
+def test_what_users_say_of_a_mask_stays():
+    def f(x, v, w, g):
+        h = torch.relu(x @ v)
+        d = h.clone()
+        return torch.where(h <= 0, 0, g @ w.t()), d.t() @ g
+
+    args = [torch.randn(n) for n in ((6, 5), (5, 8), (8, 4), (6, 4))]
+    for asked in (None, "saved"):
+        gm = make_fx(f)(*args)
+        *_, tangent = gm.graph.find_nodes(op="placeholder")
+        tangent.target = tangent.name = "tangents_1"
+        (mask,) = gm.graph.find_nodes(op="call_function", target=aten.le.Scalar)
+        if asked:
+            mask.meta["recompute"] = asked
+        before = mask.args[0]
+        assert recompute_masks(gm.graph) == ([] if asked else [mask])
+        assert (mask.args[0] is before) == bool(asked)

@@ -262,14 +262,30 @@ def test_sums_of_columns_in_parts(rows, columns, kernels):
     assert all(len(k.body[0].stores) == 2 for k in made)
 
 
-@pytest.mark.parametrize("busy, parts", [(8, 4), (1 << 20, 256)])
-def test_columns_are_cut_for_as_many_programs_as_are_busy(busy, parts):
+@pytest.mark.parametrize(
+    "rows, busy, parts",
+    [
+        (8192, 8, 4),
+        (8192, 1 << 20, 256),
+        (7**5, 10, 7),  # five were wanted
+        (8191, 8, 1),  # a prime
+    ],
+)
+def test_columns_are_cut_for_as_many_programs_as_are_busy(rows, busy, parts):
     caps = replace(CAPS, images_first=False, rows=busy, part_columns=32, column_bytes=1 << 14)
-    program = lowered(lambda x: [x.sum(0)], x := randn(8192, 64))
-    program = fuse(program, caps)
-    first, _ = program.kernels
-    assert first.body[0].axes[0].extent == parts
+    program = fuse(lowered(lambda x: [x.sum(0)], x := randn(rows, 64)), caps)
+    first, *second = program.kernels
+    assert len(second) == (parts > 1)
+    assert parts == 1 or first.body[0].axes[0].extent == parts
     same(program, lambda x: [x.sum(0)], [x])
+
+
+@pytest.mark.parametrize("most, kernels", [(1 << 20, 1), (1 << 19, 2)])
+def test_columns_that_one_program_may_read_are_not_cut(most, kernels):
+    """2 MiB, half of it for each of two programs."""
+    caps = replace(CAPS, images_first=False, rows=528, part_columns=32, column_bytes=most)
+    program = fuse(lowered(lambda x: [x.sum(0)], randn(8192, 64)), caps)
+    assert len(program.kernels) == kernels
 
 
 @pytest.mark.parametrize(

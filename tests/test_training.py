@@ -342,7 +342,7 @@ def test_memory_that_is_saved_is_used_again_when_nobody_has_it(monkeypatch):
     from sol_dynamo.kernels import host
 
     buffers = [Buffer(n, "f32", (3, 4), (4, 1), scope="saved") for n in "xy"]
-    blocks = host.Blocks(buffers, "cpu")
+    blocks = host.Blocks(buffers, "cpu", {"part": ("y", (2, 2), (4, 1), 5)})
 
     def take() -> tuple[dict[str, torch.Tensor], int]:
         made = dict(blocks.take())
@@ -350,10 +350,13 @@ def test_memory_that_is_saved_is_used_again_when_nobody_has_it(monkeypatch):
 
     made, at = take()
     assert made["y"].data_ptr() == at + 64 and made["x"].stride() == (4, 1)
+    made["y"].copy_(torch.arange(12).view(3, 4))
+    assert made["part"].tolist() == [[5, 6], [9, 10]]
     weight = torch.ones(3, 4, requires_grad=True)
     for holder in (
-        lambda r: r["y"], lambda r: r["x"].view(12), lambda r: r["y"].untyped_storage(),
-        lambda r: r["y"].numpy(), lambda r: (weight * r["x"]).sum(), lambda r: r["x"].detach(),
+        lambda r: r["y"], lambda r: r["part"], lambda r: r["x"].view(12),
+        lambda r: r["y"].untyped_storage(), lambda r: r["y"].numpy(),
+        lambda r: (weight * r["x"]).sum(), lambda r: r["x"].detach(),
     ):  # fmt: skip
         held = holder(made)
         del made

@@ -701,3 +701,25 @@ def test_no_dispatch_mode_sees_weights_prepared():
         (made,) = sets.get([torch.ones(2)])
         made + made
     assert made.tolist() == [2, 2] and seen.count(torch.ops.aten.add.Tensor) == 1
+
+
+def test_layouts_are_told_as_torch_has_them():
+    """Shapes, strides and dtypes of each; nothing else, and none of the calls before."""
+    from sol_dynamo.compat import Layouts
+
+    assert Layouts([]).fit([])
+    layouts = Layouts([((2, 3), (3, 1), torch.float32), ((), (), torch.int64)])
+    x, n = torch.ones(2, 3), torch.tensor(1)
+    for _ in range(2):
+        assert layouts.fit([x, n])
+        assert layouts.fit([nn.Parameter(x), n]) and layouts.fit([x[:], n])
+        with torch.inference_mode():
+            assert layouts.fit([torch.zeros(2, 3), n])
+        for other in (
+            torch.ones(3, 2).t(), torch.ones(2, 4)[:, :3], torch.ones(3, 3), torch.ones(2, 3, 1),
+            x.double(), x.int(),
+        ):  # fmt: skip
+            assert not layouts.fit([other, n])
+        assert not layouts.fit([x, n.int()]) and not layouts.fit([x, n[None]])
+    x.resize_(3, 2)
+    assert not layouts.fit([x, n])

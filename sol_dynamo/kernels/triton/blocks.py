@@ -13,7 +13,7 @@ from ...schedule.normal_form import flatten
 from ...schedule.plan import Plan, vector_axis
 
 WARP = 128  # points that a warp loads at once
-FILLED = 1.25  # times the points of a block that are needed, at most, to have it of one axis
+FILLED = 1.25  # points of the blocks of one axis for each of the axis, at most; not measured
 ALIGNED = 16  # bytes that a thread loads at once; what torch's allocators give at least
 
 Dims = list[tuple[Axis, int]]  # axes of the grid, outermost first, and points of each in a block
