@@ -142,7 +142,8 @@ class WeightSets:
             log.warning(text + "the option weight_sets", self._limit)
         self._drop(key)
         # before it is read: what changes meanwhile shows at the next call
-        snapshot = Snapshot(weights, self._positions, partial(_drop, ref(self), key))
+        with plain_dispatch():
+            snapshot = Snapshot(weights, self._positions, partial(_drop, ref(self), key))
         entry = _Entry(snapshot, history)
         # in no mode of the caller's (it outlives that), nor in torch's own of first calls
         with torch.inference_mode(False), plain_dispatch():
