@@ -145,12 +145,6 @@ def addresses(tensors: Sequence[torch.Tensor]) -> list[int]:
     return [*map(torch.Tensor.data_ptr, tensors)]
 
 
-def layouts(tensors: Sequence[torch.Tensor]) -> tuple[list, list, list]:
-    """Strides, shapes and dtypes."""
-    strides = [*map(torch.Tensor.stride, tensors)]
-    return strides, [t.shape for t in tensors], [t.dtype for t in tensors]
-
-
 class Layouts:
     """Whether tensors lie as some were traced: their shapes, strides and dtypes.
 
@@ -169,7 +163,8 @@ class Layouts:
     def fit(self, tensors: Sequence[torch.Tensor]) -> bool:
         if self._guard(*tensors):
             return True
-        if layouts(tensors) != self._traced:
+        strides = [*map(torch.Tensor.stride, tensors)]
+        if (strides, [t.shape for t in tensors], [t.dtype for t in tensors]) != self._traced:
             return False
         guards = torch._C._dynamo.guards.TensorGuards
         self._guard = guards(*tensors, **self._sizes).check

@@ -586,6 +586,7 @@ def test_results_that_are_written_where_a_call_wants_them(hides, monkeypatch):
             new = set()
             m.setattr("sol_dynamo.kernels.triton.recorded._agree", agree)
         recorded.renew([*results], {}, 0)
+    assert graph.launches == {"itself": 1, "no memory": 2}.get(hides, 3)
     graph.refuses, graph.launches = 0, 3
     assert {b for b, _ in recorded._renewed} == new == recorded.renewed
     weights = Prepared([], [])

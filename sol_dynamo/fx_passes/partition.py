@@ -1,10 +1,9 @@
 """Forward and backward of a graph that AOTAutograd traced as one.
 
-torch's minimal cut decides what forward saves. It takes a copy for another value, though: of
+torch's minimal cut decides what forward saves. It takes a copy (dropout that drops nothing) for
+another value, though, and saves a mask beside the copy that it saves anyway:
 
-  h = relu(x);  d = clone(h)  (dropout that drops nothing);  d @ w;  ...  mask = h <= 0
-
-it saves d for the gradient of w, and the mask beside it, of which d would do, too.
+  d = clone(h);  d @ w;  ...  mask = h <= 0, saved  ==>  mask = d <= 0, computed in backward
 """
 
 from __future__ import annotations

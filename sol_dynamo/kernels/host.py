@@ -36,7 +36,7 @@ from ..schedule.memory import nbytes
 
 KEPT = 16  # calls for which memory is kept that none of them took: others may be under way again
 ALIGN = 8  # bytes: two packed float32 may be read as one
-Part = tuple[str, tuple[int, ...], tuple[int, ...], int]  # of a buffer: shape, strides, offset
+PartOf = tuple[str, tuple[int, ...], tuple[int, ...], int]  # a buffer: shape, strides, offset
 
 
 def runs(program: Program) -> list:
@@ -247,7 +247,7 @@ class Blocks:
         self,
         buffers: list[Buffer],
         device: str,
-        parts: Mapping[str, Part] = MappingProxyType({}),
+        parts: Mapping[str, PartOf] = MappingProxyType({}),
     ):
         """`parts`: views of the buffers that are given as well, by name."""
         self._device = device

@@ -12,8 +12,7 @@ from ...compat import empty_cuda, part_of
 from ...ir import Buffer
 from ...lowering.graph import TORCH_DTYPE
 from ...schedule.memory import nbytes
-from ..host import Blocks, Operands
-from ..host import Part as OfBuffer
+from ..host import Blocks, Operands, PartOf
 
 MANY, SMALL, ALL = 16, 1 << 14, 1 << 20  # results, bytes of each and of all of one dtype
 APART = 256  # bytes: where memory of torch's allocators begins
@@ -30,7 +29,7 @@ class Fresh:
         self,
         operands: Operands,
         device_type: str,
-        saved_parts: Mapping[str, OfBuffer],
+        saved_parts: Mapping[str, PartOf],
     ):
         """`saved_parts`: views of what is saved, by name."""
         self._cuda = device_type == "cuda"

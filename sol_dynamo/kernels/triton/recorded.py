@@ -16,7 +16,7 @@ from weakref import ref
 import torch
 
 from ...compat import addresses, allocations, copy_all, empty_cuda, memory_of, part_of
-from ..host import Lent
+from ..host import Lent, PartOf
 from .blocks import ALIGNED
 from .graphs import Graph, NoGraph
 from .scratch import Pool
@@ -67,7 +67,7 @@ class Recorded:
         copies: Mapping[str, torch.Tensor],
         results: dict[str, Any],
         lent: Mapping[str, Any],
-        parts: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...], int]],
+        parts: Mapping[str, PartOf],
         pools: list[Pool],
     ):
         self._graph, self._weights_at, self._users = graph, weights_at, users
