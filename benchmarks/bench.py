@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
                 built = [r.peer for r in rows if r.call is not None and PEERS[r.peer].compiles]
                 cold = cold_and_warm(net, batch, args.size, args.threads, built, warm=0)
                 for row in rows:
-                    row.compile_s = cold.get(row.peer, [None])[0]
+                    row.compile_s = cold[row.peer].cold[0] if row.peer in cold else None
             ours = next((r for r in rows if r.peer in OURS and r.times), None)
             text = markdown([cells(r, ours, eager_error) for r in rows])
             text += "".join(f"\n\n{r.peer} failed: {r.failure}" for r in rows if r.failure)

@@ -4,6 +4,7 @@ For a backend of torch.compile the figure is its first call minus that of aot_ea
 share of Dynamo and AOTAutograd is torch's; for the others it is export, building and first call.
 
     python -m benchmarks.cold_compile --net mobilenet_v2,resnet50 --peers inductor,sol
+    python -m benchmarks.cold_compile --device cuda --peers inductor,sol --cold 3 --warm 5
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -52,39 +54,58 @@ def first_call(
     return float(done.stdout.splitlines()[-1])
 
 
+@dataclass
+class Seconds:
+    """First calls of a peer."""
+
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        kinds = {"cold": self.cold, "warm": self.warm}
+        return "  ".join(
+            f"{kind} {median(s):7.2f} ({min(s):.2f} to {max(s):.2f})"
+            for kind, s in kinds.items()
+            if s
+        )
+
+
 def cold_and_warm(
     net: str,
     batch: int,
     size: int,
     threads: int,
     peers: list[str],
+    *,
+    cold: int = 1,
     warm: int = 1,
     device: str = "cpu",
-) -> dict[str, list[float]]:
-    """Seconds of each peer that runs, first with empty caches, then so many times, in turn, with
-    what it has kept; less the median of aot_eager's, which keeps nothing, where that is in it. A
-    peer that fails once is left out.
+) -> dict[str, Seconds]:
+    """Seconds of each peer that runs, so many times with empty caches, then so many times with what
+    it has kept, in turn; less the median of all of aot_eager's, which keeps nothing, where that is
+    in it. A peer that fails once is left out.
 
     Errors: `KeyError` where aot_eager itself does not run.
     """
     through_dynamo = any(PEERS[p].dynamo for p in peers)
-    found: dict[str, list[float]] = {p: [] for p in [BASE] * through_dynamo + peers}
+    found = {p: Seconds() for p in [BASE] * through_dynamo + peers}
     with tempfile.TemporaryDirectory(prefix="cold-") as caches:
-        for _ in range(1 + warm):
+        for turn in range(cold + warm):
             for peer in list(found):
-                own = str(Path(caches, peer))
+                own = str(Path(caches, peer, str(min(turn, cold - 1))))  # the last cold one's stay
                 try:
                     took = first_call(net, batch, size, threads, peer, own, device)
-                    found[peer].append(took)
+                    (found[peer].cold if turn < cold else found[peer].warm).append(took)
                 except FirstCallError as e:
                     del found[peer]
                     print(f"{net} {batch} {peer}: {e}", file=sys.stderr)
-    base = median(found[BASE]) if through_dynamo else 0.0
-    return {
-        p: [t - base * (PEERS[p].dynamo and p != BASE) for t in found[p]]
-        for p in peers
-        if p in found
-    }
+    base = median(found[BASE].cold + found[BASE].warm) if through_dynamo else 0.0
+
+    def added(peer: str) -> Seconds:
+        by = base * PEERS[peer].dynamo
+        return Seconds([t - by for t in found[peer].cold], [t - by for t in found[peer].warm])
+
+    return {p: found[p] if p == BASE else added(p) for p in peers if p in found}
 
 
 def child(net: str, batch: int, size: int, threads: int, peer: str, device: str) -> None:
@@ -109,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--cold", type=int, default=1, help="runs with empty caches")
     parser.add_argument("--warm", type=int, default=1, help="runs with kept caches, for a median")
     parser.add_argument("--peers", default=",".join(p for p in DEFAULT if PEERS[p].dynamo))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -118,15 +140,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     print("seconds added to aot_eager's (for backends of torch.compile), else in all")
     for net in args.net.split(","):
-        peers = args.peers.split(",")
-        times = cold_and_warm(
-            net, args.batch, args.size, args.threads, peers, args.warm, args.device
-        )
-        for peer, (cold, *warm) in times.items():
-            text = f"{net:24} {peer:22} cold {cold:7.2f}"
-            if warm:
-                text += f"  warm {median(warm):7.2f} ({min(warm):.2f} to {max(warm):.2f})"
-            print(text, flush=True)
+        shared = (args.threads, args.peers.split(","))
+        counts = {"cold": args.cold, "warm": args.warm}
+        times = cold_and_warm(net, args.batch, args.size, *shared, **counts, device=args.device)
+        for peer, seconds in times.items():
+            print(f"{net:24} {peer:22} {seconds}", flush=True)
 
 
 if __name__ == "__main__":
