@@ -85,8 +85,10 @@ def cold_and_warm(
     it has kept, in turn; less the median of all of aot_eager's, which keeps nothing, where that is
     in it. A peer that fails once is left out.
 
-    Errors: `KeyError` where aot_eager itself does not run.
+    Errors: `KeyError` where aot_eager itself does not run; `ValueError` for less than one cold run.
     """
+    if cold < 1:
+        raise ValueError(f"{cold} runs with empty caches: what was kept comes from one at least")
     through_dynamo = any(PEERS[p].dynamo for p in peers)
     found = {p: Seconds() for p in [BASE] * through_dynamo + peers}
     with tempfile.TemporaryDirectory(prefix="cold-") as caches:
@@ -130,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--cold", type=int, default=1, help="runs with empty caches")
+    parser.add_argument("--cold", type=int, default=1, help="runs with empty caches, for a median")
     parser.add_argument("--warm", type=int, default=1, help="runs with kept caches, for a median")
     parser.add_argument("--peers", default=",".join(p for p in DEFAULT if PEERS[p].dynamo))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -140,9 +142,10 @@ def main(argv: list[str] | None = None) -> None:
         return
     print("seconds added to aot_eager's (for backends of torch.compile), else in all")
     for net in args.net.split(","):
-        shared = (args.threads, args.peers.split(","))
-        counts = {"cold": args.cold, "warm": args.warm}
-        times = cold_and_warm(net, args.batch, args.size, *shared, **counts, device=args.device)
+        times = cold_and_warm(
+            net, args.batch, args.size, args.threads, args.peers.split(","),
+            cold=args.cold, warm=args.warm, device=args.device,
+        )  # fmt: skip
         for peer, seconds in times.items():
             print(f"{net:24} {peer:22} {seconds}", flush=True)
 
