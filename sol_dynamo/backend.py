@@ -31,6 +31,7 @@ from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
 from .programs import Value
+from .runtime.modules import Fetch, Member
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
@@ -72,6 +73,8 @@ _dumped = count()
 # know sizes that are data) and functional (an input gets other memory in a graph that writes only).
 TRACINGS = ((True, True), (False, True), (False, False))
 
+FETCHED = 8  # of fewer weights than this, each is an argument of Dynamo's call
+
 SYMBOLS = "symbolic sizes: compiled for those that come a second time"
 
 
@@ -86,8 +89,10 @@ class Backend:
     `graphs` are the latest graphs that it was given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fetches: bool = True) -> None:
+        """`fetches`: weights are taken from the modules at each call, not from Dynamo."""
         self.__name__ = "sol"
+        self._fetches = fetches
         self.graphs: deque[Outcome] = deque(maxlen=64)
 
     def __deepcopy__(self, memo: dict) -> Backend:
@@ -122,12 +127,24 @@ class Backend:
         *others, last = TRACINGS
         for tracing in others:
             try:
-                return traced(*tracing)
+                return self._fetching(gm, traced(*tracing))
             except Exception as e:
                 if reached:
                     raise
                 log.info("traced again, otherwise: %s", e)
-        return traced(*last)
+        return self._fetching(gm, traced(*last))
+
+    def _fetching(self, gm: fx.GraphModule, run: Callable) -> Callable:
+        """`run`, called with modules instead of the weights in them, which are fetched here."""
+        places = compat.pass_modules(gm, FETCHED) if self._fetches else None
+        if places is None:
+            return run
+        fetch = Fetch([Member(argument, way) for argument, way in places])
+
+        def call(*args: Any) -> Any:
+            return run(*(args if len(args) == len(places) else fetch(args)))
+
+        return call
 
     def _compiler(
         self, c: Config, reached: list[fx.GraphModule], decompose: bool, functional: bool

@@ -116,7 +116,7 @@ class SolModule(nn.Module):
 
     def _first(self, args: tuple[Any, ...]) -> Any:
         """Compile by calling, and keep a direct way to the program where there is one."""
-        recorder = Recorder(backend.Backend())
+        recorder = Recorder(backend.Backend(fetches=False))
         compiled = torch.compile(
             self._model, backend=recorder, options=self._options, dynamic=False
         )

@@ -1,5 +1,7 @@
 """Every private torch import of this package, with what differs between versions 2.11 and 2.14.
 
+One file, though a long one: what a new version of torch asks for is to be found in it.
+
 Imports stand inside the functions: `import torch` itself loads this module (for the log names), and
 Dynamo must not come with it.
 """
@@ -73,11 +75,87 @@ def register_log(alias: str, name: str) -> None:
         register_log(alias, [name])
 
 
-def _forward_meta() -> Any:
+def _tracing(what: str) -> Any:
+    """What Dynamo and AOTAutograd know while a graph is compiled."""
     from torch._guards import TracingContext
 
     context = TracingContext.try_get()
-    return getattr(context, "fw_metadata", None) if context is not None else None
+    return getattr(context, what, None) if context is not None else None
+
+
+def _forward_meta() -> Any:
+    return _tracing("fw_metadata")
+
+
+Way = tuple[tuple[str, str], ...]  # from a module on: a store of modules or tensors, a name in it
+
+
+def pass_modules(gm: torch.fx.GraphModule, least: int) -> list[tuple[int, Way]] | None:
+    """Have Dynamo pass the modules that a graph's inputs are found in, instead of these inputs.
+
+    Dynamo's code for a call fetches what the placeholders of its graph stand for when the backend
+    has returned: they are changed, and the graph stays right. Returns for each input the place of
+    what is passed from now on and the way from there. None, and nothing is done, for a graph that
+    is not straight from Dynamo, that is compiled again for what is passed (`specialize_on`), or of
+    which fewer than `least` inputs are in modules.
+    """
+    from torch._dynamo.variables.builder import GraphArg
+
+    inputs = gm.graph.find_nodes(op="placeholder")
+    args = [n.meta.get("grapharg") for n in inputs]
+    mode = _tracing("fake_mode")
+    if not all(isinstance(a, GraphArg) for a in args) or mode is None:
+        return None
+    if getattr(mode.shape_env, "specializations", None):
+        return None
+    found = [_from_module(a.source) if a.is_tensor else (a.source, ()) for a in args]
+    if sum(bool(way) for _, way in found) < least:
+        return None
+    roots = list(dict.fromkeys(root for root, way in found if way))
+    with gm.graph.inserting_before(inputs[0]):
+        modules = [gm.graph.placeholder(f"module_{i}") for i in range(len(roots))]
+    for n, root in zip(modules, roots, strict=True):
+        n.meta["grapharg"] = GraphArg(root, None, False, None, is_tensor=False)
+    places: list[tuple[int, Way]] = []
+    kept = len(roots)
+    for n, (root, way) in zip(inputs, found, strict=True):
+        if not way:
+            places.append((kept, ()))
+            kept += 1
+            continue
+        places.append((roots.index(root), way))
+        with gm.graph.inserting_after(inputs[-1]):
+            tensor = gm.graph.call_function(member, (modules[places[-1][0]], way))
+        n.replace_all_uses_with(tensor)
+        gm.graph.erase_node(n)
+    return places
+
+
+def member(found: Any, way: Way) -> Any:
+    """What is found from a module on. Errors: `AttributeError`, `KeyError` where it is missing."""
+    for store, name in way:
+        found = getattr(found, store)[name]
+    return found
+
+
+def _from_module(source: Any) -> tuple[Any, Way]:
+    """Where a source starts, and the way from there through modules' stores."""
+    from torch._dynamo import source as sources
+
+    way: list[tuple[str, str]] = []
+    while True:
+        while isinstance(source, sources.UnspecializedNNModuleSource):
+            source = source.base
+        store = getattr(source, "base", None)
+        if not (
+            isinstance(source, sources.DictGetItemSource)
+            and isinstance(source.index, str)
+            and isinstance(store, sources.AttrSource)
+            and store.member in ("_modules", "_parameters", "_buffers")
+        ):
+            return source, tuple(reversed(way))
+        way.append((store.member, source.index))
+        source = store.base
 
 
 def static_input_indices() -> list[int]:
@@ -114,11 +192,9 @@ def effect_tokens() -> int:
 def report_output_strides(strides: Sequence[tuple[int, ...] | None]) -> None:
     """Tell AOTAutograd how the outputs of a forward graph lie, so that backward is compiled for
     saved activations as they are."""
-    from torch._guards import TracingContext
-
-    context = TracingContext.try_get()
-    if context is not None and context.output_strides is not None:
-        context.output_strides.extend(strides)
+    known = _tracing("output_strides")
+    if known is not None:
+        known.extend(strides)
 
 
 def global_module_hooks() -> list[dict]:

@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Protocol
 from weakref import ref
 
 import numpy as np
 import torch
 
-from . import toolchain
+from . import library
 
 log = logging.getLogger("sol_dynamo")
 
@@ -282,16 +281,7 @@ class _Native:
     """tensors.c, compiled and told where things lie."""
 
     def __init__(self) -> None:
-        text = Path(__file__).with_name("csrc").joinpath("tensors.c").read_text()
-        library = str(toolchain.compile_shared({"tensors.c": text}))
-        lib = ctypes.PyDLL(library)  # calls keep the GIL, as lists and tensors demand
-        address, list_ = ctypes.c_void_p, ctypes.py_object
-
-        def function(name: str, result: Any, *arguments: Any) -> Any:
-            f = getattr(lib, name)
-            f.restype, f.argtypes = result, arguments
-            return f
-
+        address, list_, function = ctypes.c_void_p, ctypes.py_object, library.function
         self.pointers = function("sol_pointers", ctypes.c_int64, list_, ctypes.c_int64, address)
         self.describe = function("sol_describe", None, ctypes.py_object, address)
         self.take = function("sol_take", address, list_, ctypes.c_char_p, address)
@@ -389,7 +379,7 @@ def _calibrate() -> Layout:
     """
     if sys.byteorder != "little" or struct.calcsize("P") != 8:
         raise LayoutError("not a little-endian machine of 64 bits")
-    if sys.implementation.name != "cpython" or not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if not library.locked():
         raise LayoutError("not CPython with its global lock")
     probes = _probes(0)
     with _memory() as memory:
@@ -456,9 +446,7 @@ def _calibrate() -> Layout:
     if not 9 <= words <= 16 or not all(found.ndim < x < found.dtype for x in between):
         raise LayoutError("sizes, strides and dtype do not lie together")
     found.tensor, found.parameter = id(torch.Tensor), id(torch.nn.Parameter)
-    for name in ("size", "item"):
-        f = getattr(ctypes.pythonapi, {"size": "PyList_Size", "item": "PyList_GetItem"}[name])
-        setattr(found, f"list_{name}", ctypes.cast(f, ctypes.c_void_p).value)
+    found.list_size, found.list_item = map(library.pointer, ("PyList_Size", "PyList_GetItem"))
     return found
 
 
