@@ -31,7 +31,8 @@ from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
 from .programs import Value
-from .runtime.modules import Fetch, Member
+from .runtime import collector
+from .runtime.modules import fetching
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
@@ -121,30 +122,24 @@ class Backend:
         reached: list[fx.GraphModule] = []  # graphs that torch has given us to compile
 
         def traced(decompose: bool, functional: bool) -> Callable:
-            with compat.undecomposed(RULES if decompose else ()):
-                return self._compiler(c, reached, decompose, functional)(gm, example_inputs)
+            with collector.paused(), compat.undecomposed(RULES if decompose else ()):
+                run = self._compiler(c, reached, decompose, functional)(gm, example_inputs)
+                return self._fetching(gm, run)
 
         *others, last = TRACINGS
         for tracing in others:
             try:
-                return self._fetching(gm, traced(*tracing))
+                return traced(*tracing)
             except Exception as e:
                 if reached:
                     raise
                 log.info("traced again, otherwise: %s", e)
-        return self._fetching(gm, traced(*last))
+        return traced(*last)
 
     def _fetching(self, gm: fx.GraphModule, run: Callable) -> Callable:
         """`run`, called with modules instead of the weights in them, which are fetched here."""
         places = compat.pass_modules(gm, FETCHED) if self._fetches else None
-        if places is None:
-            return run
-        fetch = Fetch([Member(argument, way) for argument, way in places])
-
-        def call(*args: Any) -> Any:
-            return run(*(args if len(args) == len(places) else fetch(args)))
-
-        return call
+        return run if places is None else fetching(run, places)
 
     def _compiler(
         self, c: Config, reached: list[fx.GraphModule], decompose: bool, functional: bool
@@ -152,7 +147,8 @@ class Backend:
         def role(kind: str) -> Callable:
             def compile(g: fx.GraphModule, x: Sequence[Any]) -> Callable:
                 reached.append(g)
-                run, outcome = compile_or_fall_back(g, x, kind, c)
+                with collector.paused():  # torch may call this from a call of the forward graph
+                    run, outcome = compile_or_fall_back(g, x, kind, c)
                 self.graphs.append(outcome)
                 return run
 

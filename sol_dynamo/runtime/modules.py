@@ -30,6 +30,17 @@ class Member:
     way: Way = ()
 
 
+def fetching(run: Callable, places: Sequence[tuple[int, Way]]) -> Callable:
+    """`run`, called with modules instead of what is fetched from them; or as it is, with all of
+    its arguments."""
+    fetch = Fetch([Member(argument, way) for argument, way in places])
+
+    def call(*args: Any) -> Any:
+        return run(*(args if len(args) == len(places) else fetch(args)))
+
+    return call
+
+
 class Fetch:
     """The members of a call's arguments, as a list."""
 
