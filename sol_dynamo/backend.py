@@ -74,7 +74,7 @@ _dumped = count()
 # know sizes that are data) and functional (an input gets other memory in a graph that writes only).
 TRACINGS = ((True, True), (False, True), (False, False))
 
-FETCHED = 8  # of fewer weights than this, each is an argument of Dynamo's call
+FETCHED = 8  # weights are fetched where that saves as many arguments of Dynamo's call
 
 SYMBOLS = "symbolic sizes: compiled for those that come a second time"
 

@@ -96,8 +96,8 @@ def pass_modules(gm: torch.fx.GraphModule, least: int) -> list[tuple[int, Way]] 
     Dynamo's code for a call fetches what the placeholders of its graph stand for when the backend
     has returned: they are changed, and the graph stays right. Returns for each input the place of
     what is passed from now on and the way from there. None, and nothing is done, for a graph that
-    is not straight from Dynamo, that is compiled again for what is passed (`specialize_on`), or of
-    which fewer than `least` inputs are in modules.
+    is not straight from Dynamo, that is compiled again for what is passed (`specialize_on`), or
+    where that is fewer arguments by less than `least`.
     """
     from torch._dynamo.variables.builder import GraphArg
 
@@ -109,9 +109,9 @@ def pass_modules(gm: torch.fx.GraphModule, least: int) -> list[tuple[int, Way]] 
     if getattr(mode.shape_env, "specializations", None):
         return None
     found = [_from_module(a.source) if a.is_tensor else (a.source, ()) for a in args]
-    if sum(bool(way) for _, way in found) < least:
-        return None
     roots = list(dict.fromkeys(root for root, way in found if way))
+    if sum(bool(way) for _, way in found) - len(roots) < least:
+        return None
     with gm.graph.inserting_before(inputs[0]):
         modules = [gm.graph.placeholder(f"module_{i}") for i in range(len(roots))]
     for n, root in zip(modules, roots, strict=True):

@@ -158,6 +158,21 @@ def test_few_weights_are_arguments() -> None:
     assert counting.arguments == [4]
 
 
+def test_as_many_modules_as_weights_are_no_gain() -> None:
+    layers, x = [nn.Linear(8, 8, bias=False) for _ in range(12)], torch.randn(3, 8)
+
+    def chained(x: torch.Tensor) -> torch.Tensor:
+        for layer in layers:
+            x = layer(x).relu() + x
+        return x
+
+    run, counting = compiled(chained)
+    for n in range(3):
+        check(run, chained, x)
+        layers[n].weight = nn.Parameter(torch.rand(8, 8))
+    assert set(counting.arguments) == {13}
+
+
 def test_training(way: str) -> None:
     model, x = net().train(), torch.randn(3, 8)
     run, counting = compiled(model)

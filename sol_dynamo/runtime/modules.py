@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from operator import is_
+from types import FunctionType
 from typing import Any
 
 from ..compat import Way, member
@@ -200,14 +201,23 @@ def _changes() -> Iterator[dict]:
     def store(p: _Probe, value: Any) -> None:
         p.x = value
 
-    for n in range(256):  # often: the interpreter comes to know how to do it quickly
-        p = _Probe()
-        if n % 3 == 1:
-            p.__dict__ = {"x": 0, "y": 0}
-        for k in range(4):
-            store(p, (n, k))
-            if n % 3 != 2 or k > 1:  # else nobody has asked for the dictionary before
-                yield vars(p)
+    def put(d: dict, value: Any) -> None:
+        d["x"] = value
+
+    for kind in range(3):
+        # code of its own for each, which the interpreter comes to know how to do quickly
+        stores = FunctionType(store.__code__.replace(), {})
+        puts = FunctionType(put.__code__.replace(), {})
+        for n in range(64):
+            p = _Probe()
+            if kind == 1:
+                p.__dict__ = {"x": 0, "y": 0}
+            for k in range(4):
+                stores(p, (n, k))
+                if kind != 2 or k > 1:  # else nobody has asked for the dictionary before
+                    yield vars(p)
+            puts(vars(p), n)
+            yield vars(p)
     d = vars(p)
     p.y = 1
     yield d
