@@ -338,11 +338,12 @@ def build(
         if key and not changed:
             programs.keep(key, kept)
     executable = target.build(kept.sources, kept.program)
-    given = [_placeholders(gm)[i] for i in weights]
+    values = _placeholders(gm)
+    given = [values[i] for i in weights]
     chosen = [j for kind, j in kept.given if kind == "weight"]
 
-    def prepare(values: list[torch.Tensor]) -> list[torch.Tensor]:
-        laid = [_laid_out(t, Value.of(v)) for t, v in zip(values, given, strict=True)]
+    def prepare(weights: list[torch.Tensor]) -> list[torch.Tensor]:
+        laid = [_laid_out(t, Value.of(v)) for t, v in zip(weights, given, strict=True)]
         made = kept.weights(*laid)
         taken = zip(chosen, kept.traced, strict=True)
         return executable.prepare([_laid_out(made[j], v) for j, v in taken])
