@@ -32,10 +32,10 @@ from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
 from .programs import Value
 from .runtime import collector
-from .runtime.modules import fetching
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
+from .steady import Parts, calls
 from .target import Executable, Target, get_target
 
 log = logging.getLogger("sol_dynamo")
@@ -119,13 +119,16 @@ class Backend:
         check_mode(mode)
         autotune = {"autotune": True} if (mode or "").startswith("max-autotune") else {}
         c = config(**{**autotune, **(options or {})})
-        reached: list[fx.GraphModule] = []  # graphs that torch has given us to compile
+        reached: list[Outcome | None] = []  # graphs that torch has given us to compile
 
         def traced(decompose: bool, functional: bool) -> Callable:
             with collector.paused(), compat.undecomposed(RULES if decompose else ()):
                 run = self._compiler(c, reached, decompose, functional)(gm, example_inputs)
                 places = compat.pass_modules(gm, FETCHED) if self._fetches else None
-                return run if places is None else fetching(run, places)
+                if places is None:
+                    return run
+                runners = [o.runner for o in reached if o and o.kind == "inference"]
+                return calls(run, places, *runners[:1])
 
         *others, last = TRACINGS
         for tracing in others:
@@ -138,14 +141,15 @@ class Backend:
         return traced(*last)
 
     def _compiler(
-        self, c: Config, reached: list[fx.GraphModule], decompose: bool, functional: bool
+        self, c: Config, reached: list[Outcome | None], decompose: bool, functional: bool
     ) -> Callable:
         def role(kind: str) -> Callable:
             def compile(g: fx.GraphModule, x: Sequence[Any]) -> Callable:
-                reached.append(g)
+                reached.append(None)
                 with collector.paused():  # torch may call this from a call of the forward graph
                     run, outcome = compile_or_fall_back(g, x, kind, c)
                 self.graphs.append(outcome)
+                reached[-1] = outcome
                 return run
 
             return compile
@@ -481,6 +485,7 @@ class Runner:
         self.output_strides = output_strides
         self._lock = threading.Lock()
         self._demotes = True
+        self.last: tuple[int, list[int], list[int]] = (0, [], [])
         self._build()
 
     def _build(self) -> None:
@@ -495,6 +500,8 @@ class Runner:
             compat.Layouts([(v.shape, v.strides, v.dtype) for v in traced]),
         )
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
+        plain = not rest and not self._constants
+        self.parts = Parts(made.executable, made.sets, inputs) if plain else None
         self.compiled = made
         results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
         self.output_strides = [
@@ -511,10 +518,12 @@ class Runner:
         if sets.unstable and self._demotes:
             self._demote(sets)
         inputs = [args[i] for i in wanted]
+        given, taken = len(args), [*map(id, inputs)]
         args.clear()
         results = executable(inputs, prepared)
         for k, value in self._constants:
             results[k] = value
+        self.last = given, taken, [*map(id, results)]
         return results
 
     def _demote(self, sets: WeightSets) -> None:

@@ -62,6 +62,10 @@ class Executable(Protocol):
         says. A target may store there; what it gives is then the same object.
         """
 
+    def again(self, inputs: list[Any], weights: list[Any]) -> list[Any] | None:
+        """The same, if that runs no op of ATen, to which torch's modes would mean something; None,
+        and nothing is done, where it does."""
+
     def beside(
         self, others: Sequence[Any]
     ) -> Callable[[list[tuple[list[Any], list[Any], Mapping[int, Any]]]], list[list[Any]]]:

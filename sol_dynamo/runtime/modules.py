@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -20,6 +20,7 @@ from typing import Any
 
 from ..compat import Way, member
 from . import library
+from .tensors import Snapshot
 
 log = logging.getLogger("sol_dynamo")
 
@@ -30,17 +31,6 @@ class Member:
 
     argument: int
     way: Way = ()
-
-
-def fetching(run: Callable, places: Sequence[tuple[int, Way]]) -> Callable:
-    """`run`, called with modules instead of what is fetched from them; or as it is, with all of
-    its arguments."""
-    fetch = Fetch([Member(argument, way) for argument, way in places])
-
-    def call(*args: Any) -> Any:
-        return run(*(args if len(args) == len(places) else fetch(args)))
-
-    return call
 
 
 class Fetch:
@@ -69,6 +59,22 @@ class Fetch:
         if not self._tried:
             self._tried, self._plan = True, self._fitting(arguments, out)
         return out
+
+    def settled(
+        self, arguments: tuple[Any, ...], snapshot: Snapshot
+    ) -> Callable[[tuple[Any, ...]], bool] | None:
+        """Whether a call's arguments lead to what these do, and the tensors of a snapshot, which
+        are among it, are as they were: in one native call. `snapshot.positions` are of the members.
+
+        None where that takes more, or what was found last is something else.
+        """
+        plan, handle = self._plan, snapshot.handle
+        if plan is None or handle is None:
+            return None
+        wanted = dict(zip(snapshot.positions, (r() for r in snapshot.refs), strict=True))
+        if not all(self._members[i].way for i in wanted):
+            return None
+        return plan.settled(arguments, wanted, snapshot, handle)
 
     def _fitting(self, arguments: Sequence[Any], wanted: list[Any]) -> _Plan | None:
         """A plan, if it finds what Python finds: a class that has an attribute of a store's name
@@ -101,17 +107,17 @@ class _Dictionary(ctypes.Structure):
 class _Head(ctypes.Structure):
     _fields_ = (
         ("arguments", ctypes.c_int64), ("looks", ctypes.c_int64), ("dictionaries", ctypes.c_int64),
-        ("known", ctypes.c_int64), ("look", ctypes.c_void_p), ("dict", ctypes.c_void_p),
-        ("found", ctypes.c_void_p),
+        ("known", ctypes.c_int64), ("walks", ctypes.c_int64), ("look", ctypes.c_void_p),
+        ("dict", ctypes.c_void_p), ("found", ctypes.c_void_p),
     )  # fmt: skip
 
 
 class _Plan:
     """What is looked up for members, what several of them share once: modules.c's `plan`."""
 
-    def __init__(self, native: Callable[..., int], members: Sequence[Member]):
+    def __init__(self, native: _Native, members: Sequence[Member]):
         self._native = native
-        arguments = 1 + max(m.argument for m in members)
+        arguments = 1 + max((m.argument for m in members if m.way), default=-1)
         places: dict[tuple[Any, ...], int] = {(k,): k for k in range(arguments)}
         index: dict[tuple[Any, ...], int] = {}
         dictionaries: list[_Dictionary] = []
@@ -132,32 +138,59 @@ class _Plan:
         self._dict = (_Dictionary * len(dictionaries))(*dictionaries)
         self._found = (ctypes.c_void_p * len(places))()
         tables = [ctypes.addressof(t) for t in (self._look, self._dict, self._found)]
-        self._head = _Head(arguments, len(looks), len(dictionaries), 0, *tables)
+        self._head = _Head(arguments, len(looks), len(dictionaries), 0, 0, *tables)
         self._reference = ctypes.byref(self._head)
 
     def fetch(self, arguments: Sequence[Any], out: list[Any]) -> bool:
         """Fill `out`, where members are not the arguments themselves; whether all were found."""
-        return self._native(self._reference, list(arguments), out) == 0
+        return self._native.fetch(self._reference, tuple(arguments), out) == 0
+
+    def settled(
+        self,
+        arguments: tuple[Any, ...],
+        wanted: Mapping[int, Any],
+        snapshot: Snapshot,
+        handle: int,
+    ) -> Callable[[tuple[Any, ...]], bool] | None:
+        """As `Fetch.settled`; `wanted` are the tensors by member."""
+        walk, native, reference = self._head.known, self._native.settled, self._reference
+        found = {look.out: self._found[look.to] for look in self._look if look.out >= 0}
+        if not walk or any(found[i] != id(t) for i, t in wanted.items()):
+            return None
+        # by the walk's number: another thread's may have come between
+        if not native(reference, arguments, walk, handle):
+            return None
+
+        def unchanged(arguments: tuple[Any, ...], held: Any = (self, snapshot)) -> bool:
+            return native(reference, arguments, walk, handle)
+
+        return unchanged
 
 
 FUNCTIONS = (
-    "PyObject_GenericGetDict", "PyDict_GetItemWithError", "PyList_GetItem", "PyList_SetItem",
+    "PyObject_GenericGetDict", "PyDict_GetItemWithError", "PyTuple_GetItem", "PyList_SetItem",
     "Py_IncRef", "Py_DecRef", "PyErr_Clear",
 )  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def _native() -> Callable[..., int] | None:
-    """None where nothing compiles C, or where objects may change while C looks at them."""
-    try:
-        if not library.locked():
-            return None
+class _Native:
+    """modules.c, compiled and told what Python has."""
+
+    def __init__(self) -> None:
         found = (ctypes.c_void_p * (1 + len(FUNCTIONS)))(
             _version_in_dictionary(), *map(library.pointer, FUNCTIONS)
         )
-        library.function("sol_python", None, ctypes.c_void_p)(found)
-        address, list_ = ctypes.c_void_p, ctypes.py_object
-        return library.function("sol_fetch", ctypes.c_int64, address, list_, list_)
+        address, object_, number = ctypes.c_void_p, ctypes.py_object, ctypes.c_int64
+        library.function("sol_python", None, address)(found)
+        self.fetch = library.function("sol_fetch", number, address, object_, object_)
+        self.settled = library.function("sol_settled", number, address, object_, number, address)
+
+
+@lru_cache(maxsize=1)
+def _native() -> _Native | None:
+    """None where nothing compiles C, or where objects may change while C looks at them."""
+    try:
+        return _Native() if library.locked() else None
     except Exception as e:  # whatever it is, Python can do the same
         log.info("weights are fetched in Python, which is slower: %s: %s", type(e).__name__, e)
         return None

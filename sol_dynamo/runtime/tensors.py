@@ -102,6 +102,11 @@ class Snapshot:
         return isinstance(self._evidence, _NativeEvidence)
 
     @property
+    def handle(self) -> int | None:
+        """What tensors.c knows it by; None where it does not."""
+        return self._evidence.handle if isinstance(self._evidence, _NativeEvidence) else None
+
+    @property
     def calls(self) -> int:
         """How many times `changed` came to compare elements."""
         return self._evidence.calls
@@ -120,7 +125,7 @@ class _NativeEvidence:
     """A snapshot in tensors.c's memory."""
 
     def __init__(self, native: _Native, handle: int, count: int, positions: Any):
-        self._native, self._handle, self._count = native, handle, count
+        self._native, self.handle, self._count = native, handle, count
         self._positions = positions  # read by C
         self._head = (ctypes.c_int64 * 2).from_address(handle)  # calls, dead
         self.changed = partial(native.changed, handle)
@@ -141,14 +146,14 @@ class _NativeEvidence:
 
     def changes(self, tensors: list[Any]) -> list[int]:
         flags = ctypes.create_string_buffer(max(self._count, 1))
-        self._native.changes(self._handle, tensors, flags)
+        self._native.changes(self.handle, tensors, flags)
         return [i for i in range(self._count) if flags.raw[i]]
 
     def kill(self) -> None:
         self._head[1] = 1
 
     def __del__(self) -> None:
-        self._native.forget(self._handle)
+        self._native.forget(self.handle)
 
 
 class _PlainEvidence:

@@ -55,7 +55,7 @@ class _History:
         return unstable
 
 
-class _Entry:
+class Entry:
     """One set of weights and what was made from it."""
 
     def __init__(self, snapshot: Snapshot, history: _History):
@@ -80,8 +80,8 @@ class WeightSets:
         positions: Sequence[int] | None = None,
     ):
         self._prepare, self._limit, self._positions = prepare, limit, positions
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
-        self._last: _Entry | None = None  # where `get` looks first
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._last: Entry | None = None  # where `get` looks first
         self._newest: tuple[list[ref[torch.Tensor]], _History] | None = None
         self._evicted: set[Key] = set()
         self._lock = threading.RLock()
@@ -144,7 +144,7 @@ class WeightSets:
         # before it is read: what changes meanwhile shows at the next call
         with plain_dispatch():
             snapshot = Snapshot(weights, self._positions, partial(_drop, ref(self), key))
-        entry = _Entry(snapshot, history)
+        entry = Entry(snapshot, history)
         # in no mode of the caller's (it outlives that), nor in torch's own of first calls
         with torch.inference_mode(False), plain_dispatch():
             entry.prepared = self._prepare(list(snapshot.kept))
@@ -161,6 +161,12 @@ class WeightSets:
         entry = self._entries.pop(key, None)
         if entry is not None and self._last is entry:
             self._last = None
+
+    @property
+    def last(self) -> Entry | None:
+        """The set of the last call; None if it is to be prepared again."""
+        entry = self._last
+        return None if entry is None or entry.stale else entry
 
     def __len__(self) -> int:
         """Sets that are kept."""

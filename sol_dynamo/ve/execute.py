@@ -99,6 +99,9 @@ class VeExecutable:
         self._loaded: dict[int, Loaded] = {}
         self._tables: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
 
+    def again(self, inputs: list[Any], weights: list[Any]) -> list[Any] | None:
+        return self(inputs, weights) if self.simple else None
+
     def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
         programs = [self, *others]
         if all(p.simple for p in programs):

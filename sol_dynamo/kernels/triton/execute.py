@@ -66,7 +66,11 @@ class TritonExecutable:
         }  # fmt: skip
         self._fresh = Fresh(self._operands, device_type, unseen)
         self._arenas: dict[torch.device, Arenas] = {}
-        self._again: Replay | None = None
+        self._replay: Replay | None = None
+
+    def again(self, inputs: list[Any], weights: list[Any]) -> list[Any] | None:
+        replay = self._replay
+        return None if replay is None else replay(inputs, weights)
 
     def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
         return in_turn([self, *others])
@@ -89,8 +93,7 @@ class TritonExecutable:
         self, inputs: list[Any], weights: list[Any], into: Mapping[int, Any] | None = None
     ) -> list[Any]:
         assert isinstance(weights, Prepared)
-        again = self._again
-        if again is not None and (made := again(inputs, weights)) is not None:
+        if (made := self.again(inputs, weights)) is not None:
             return made
         device = self._device(chain(inputs, weights))
         if device.type == "cuda" and device.index != torch.cuda.current_device():
@@ -115,8 +118,8 @@ class TritonExecutable:
         values: dict[str, Any] = dict(zip(self._operands.inputs, inputs, strict=True))
         values |= zip(self._fresh.names, self._fresh.new(device, where.stream), strict=True)
         advance(self._steps, self._operands, values, weights, where)
-        if self._again is None or not self._again.is_for(where):
-            self._again = self._replay(where)
+        if self._replay is None or not self._replay.is_for(where):
+            self._replay = self._replay_for(where)
         both = ChainMap(values, weights.named)
         return [
             None if o is None else values[o] if o in values
@@ -126,7 +129,7 @@ class TritonExecutable:
             for o in p.outputs
         ]  # fmt: skip
 
-    def _replay(self, where: Where) -> Replay | None:
+    def _replay_for(self, where: Where) -> Replay | None:
         """How calls like the one that has just been made go from now on, if that is known."""
         step = self._steps[0] if len(self._steps) == 1 else None
         if not isinstance(step, Segment) or where.stream is None or not step.is_recorded():

@@ -14,7 +14,7 @@ static struct {
   i64 version;                          /* in a dictionary; 0: not known */
   void *(*attributes)(void *, void *);  /* PyObject_GenericGetDict: a new reference, or an error */
   void *(*item)(void *, void *);        /* PyDict_GetItemWithError: borrowed; null, with an error or not */
-  void *(*list_item)(void *, i64);      /* borrowed */
+  void *(*argument)(void *, i64);       /* PyTuple_GetItem: borrowed */
   int (*set_item)(void *, i64, void *); /* takes a reference */
   void (*hold)(void *), (*release)(void *);
   void (*clear)(void);                  /* PyErr_Clear */
@@ -27,9 +27,10 @@ typedef struct { i64 of, attribute; char *at; u64 version; } dictionary;
 
 /* What a call goes through. Places hold what is found: first the arguments, then by looks. Dictionaries
  * are in places themselves or, with `attribute`, what objects there hold; those that others are found
- * through come first. `found` is borrowed, from memory that may be gone unless `unchanged` says no. */
+ * through come first. `found` is borrowed, from memory that may be gone unless `unchanged` says no. It is
+ * that of walk `known`, if the versions are, else of none. */
 typedef struct {
-  i64 arguments, looks, dictionaries, known;
+  i64 arguments, looks, dictionaries, known, walks;
   look *look;
   dictionary *dict;
   void **found;
@@ -49,7 +50,7 @@ static inline char *dictionary_of(const plan *p, const dictionary *d) {
 static int unchanged(const plan *p, void *given) {
   if (!p->known) return 0;
   for (i64 i = 0; i < p->arguments; i++)
-    if (p->found[i] != python.list_item(given, i)) return 0;
+    if (p->found[i] != python.argument(given, i)) return 0;
   for (const dictionary *d = p->dict; d < p->dict + p->dictionaries; d++)
     if (dictionary_of(p, d) != d->at || version(d->at) != d->version) return 0;
   return 1;
@@ -58,7 +59,7 @@ static int unchanged(const plan *p, void *given) {
 static int walk(plan *p, void *given) {
   i64 n = 0;
   p->known = 0;
-  for (i64 i = 0; i < p->arguments; i++) p->found[i] = python.list_item(given, i);
+  for (i64 i = 0; i < p->arguments; i++) p->found[i] = python.argument(given, i);
   for (const look *l = p->look; l < p->look + p->looks; l++) {
     for (; n <= l->dict; n++) {
       dictionary *d = &p->dict[n];
@@ -71,8 +72,17 @@ static int walk(plan *p, void *given) {
     if (python.version) d->version = version(d->at);      /* not before: it is one */
     p->found[l->to] = x;
   }
-  p->known = python.version != 0;
+  p->walks++;
+  if (python.version) p->known = p->walks;
   return 1;
+}
+
+i64 sol_held_changed(void *snapshot);
+
+/* Whether a call's arguments lead to what they led to in a walk, of which the tensors that a snapshot was
+ * taken of, found there, are as they were. */
+i64 sol_settled(const plan *p, void *given, i64 walk, void *snapshot) {
+  return p->known == walk && unchanged(p, given) && sol_held_changed(snapshot) < 0;
 }
 
 /* out[.] = what the looks find, from the arguments in `given` on. Returns 0; -1 where one finds

@@ -190,6 +190,18 @@ static i64 first_changed(const vector *v) {
   return -1;
 }
 
+/* A weight whose elements changed, so far as this call looks, or -1. Its memory must be there. */
+static i64 elements_changed(snapshot *s) {
+  s->calls++;                           /* not for another set's weights: turns would be left out */
+  i64 found = first_changed(&s->fixed);
+  for (i64 k = 0; found < 0 && k < s->turns_per_call; k++)
+    found = first_changed(&s->turns[(s->calls * s->turns_per_call + k) % TURNS]);
+  const area *a = s->areas.p;
+  for (i64 i = 0; found < 0 && i < s->areas.n; i++)
+    if (!area_same(&a[i])) found = a[i].owner;
+  return found;
+}
+
 /* -1: as they were, so far as this call looks; else a weight that changed. */
 i64 sol_changed(snapshot *s, void *list) {
   i64 n = at.list_size(list);
@@ -199,14 +211,18 @@ i64 sol_changed(snapshot *s, void *list) {
     expect(s, i + AHEAD);
     if (!same(s, i, at.list_item(list, slot(s, i)))) return i;
   }
-  s->calls++;                           /* not for another set's weights: turns would be left out */
-  i64 found = first_changed(&s->fixed);
-  for (i64 k = 0; found < 0 && k < s->turns_per_call; k++)
-    found = first_changed(&s->turns[(s->calls * s->turns_per_call + k) % TURNS]);
-  const area *a = s->areas.p;
-  for (i64 i = 0; found < 0 && i < s->areas.n; i++)
-    if (!area_same(&a[i])) found = a[i].owner;
-  return found;
+  return elements_changed(s);
+}
+
+/* The same of the objects that were seen, which somebody must hold. */
+i64 sol_held_changed(snapshot *s) {
+  if (s->dead) return 0;
+  for (i64 i = 0; i < AHEAD; i++) expect(s, i);
+  for (i64 i = 0; i < s->n; i++) {
+    expect(s, i + AHEAD);
+    if (!same(s, i, s->seen[i].object)) return i;
+  }
+  return elements_changed(s);
 }
 
 static void mark_changed(const vector *v, char *flags) {
