@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import ref
 
 import torch
 
@@ -21,6 +22,7 @@ from .runtime.modules import Fetch, Member
 from .runtime.weights import Entry, WeightSets
 from .target import Executable
 
+PATIENCE = 8  # times in vain
 Call = Callable[[tuple[Any, ...]], "list[Any] | None"]
 
 
@@ -53,21 +55,23 @@ def calls(
     as it is, with all of its arguments. `program`: what `run` comes to, if it has no gradients."""
     fetch = Fetch([Member(argument, way) for argument, way in places])
     shortest: Call | None = None
-    before: Entry | None = None  # the weights of the last call that went the long way
+    before: ref[Entry] | None = None  # the weights of the last call that went the long way
+    vain = 0  # times that a shorter way was looked for in a row, and none that was taken was found
 
     def call(*args: Any) -> Any:
-        nonlocal shortest, before
+        nonlocal shortest, before, vain
         if shortest is not None and (made := shortest(args)) is not None:
+            vain = 0
             return made
         given = args if len(args) == len(places) else fetch(args)
         results = run(*given)
-        if program is not None and given is not args and (parts := program.parts) is not None:
-            entry = parts.sets.last
-            same = entry is not None and entry is before
-            shortest = (
-                _shortest(program, parts, fetch, places, args, given, results) if same else None
-            )
-            before = entry
+        if program is not None and vain < PATIENCE and (parts := program.parts) is not None:
+            entry, shortest = parts.sets.last, None
+            if entry is not None:
+                if before is not None and before() is entry:
+                    vain += 1
+                    shortest = _shortest(program, parts, entry, fetch, places, args, given, results)
+                before = ref(entry)  # a prepared weight's memory goes with the weight
         return results
 
     return call
@@ -76,6 +80,7 @@ def calls(
 def _shortest(
     program: Program,
     parts: Parts,
+    entry: Entry,
     fetch: Fetch,
     places: Sequence[tuple[int, Way]],
     args: tuple[Any, ...],
@@ -86,18 +91,21 @@ def _shortest(
     that is to be done."""
     took = [given[i] for i in parts.inputs], results
     if program.last != (len(given), *([*map(id, values)] for values in took)):
-        return None
+        return None  # something is done before it, or behind
     if any(places[i][1] for i in parts.inputs):  # an input that a module holds
         return None
-    sets, entry = parts.sets, parts.sets.last
-    settled = None if entry is None else fetch.settled(args, entry.snapshot)
-    if settled is None or entry is None:
+    settled = fetch.settled(args, entry.snapshot)
+    if settled is None:
         return None
-    inputs, again = [places[i][0] for i in parts.inputs], parts.executable.again
+    inputs = [places[i][0] for i in parts.inputs]
+    sets, again, weak = parts.sets, parts.executable.again, ref(entry)
 
     def call(args: tuple[Any, ...]) -> list[Any] | None:
-        if sets.last is not entry or program.parts is not parts or torch.is_grad_enabled():
+        entry = weak()
+        if entry is None or sets.last is not entry:
             return None
-        return again([args[i] for i in inputs], entry.prepared) if settled(args) else None
+        if program.parts is not parts or torch.is_grad_enabled() or not settled(args):
+            return None
+        return again([args[i] for i in inputs], entry.prepared)
 
     return call

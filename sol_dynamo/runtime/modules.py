@@ -66,7 +66,8 @@ class Fetch:
         """Whether a call's arguments lead to what these do, and the tensors of a snapshot, which
         are among it, are as they were: in one native call. `snapshot.positions` are of the members.
 
-        None where that takes more, or what was found last is something else.
+        To be asked while the snapshot lives. None where it takes more, or where what was found last
+        is something else.
         """
         plan, handle = self._plan, snapshot.handle
         if plan is None or handle is None:
@@ -74,7 +75,7 @@ class Fetch:
         wanted = dict(zip(snapshot.positions, (r() for r in snapshot.refs), strict=True))
         if not all(self._members[i].way for i in wanted):
             return None
-        return plan.settled(arguments, wanted, snapshot, handle)
+        return plan.settled(arguments, wanted, handle)
 
     def _fitting(self, arguments: Sequence[Any], wanted: list[Any]) -> _Plan | None:
         """A plan, if it finds what Python finds: a class that has an attribute of a store's name
@@ -149,7 +150,6 @@ class _Plan:
         self,
         arguments: tuple[Any, ...],
         wanted: Mapping[int, Any],
-        snapshot: Snapshot,
         handle: int,
     ) -> Callable[[tuple[Any, ...]], bool] | None:
         """As `Fetch.settled`; `wanted` are the tensors by member."""
@@ -161,7 +161,7 @@ class _Plan:
         if not native(reference, arguments, walk, handle):
             return None
 
-        def unchanged(arguments: tuple[Any, ...], held: Any = (self, snapshot)) -> bool:
+        def unchanged(arguments: tuple[Any, ...], plan: _Plan = self) -> bool:
             return native(reference, arguments, walk, handle)
 
         return unchanged

@@ -1,0 +1,372 @@
+"""Calls that are like the one before but for their inputs take the shortest way, others do not."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+from weakref import ref
+
+import pytest
+import torch
+from accuracy import same
+from torch import nn
+
+import sol_dynamo
+from sol_dynamo import steady
+from sol_dynamo.backend import Backend, Runner
+from sol_dynamo.kernels.c.execute import NativeExecutable
+from sol_dynamo.runtime.weights import WeightSets
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="versions of dictionaries tell what modules hold"
+)
+
+
+@pytest.fixture
+def long(monkeypatch: pytest.MonkeyPatch) -> list[Runner]:
+    """The programs that were called the long way."""
+    found: list[Runner] = []
+    plain = Runner.__call__
+
+    def called(self: Runner, args: list[Any]) -> list[Any]:
+        found.append(self)
+        return plain(self, args)
+
+    monkeypatch.setattr(Runner, "__call__", called)
+    return found
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("scale", torch.rand(8) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.linear(x)) * self.scale + x
+
+
+def net(blocks: int = 4) -> nn.Module:
+    return nn.Sequential(*(Block() for _ in range(blocks))).eval()
+
+
+def compiled(model: Any) -> tuple[Callable, Backend]:
+    torch._dynamo.reset()
+    backend = Backend()
+    return torch.compile(model, backend=backend), backend
+
+
+def check(run: Callable, model: Callable, *xs: Any) -> None:
+    with torch.no_grad():
+        got, wanted = run(*xs), model(*xs)
+    several = isinstance(wanted, tuple)
+    for a, b in zip(got if several else [got], wanted if several else [wanted], strict=True):
+        if isinstance(b, torch.Tensor):
+            same(a, b)
+        else:
+            assert a == b
+
+
+def test_the_third_call_is_short(long: list[Runner]) -> None:
+    model = net()
+    run, _ = compiled(model)
+    for _ in range(6):
+        check(run, model, torch.randn(3, 8))
+    assert len(long) == 2
+
+
+WRITES: dict[str, Callable[[nn.Module], Any]] = {
+    "in place": lambda m: m[1].linear.bias.add_(1),
+    "uncounted": lambda m: m[0].linear.weight.data.mul_(2),
+    "memory": lambda m: setattr(m[0].linear.weight, "data", torch.rand(8, 8)),
+    "object": lambda m: setattr(m[3], "scale", torch.rand(8)),
+    "module": lambda m: setattr(m[2], "linear", nn.Linear(8, 8)),
+    "store": lambda m: m[1].linear._parameters.update(bias=nn.Parameter(torch.rand(8))),
+    "loaded": lambda m: m.load_state_dict(net().state_dict()),
+    "assigned": lambda m: m.load_state_dict(net().state_dict(), assign=True),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_change_is_seen_by_the_next_call(long: list[Runner], write: str) -> None:
+    model = net()
+    run, _ = compiled(model)
+    for _ in range(4):
+        check(run, model, torch.randn(3, 8))
+    assert len(long) == 2
+    with torch.no_grad():
+        WRITES[write](model)
+    for _ in range(4):
+        check(run, model, torch.randn(3, 8))
+    assert len(long) in (3, 4)  # the weights' set is another one, or the same that was made anew
+
+
+def test_writes_that_only_refresh_tells(long: list[Runner]) -> None:
+    model = net()
+    model[0].linear.weight = nn.Parameter(torch.rand(8, 8))
+    wide = nn.Sequential(nn.Linear(8, 4096), nn.Linear(4096, 8), *model).eval()
+    run, _ = compiled(wide)
+    for _ in range(4):
+        check(run, wide, torch.randn(3, 8))
+    wide[0].weight.detach().numpy()[77, 1] = 40.0
+    sol_dynamo.refresh(wide)
+    check(run, wide, torch.randn(3, 8))
+    assert len(long) == 3
+
+
+def test_models_take_turns(long: list[Runner]) -> None:
+    """In one graph, in any order: no call gets another model's weights."""
+    models = [net() for _ in range(3)]
+    torch._dynamo.reset()
+    backend = Backend()
+    runs = [torch.compile(m, backend=backend) for m in models]
+    order = [0, 0, 0, 1, 0, 0, 1, 1, 1, 2, 1, 2, 2, 2, 0, 2, 0, 1, 2] * 2
+    for i in order:
+        check(runs[i], models[i], torch.randn(3, 8))
+    assert len(backend.graphs) == 1
+    assert len(long) < len(order)
+
+
+def test_taking_turns_all_the_time_stops_the_search(
+    long: list[Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches = []
+    plain = steady._shortest
+    monkeypatch.setattr(steady, "_shortest", lambda *a: searches.append(1) or plain(*a))
+    models = [net(), net()]
+    torch._dynamo.reset()
+    backend = Backend()
+    runs = [torch.compile(m, backend=backend) for m in models]
+    for n in range(60):
+        i = n // 2 % 2  # two calls of each: the way that the second one finds is never taken
+        check(runs[i], models[i], torch.randn(3, 8))
+    assert len(searches) == steady.PATIENCE
+    assert len(long) == 60
+
+
+def test_an_error_between_fetching_and_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights that were fetched last are not those of the program's last call then."""
+    first, second = net(), net()
+    torch._dynamo.reset()
+    backend = Backend()
+    runs = [torch.compile(m, backend=backend) for m in (first, second)]
+    for _ in range(4):
+        check(runs[0], first, torch.randn(3, 8))
+
+    def failing(self: WeightSets, given: list[Any]) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as m:
+        m.setattr(WeightSets, "_find", failing)
+        with pytest.raises(MemoryError), torch.no_grad():
+            runs[1](torch.randn(3, 8))
+    for _ in range(3):
+        check(runs[1], second, torch.randn(3, 8))
+    assert len(backend.graphs) == 1
+
+
+def test_threads_with_models_of_their_own() -> None:
+    models = [net() for _ in range(4)]
+    torch._dynamo.reset()
+    backend = Backend()
+    runs = [torch.compile(m, backend=backend) for m in models]
+    for run, model in zip(runs, models, strict=True):
+        check(run, model, torch.randn(3, 8))
+    failures: list[BaseException] = []
+
+    def work(i: int) -> None:
+        try:
+            for n in range(150):
+                k = i if n % 50 else (i + 1) % len(models)
+                check(runs[k], models[k], torch.randn(3, 8))
+        except BaseException as e:
+            failures.append(e)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(models))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures
+
+
+def test_with_gradients_on_the_way_is_the_long_one(long: list[Runner]) -> None:
+    model = net().requires_grad_(False)
+    run, _ = compiled(model)
+    for _ in range(5):
+        x = torch.randn(3, 8)
+        same(run(x), model(x))
+    assert len(long) == 5
+
+
+def test_inference_mode(long: list[Runner]) -> None:
+    model = net()
+    run, _ = compiled(model)
+    with torch.inference_mode():
+        for _ in range(5):
+            x = torch.randn(3, 8)
+            same(run(x), model(x))
+    assert len(long) == 2
+
+
+class Odd(nn.Module):
+    """What AOTAutograd's wrappers have to do with, or the program does not give by itself."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.blocks = net()
+        self.kind = kind
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        z = self.blocks(x)
+        if self.kind == "input written":
+            y.add_(z)
+            return z * 2
+        if self.kind == "view of an input":
+            return z, y.view(-1)
+        if self.kind == "input returned":
+            return z, x
+        if self.kind == "constants":
+            return z, 3, None, x.shape[0]
+        if self.kind == "views of one result":
+            return z.view(-1), z[1:]
+        if self.kind == "the same twice":
+            return z, z
+        if self.kind == "no input's use":
+            return self.blocks[0].linear.weight * 2, z
+        if self.kind == "buffer written":
+            self.count.add_(1)
+            return z + self.count
+        return z + y
+
+
+KINDS = (
+    "plain", "input written", "view of an input", "input returned", "constants",
+    "views of one result", "the same twice", "no input's use", "buffer written",
+)  # fmt: skip
+LONG = ("input written", "view of an input", "buffer written")
+
+
+@pytest.mark.parametrize("one", [False, True], ids=["two", "one"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_surrounds_a_program_is_done_by_each_call(
+    long: list[Runner], kind: str, one: bool
+) -> None:
+    """`one`: both inputs are one tensor."""
+    model = Odd(kind).eval()
+    other = copy.deepcopy(model)
+    run, _ = compiled(model)
+    for _ in range(6):
+        x = torch.randn(3, 8)
+        y = x if one else torch.randn(3, 8)
+        u = x.clone()
+        v = u if one else y.clone()
+        with torch.no_grad():
+            got, wanted = run(x, y), other(u, v)
+        if not isinstance(got, tuple):
+            got, wanted = (got,), (wanted,)
+        for a, b in zip(got, wanted, strict=True):
+            if isinstance(b, torch.Tensor):
+                same(a, b)
+            else:
+                assert a == b
+        same(x, u)
+        same(y, v)
+        same(model.count, other.count)
+        if kind == "view of an input":
+            assert got[1].data_ptr() == y.data_ptr()
+        if kind == "input returned":
+            assert got[1] is x
+        if kind == "views of one result":
+            assert got[0].untyped_storage().data_ptr() == got[1].untyped_storage().data_ptr()
+    assert len(long) == (6 if kind in LONG else 2)
+
+
+def test_results_are_new_at_each_call() -> None:
+    model = net()
+    run, _ = compiled(model)
+    with torch.no_grad():
+        xs = [torch.randn(3, 8) for _ in range(5)]
+        ys = [run(x) for x in xs]
+        for x, y in zip(xs, ys, strict=True):
+            same(y, model(x))
+
+
+def test_a_program_that_calls_aten(long: list[Runner], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its calls of ATen must not see the caller's autocast mode."""
+
+    class Sorting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = net()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.qr(self.blocks(x)).R + 1
+
+    model = Sorting().eval()
+    run, _ = compiled(model)
+    for _ in range(12):
+        check(run, model, torch.randn(8, 8))
+    assert len(long) == 12
+
+
+def test_autocast() -> None:
+    model = net()
+    run, _ = compiled(model)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        for _ in range(5):
+            x = torch.randn(3, 8)
+            torch.testing.assert_close(run(x), model(x), rtol=2e-2, atol=2e-2)
+
+
+def test_prepared_weights_go_with_the_model() -> None:
+    model, x = net(), torch.randn(3, 8)
+    run, backend = compiled(model)
+    for _ in range(4):
+        check(run, model, x)
+    runner = backend.graphs[0].runner
+    assert runner is not None and runner.parts is not None
+    entry = ref(runner.parts.sets.last)
+    assert entry() is not None
+    del model
+    torch._dynamo.reset()
+    keep, run = run, None
+    del keep
+    gc.collect()
+    assert entry() is None
+
+
+def test_weights_that_change_often_become_inputs(long: list[Runner]) -> None:
+    model = net()
+    run, backend = compiled(model)
+    for _ in range(3):
+        check(run, model, torch.randn(3, 8))
+    before = backend.graphs[0].runner.parts
+    for _ in range(12):
+        with torch.no_grad():
+            model[0].scale.add_(0.1)
+        check(run, model, torch.randn(3, 8))
+        check(run, model, torch.randn(3, 8))
+    assert backend.graphs[0].runner.parts is not before
+
+
+def test_the_target_says_what_it_cannot_do_again(
+    long: list[Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU's program that has no graph for a call: the long way is still there."""
+    monkeypatch.setattr(NativeExecutable, "again", lambda self, inputs, weights: None)
+    model = net()
+    run, _ = compiled(model)
+    for _ in range(20):
+        check(run, model, torch.randn(3, 8))
+    assert len(long) == 20
