@@ -27,6 +27,7 @@ from . import compat, fx_passes, programs, spec
 from .candidates import Candidates
 from .config import Config, check_mode, config
 from .decompositions import decompositions
+from .fallback import run_on_aten
 from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
@@ -560,43 +561,3 @@ def _dump_sources(sources: dict[str, str], c: Config) -> None:
     if c.dump:
         for name, text in sources.items():
             (Path(c.dump) / name).write_text(text)
-
-
-def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
-    """A graph as it is, op by op.
-
-    `restride`: its inputs may lie otherwise than they were traced, as what a compiled forward graph
-    saves does; views in the graph rely on the traced strides, and some on where memory begins.
-    """
-    absolute = any(compat.counts_from_memory(n.target, n.args) for n in gm.graph.nodes)
-    places = [
-        _traced_place(n, absolute) if restride else None
-        for n in gm.graph.find_nodes(op="placeholder")
-    ]
-
-    def run(args: list[Any]) -> list[Any]:
-        values = list(args)
-        args.clear()
-        for i, place in enumerate(places):
-            x = values[i]
-            if place is None or x is None:
-                continue
-            strides, offset = place
-            if tuple(x.stride()) != strides or offset not in (None, x.storage_offset()):
-                values[i] = x.new_empty_strided(x.shape, strides).copy_(x)
-        return gm(*values)
-
-    run._boxed_call = True  # type: ignore[attr-defined]
-    return run
-
-
-def _traced_place(n: fx.Node, absolute: bool) -> tuple[tuple[int, ...], int | None] | None:
-    """A graph input's strides, where they are numbers, and if wanted where it begins: what is
-    copied begins at 0."""
-    value = n.meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-        return None
-    strides, begins = tuple(value.stride()), value.storage_offset()
-    if not all(isinstance(s, int) for s in strides):
-        return None
-    return strides, 0 if absolute and isinstance(begins, int) and begins == 0 else None

@@ -40,7 +40,7 @@ class Program(Protocol):
 
     @property
     def parts(self) -> Parts | None:
-        """None for a call that takes more. Another object once it has been built anew."""
+        """None for a call that takes more."""
 
     @property
     def last(self) -> tuple[int, list[int], list[int]]:
@@ -104,7 +104,7 @@ def _shortest(
         entry = weak()
         if entry is None or sets.last is not entry:
             return None
-        if program.parts is not parts or torch.is_grad_enabled() or not settled(args):
+        if torch.is_grad_enabled() or not settled(args):
             return None
         return again([args[i] for i in inputs], entry.prepared)
 

@@ -61,6 +61,12 @@ LAYERS = (
         lazily=("forms", "eager"),
     ),
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
+    Layer("fallback", ("compat",), "FX only: what is not compiled"),
+    Layer(
+        "steady",
+        ("compat", "target", "runtime"),
+        "what a call has to look at: programs and weights, not how they are made",
+    ),
     Layer("programs", ("ir", "target", "compat", "runtime"), "what graphs became, kept on disk"),
     Layer(
         "candidates",
@@ -70,7 +76,7 @@ LAYERS = (
     Layer("decompositions", ("compat", "forms", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
-        (*PIPELINE, "sizes", "decompositions", "programs", "candidates"),
+        (*PIPELINE, "sizes", "fallback", "steady", "decompositions", "programs", "candidates"),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
     Layer(

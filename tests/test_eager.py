@@ -1001,7 +1001,7 @@ def test_where_a_strided_scatter_begins():
 def test_a_backward_graph_on_aten_gets_what_begins_elsewhere():
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    from sol_dynamo.backend import run_on_aten
+    from sol_dynamo.fallback import run_on_aten
 
     f = lambda x: x.as_strided((2, 3), (3, 1), 1) * 2  # noqa: E731
     x = normal(7)
