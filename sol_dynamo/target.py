@@ -63,8 +63,8 @@ class Executable(Protocol):
         """
 
     def again(self, inputs: list[Any], weights: list[Any]) -> list[Any] | None:
-        """The same, if that runs no op of ATen, to which torch's modes would mean something; None,
-        and nothing is done, where it does."""
+        """The same, if that needs no call of an `Extern`, to which torch's modes would mean
+        something (those that a CUDA graph holds are done); else None, and nothing is done."""
 
     def beside(
         self, others: Sequence[Any]

@@ -66,8 +66,8 @@ class Fetch:
         """Whether a call's arguments lead to what these do, and the tensors of a snapshot, which
         are among it, are as they were: in one native call. `snapshot.positions` are of the members.
 
-        To be asked while the snapshot lives. None where it takes more, or where what was found last
-        is something else.
+        What is returned may be called as long as the snapshot lives, which it does not hold. None
+        where it takes more, or where what was found last is something else.
         """
         plan, handle = self._plan, snapshot.handle
         if plan is None or handle is None:

@@ -164,7 +164,7 @@ class WeightSets:
 
     @property
     def last(self) -> Entry | None:
-        """The set of the last call; None if it is to be prepared again."""
+        """The set that was used last; None if it is to be prepared again."""
         entry = self._last
         return None if entry is None or entry.stale else entry
 

@@ -27,7 +27,7 @@ typedef struct { i64 of, attribute; char *at; u64 version; } dictionary;
 
 /* What a call goes through. Places hold what is found: first the arguments, then by looks. Dictionaries
  * are in places themselves or, with `attribute`, what objects there hold; those that others are found
- * through come first. `found` is borrowed, from memory that may be gone unless `unchanged` says no. It is
+ * through come first. `found` is borrowed, from memory that may be gone unless `unchanged` says yes. It is
  * that of walk `known`, if the versions are, else of none. */
 typedef struct {
   i64 arguments, looks, dictionaries, known, walks;

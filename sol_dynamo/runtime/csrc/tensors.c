@@ -190,15 +190,18 @@ static i64 first_changed(const vector *v) {
   return -1;
 }
 
-/* A weight whose elements changed, so far as this call looks, or -1. Its memory must be there. */
+/* A weight whose elements changed, so far as this call looks, or -1. Its memory must be there. Not
+ * asked for another set's weights: turns would be left out. The call that comes after one that saw a
+ * change looks at the same. */
 static i64 elements_changed(snapshot *s) {
-  s->calls++;                           /* not for another set's weights: turns would be left out */
+  s->calls++;
   i64 found = first_changed(&s->fixed);
   for (i64 k = 0; found < 0 && k < s->turns_per_call; k++)
     found = first_changed(&s->turns[(s->calls * s->turns_per_call + k) % TURNS]);
   const area *a = s->areas.p;
   for (i64 i = 0; found < 0 && i < s->areas.n; i++)
     if (!area_same(&a[i])) found = a[i].owner;
+  if (found >= 0) s->calls--;
   return found;
 }
 
