@@ -28,6 +28,7 @@ from .candidates import Candidates
 from .config import Config, check_mode, config
 from .decompositions import decompositions
 from .fallback import run_on_aten
+from .fast_path import Parts, calls
 from .ir import FOREIGN, KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
@@ -36,7 +37,6 @@ from .runtime import collector
 from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
-from .steady import Parts, calls
 from .target import Executable, Target, get_target
 
 log = logging.getLogger("sol_dynamo")
@@ -125,11 +125,11 @@ class Backend:
         def traced(decompose: bool, functional: bool) -> Callable:
             with collector.paused(), compat.undecomposed(RULES if decompose else ()):
                 run = self._compiler(c, reached, decompose, functional)(gm, example_inputs)
-                places = compat.pass_modules(gm, FETCHED) if self._fetches else None
-                if places is None:
+                members = compat.pass_modules(gm, FETCHED) if self._fetches else None
+                if members is None:
                     return run
                 runners = [o.runner for o in reached if o and o.kind == "inference"]
-                return calls(run, places, *runners[:1])
+                return calls(run, members, *runners[:1])
 
         *others, last = TRACINGS
         for tracing in others:
@@ -486,7 +486,7 @@ class Runner:
         self.output_strides = output_strides
         self._lock = threading.Lock()
         self._demotes = True
-        self.last: tuple[int, list[int], list[int]] = (0, [], [])
+        self.noting, self.noted = False, (0, list[int](), list[int]())  # see `fast_path.Inner`
         self._build()
 
     def _build(self) -> None:
@@ -519,12 +519,13 @@ class Runner:
         if sets.unstable and self._demotes:
             self._demote(sets)
         inputs = [args[i] for i in wanted]
-        given, taken = len(args), [*map(id, inputs)]
+        given = len(args)
         args.clear()
         results = executable(inputs, prepared)
         for k, value in self._constants:
             results[k] = value
-        self.last = given, taken, [*map(id, results)]
+        if self.noting:
+            self.noted = given, [*map(id, inputs)], [*map(id, results)]
         return results
 
     def _demote(self, sets: WeightSets) -> None:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -90,12 +90,19 @@ def _forward_meta() -> Any:
 Way = tuple[tuple[str, str], ...]  # from a module on: a store of modules or tensors, a name in it
 
 
-def pass_modules(gm: torch.fx.GraphModule, least: int) -> list[tuple[int, Way]] | None:
+class Member(NamedTuple):
+    """What is found from an argument on, by `member`: `way` is empty for the argument itself."""
+
+    argument: int
+    way: Way = ()
+
+
+def pass_modules(gm: torch.fx.GraphModule, least: int) -> list[Member] | None:
     """Have Dynamo pass the modules that a graph's inputs are found in, instead of these inputs.
 
     Dynamo's code for a call fetches what the placeholders of its graph stand for when the backend
-    has returned: they are changed, and the graph stays right. Returns for each input the place of
-    what is passed from now on and the way from there. None, and nothing is done, for a graph that
+    has returned: they are changed, and the graph stays right. Returns where each input is found in
+    what is passed from now on. None, and nothing is done, for a graph that
     is not straight from Dynamo, that is compiled again for what is passed (`specialize_on`), or
     where that is fewer arguments by less than `least`.
     """
@@ -116,19 +123,19 @@ def pass_modules(gm: torch.fx.GraphModule, least: int) -> list[tuple[int, Way]] 
         modules = [gm.graph.placeholder(f"module_{i}") for i in range(len(roots))]
     for n, root in zip(modules, roots, strict=True):
         n.meta["grapharg"] = GraphArg(root, None, False, None, is_tensor=False)
-    places: list[tuple[int, Way]] = []
+    members: list[Member] = []
     kept = len(roots)
     for n, (root, way) in zip(inputs, found, strict=True):
         if not way:
-            places.append((kept, ()))
+            members.append(Member(kept))
             kept += 1
             continue
-        places.append((roots.index(root), way))
+        members.append(Member(roots.index(root), way))
         with gm.graph.inserting_after(inputs[-1]):
-            tensor = gm.graph.call_function(member, (modules[places[-1][0]], way))
+            tensor = gm.graph.call_function(member, (modules[members[-1].argument], way))
         n.replace_all_uses_with(tensor)
         gm.graph.erase_node(n)
-    return places
+    return members
 
 
 def member(found: Any, way: Way) -> Any:

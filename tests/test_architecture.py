@@ -63,7 +63,7 @@ LAYERS = (
     Layer("sizes", ("compat",), "FX only: decides for which sizes the pipeline runs"),
     Layer("fallback", ("compat",), "FX only: what is not compiled"),
     Layer(
-        "steady",
+        "fast_path",
         ("compat", "target", "runtime"),
         "what a call has to look at: programs and weights, not how they are made",
     ),
@@ -76,7 +76,7 @@ LAYERS = (
     Layer("decompositions", ("compat", "forms", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
-        (*PIPELINE, "sizes", "fallback", "steady", "decompositions", "programs", "candidates"),
+        (*PIPELINE, "sizes", "fallback", "fast_path", "decompositions", "programs", "candidates"),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
     Layer(

@@ -12,14 +12,15 @@ from weakref import ref
 import pytest
 import torch
 from accuracy import same
+from blocks import Block, net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from sol_dynamo.backend import Backend
-from sol_dynamo.compat import member
+from sol_dynamo.compat import Member, member
 from sol_dynamo.runtime import modules
-from sol_dynamo.runtime.modules import Fetch, Member
+from sol_dynamo.runtime.modules import Fetch
 
 WAYS = ("versions", "looks", "python")
 
@@ -35,20 +36,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield request.param
     monkeypatch.undo()
     modules._native.cache_clear()
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-        self.register_buffer("scale", torch.rand(8) + 0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.linear(x)) * self.scale + x
-
-
-def net(blocks: int = 4) -> nn.Module:
-    return nn.Sequential(*(Block() for _ in range(blocks))).eval()
 
 
 class Counting:

@@ -11,26 +11,17 @@ import ctypes
 import logging
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from operator import is_
 from types import FunctionType
 from typing import Any
 
-from ..compat import Way, member
+from ..compat import Member, member
 from . import library
 from .tensors import Snapshot
 
 log = logging.getLogger("sol_dynamo")
-
-
-@dataclass(frozen=True)
-class Member:
-    """What is found from an argument on, by `compat.member`: `way` is empty for the argument."""
-
-    argument: int
-    way: Way = ()
 
 
 class Fetch:
@@ -60,7 +51,7 @@ class Fetch:
             self._tried, self._plan = True, self._fitting(arguments, out)
         return out
 
-    def settled(
+    def guard(
         self, arguments: tuple[Any, ...], snapshot: Snapshot
     ) -> Callable[[tuple[Any, ...]], bool] | None:
         """Whether a call's arguments lead to what these do, and the tensors of a snapshot, which
@@ -75,7 +66,7 @@ class Fetch:
         wanted = dict(zip(snapshot.positions, (r() for r in snapshot.refs), strict=True))
         if not all(self._members[i].way for i in wanted):
             return None
-        return plan.settled(arguments, wanted, handle)
+        return plan.guard(arguments, wanted, handle)
 
     def _fitting(self, arguments: Sequence[Any], wanted: list[Any]) -> _Plan | None:
         """A plan, if it finds what Python finds: a class that has an attribute of a store's name
@@ -146,14 +137,14 @@ class _Plan:
         """Fill `out`, where members are not the arguments themselves; whether all were found."""
         return self._native.fetch(self._reference, tuple(arguments), out) == 0
 
-    def settled(
+    def guard(
         self,
         arguments: tuple[Any, ...],
         wanted: Mapping[int, Any],
         handle: int,
     ) -> Callable[[tuple[Any, ...]], bool] | None:
-        """As `Fetch.settled`; `wanted` are the tensors by member."""
-        walk, native, reference = self._head.known, self._native.settled, self._reference
+        """As `Fetch.guard`; `wanted` are the tensors by member."""
+        walk, native, reference = self._head.known, self._native.guard, self._reference
         found = {look.out: self._found[look.to] for look in self._look if look.out >= 0}
         if not walk or any(found[i] != id(t) for i, t in wanted.items()):
             return None
@@ -161,7 +152,7 @@ class _Plan:
         if not native(reference, arguments, walk, handle):
             return None
 
-        def unchanged(arguments: tuple[Any, ...], plan: _Plan = self) -> bool:
+        def unchanged(arguments: tuple[Any, ...], held: _Plan = self) -> bool:
             return native(reference, arguments, walk, handle)
 
         return unchanged
@@ -183,7 +174,7 @@ class _Native:
         address, object_, number = ctypes.c_void_p, ctypes.py_object, ctypes.c_int64
         library.function("sol_python", None, address)(found)
         self.fetch = library.function("sol_fetch", number, address, object_, object_)
-        self.settled = library.function("sol_settled", number, address, object_, number, address)
+        self.guard = library.function("sol_guard", number, address, object_, number, address)
 
 
 @lru_cache(maxsize=1)

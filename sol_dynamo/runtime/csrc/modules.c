@@ -81,7 +81,7 @@ i64 sol_held_changed(void *snapshot);
 
 /* Whether a call's arguments lead to what they led to in a walk, of which the tensors that a snapshot was
  * taken of, found there, are as they were. */
-i64 sol_settled(const plan *p, void *given, i64 walk, void *snapshot) {
+i64 sol_guard(const plan *p, void *given, i64 walk, void *snapshot) {
   return p->known == walk && unchanged(p, given) && sol_held_changed(snapshot) < 0;
 }
 

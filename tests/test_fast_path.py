@@ -1,4 +1,4 @@
-"""Calls that are like the one before but for their inputs take the shortest way, others do not."""
+"""Calls that are like the one before but for their inputs take the fast path, others do not."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from weakref import ref
 import pytest
 import torch
 from accuracy import same
+from blocks import net
 from torch import nn
 
 import sol_dynamo
-from sol_dynamo import steady
+from sol_dynamo import fast_path
 from sol_dynamo.backend import Backend, Runner
 from sol_dynamo.kernels.c.execute import NativeExecutable
 from sol_dynamo.runtime.weights import WeightSets
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def long(monkeypatch: pytest.MonkeyPatch) -> list[Runner]:
-    """The programs that were called the long way."""
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[Runner]:
+    """The programs that were called by the slow path."""
     found: list[Runner] = []
     plain = Runner.__call__
 
@@ -38,20 +39,6 @@ def long(monkeypatch: pytest.MonkeyPatch) -> list[Runner]:
 
     monkeypatch.setattr(Runner, "__call__", called)
     return found
-
-
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(8, 8)
-        self.register_buffer("scale", torch.rand(8) + 0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(self.linear(x)) * self.scale + x
-
-
-def net(blocks: int = 4) -> nn.Module:
-    return nn.Sequential(*(Block() for _ in range(blocks))).eval()
 
 
 def compiled(model: Any) -> tuple[Callable, Backend]:
@@ -71,12 +58,12 @@ def check(run: Callable, model: Callable, *xs: Any) -> None:
             assert a == b
 
 
-def test_the_third_call_is_short(long: list[Runner]) -> None:
+def test_the_third_call_is_fast(slow: list[Runner]) -> None:
     model = net()
     run, _ = compiled(model)
     for _ in range(6):
         check(run, model, torch.randn(3, 8))
-    assert len(long) == 2
+    assert len(slow) == 2
 
 
 WRITES: dict[str, Callable[[nn.Module], Any]] = {
@@ -92,20 +79,20 @@ WRITES: dict[str, Callable[[nn.Module], Any]] = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_change_is_seen_by_the_next_call(long: list[Runner], write: str) -> None:
+def test_a_change_is_seen_by_the_next_call(slow: list[Runner], write: str) -> None:
     model = net()
     run, _ = compiled(model)
     for _ in range(4):
         check(run, model, torch.randn(3, 8))
-    assert len(long) == 2
+    assert len(slow) == 2
     with torch.no_grad():
         WRITES[write](model)
     for _ in range(4):
         check(run, model, torch.randn(3, 8))
-    assert len(long) in (3, 4)  # the weights' set is another one, or the same that was made anew
+    assert len(slow) in (3, 4)  # the weights' set is another one, or the same that was made anew
 
 
-def test_writes_that_only_refresh_tells(long: list[Runner]) -> None:
+def test_writes_that_only_refresh_tells(slow: list[Runner]) -> None:
     model = net()
     model[0].linear.weight = nn.Parameter(torch.rand(8, 8))
     wide = nn.Sequential(nn.Linear(8, 4096), nn.Linear(4096, 8), *model).eval()
@@ -115,10 +102,10 @@ def test_writes_that_only_refresh_tells(long: list[Runner]) -> None:
     wide[0].weight.detach().numpy()[77, 1] = 40.0
     sol_dynamo.refresh(wide)
     check(run, wide, torch.randn(3, 8))
-    assert len(long) == 3
+    assert len(slow) == 3
 
 
-def test_models_take_turns(long: list[Runner]) -> None:
+def test_models_take_turns(slow: list[Runner]) -> None:
     """In one graph, in any order: no call gets another model's weights."""
     models = [net() for _ in range(3)]
     torch._dynamo.reset()
@@ -128,15 +115,15 @@ def test_models_take_turns(long: list[Runner]) -> None:
     for i in order:
         check(runs[i], models[i], torch.randn(3, 8))
     assert len(backend.graphs) == 1
-    assert len(long) < len(order)
+    assert len(slow) < len(order)
 
 
 def test_taking_turns_all_the_time_stops_the_search(
-    long: list[Runner], monkeypatch: pytest.MonkeyPatch
+    slow: list[Runner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searches = []
-    plain = steady._call
-    monkeypatch.setattr(steady, "_call", lambda *a: searches.append(1) or plain(*a))
+    plain = fast_path._fast
+    monkeypatch.setattr(fast_path, "_fast", lambda *a: searches.append(1) or plain(*a))
     models = [net(), net()]
     torch._dynamo.reset()
     backend = Backend()
@@ -144,8 +131,8 @@ def test_taking_turns_all_the_time_stops_the_search(
     for n in range(60):
         i = n // 2 % 2  # two calls of each: the way that the second one finds is never taken
         check(runs[i], models[i], torch.randn(3, 8))
-    assert len(searches) == steady.PATIENCE
-    assert len(long) == 60
+    assert len(searches) == fast_path.PATIENCE
+    assert len(slow) == 60
 
 
 def test_an_error_between_fetching_and_running(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,23 +186,23 @@ def test_threads_with_models_of_their_own() -> None:
     assert not failures
 
 
-def test_with_gradients_on_the_way_is_the_long_one(long: list[Runner]) -> None:
+def test_with_gradients_on_the_way_is_the_slow_path(slow: list[Runner]) -> None:
     model = net().requires_grad_(False)
     run, _ = compiled(model)
     for _ in range(5):
         x = torch.randn(3, 8)
         same(run(x), model(x))
-    assert len(long) == 5
+    assert len(slow) == 5
 
 
-def test_inference_mode(long: list[Runner]) -> None:
+def test_inference_mode(slow: list[Runner]) -> None:
     model = net()
     run, _ = compiled(model)
     with torch.inference_mode():
         for _ in range(5):
             x = torch.randn(3, 8)
             same(run(x), model(x))
-    assert len(long) == 2
+    assert len(slow) == 2
 
 
 class Odd(nn.Module):
@@ -260,7 +247,7 @@ LONG = ("input written", "view of an input", "buffer written")
 @pytest.mark.parametrize("one", [False, True], ids=["two", "one"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_surrounds_a_program_is_done_by_each_call(
-    long: list[Runner], kind: str, one: bool
+    slow: list[Runner], kind: str, one: bool
 ) -> None:
     """`one`: both inputs are one tensor."""
     model = Odd(kind).eval()
@@ -289,7 +276,7 @@ def test_what_surrounds_a_program_is_done_by_each_call(
             assert got[1] is x
         if kind == "views of one result":
             assert got[0].untyped_storage().data_ptr() == got[1].untyped_storage().data_ptr()
-    assert len(long) == (6 if kind in LONG else 2)
+    assert len(slow) == (6 if kind in LONG else 2)
 
 
 def test_results_are_new_at_each_call() -> None:
@@ -302,7 +289,7 @@ def test_results_are_new_at_each_call() -> None:
             same(y, model(x))
 
 
-def test_a_program_that_calls_aten(long: list[Runner]) -> None:
+def test_a_program_that_calls_aten(slow: list[Runner]) -> None:
     """Its calls of ATen must not see the caller's autocast mode."""
 
     class Triangular(nn.Module):
@@ -317,7 +304,7 @@ def test_a_program_that_calls_aten(long: list[Runner]) -> None:
     run, _ = compiled(model)
     for _ in range(12):
         check(run, model, torch.randn(8, 8))
-    assert len(long) == 12
+    assert len(slow) == 12
 
 
 def test_autocast() -> None:
@@ -346,7 +333,7 @@ def test_prepared_weights_go_with_the_model() -> None:
     assert entry() is None
 
 
-def test_weights_that_change_often_become_inputs(long: list[Runner]) -> None:
+def test_weights_that_change_often_become_inputs(slow: list[Runner]) -> None:
     model = net()
     run, backend = compiled(model)
     for _ in range(3):
@@ -361,15 +348,17 @@ def test_weights_that_change_often_become_inputs(long: list[Runner]) -> None:
 
 
 def test_the_target_says_what_it_cannot_do_again(
-    long: list[Runner], monkeypatch: pytest.MonkeyPatch
+    slow: list[Runner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a GPU's program that has no graph for a call: the long way is still there."""
-    monkeypatch.setattr(NativeExecutable, "again", lambda self, inputs, weights: None)
+    """As a GPU's program that has no graph for a call: the slow path is still there."""
+    asked = []
+    monkeypatch.setattr(NativeExecutable, "again", lambda *a: asked.append(1))
     model = net()
     run, _ = compiled(model)
-    for _ in range(20):
+    for _ in range(30):
         check(run, model, torch.randn(3, 8))
-    assert len(long) == 20
+    assert len(slow) == 30
+    assert len(asked) == fast_path.PATIENCE
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken"])
@@ -397,7 +386,7 @@ def test_a_model_that_leaves_another_grad_mode(broken: bool) -> None:
             with torch.no_grad():
                 y = run(torch.randn(3, 8))
                 found.append((fetches, torch.is_grad_enabled(), y.requires_grad))
-    # as the long way does, which with older versions of torch loses the mode
+    # as the slow path does, which with older versions of torch loses the mode
     assert len({after for _, *after_ in found for after in [tuple(after_)]}) == 1
 
 
