@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import threading
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,33 +22,24 @@ from typing import Any
 import torch
 from torch import fx
 
-from . import compat, fx_passes, programs, spec
+from . import compat, fx_passes, programs, spec, traced
 from .candidates import Candidates
 from .config import Config, check_mode, config
 from .decompositions import decompositions
 from .fallback import run_on_aten
-from .fast_path import Parts, calls
-from .ir import FOREIGN, KernelError, Program, show
+from .fast_path import calls
+from .ir import KernelError, Program, show
 from .lowering import RULES, lower
 from .lowering.graph import LEFT_TO_ATEN, Products, foreign
 from .programs import Value
+from .runner import Compiled, Found, Graph, Runner, Strides
 from .runtime import collector
-from .runtime.weights import WeightSets
 from .schedule import schedule
 from .sizes import BySizes, has_symbols
-from .target import Executable, Target, get_target
+from .target import Target, get_target
+from .traced import Untraced
 
 log = logging.getLogger("sol_dynamo")
-
-
-@dataclass
-class Compiled:
-    """A graph as native code."""
-
-    program: Program
-    sources: dict[str, str]
-    executable: Executable
-    sets: WeightSets
 
 
 @dataclass
@@ -78,11 +68,6 @@ TRACINGS = ((True, True), (False, True), (False, False))
 FETCHED = 8  # weights are fetched where that saves as many arguments of Dynamo's call
 
 SYMBOLS = "symbolic sizes: compiled for those that come a second time"
-
-
-class Unfit(Exception):
-    """A program was called with weights of other shapes or dtypes than it was made for: Dynamo's
-    guards keep that out, who calls past them must expect it."""
 
 
 class Backend:
@@ -120,26 +105,60 @@ class Backend:
         check_mode(mode)
         autotune = {"autotune": True} if (mode or "").startswith("max-autotune") else {}
         c = config(**{**autotune, **(options or {})})
-        reached: list[Outcome | None] = []  # graphs that torch has given us to compile
+        name = None if c.debugs else traced.name(gm, c)
+        with collector.paused():
+            made = self._untraced(gm, name, c) if name else None
+            run, inner = made or self._traced(gm, example_inputs, name, c)
+            members = compat.pass_modules(gm, FETCHED) if self._fetches else None
+            return run if members is None else calls(run, members, inner)
 
-        def traced(decompose: bool, functional: bool) -> Callable:
-            with collector.paused(), compat.undecomposed(RULES if decompose else ()):
-                run = self._compiler(c, reached, decompose, functional)(gm, example_inputs)
-                members = compat.pass_modules(gm, FETCHED) if self._fetches else None
-                if members is None:
-                    return run
-                runners = [o.runner for o in reached if o and o.kind == "inference"]
-                return calls(run, members, *runners[:1])
-
-        *others, last = TRACINGS
-        for tracing in others:
+    def _traced(
+        self, gm: fx.GraphModule, inputs: Sequence[Any], name: str | None, c: Config
+    ) -> tuple[Callable, Runner | None]:
+        """A Dynamo graph by AOTAutograd, and what it comes to if it has no gradients. What it was
+        traced to is kept under `name`."""
+        for tracing in TRACINGS:
+            reached: list[Outcome | None] = []  # graphs that torch has given us to compile
             try:
-                return traced(*tracing)
+                with compat.undecomposed(RULES if tracing[0] else ()):
+                    run = self._compiler(c, reached, *tracing)(gm, inputs)
             except Exception as e:
-                if reached:
+                if reached or tracing is TRACINGS[-1]:
                     raise
                 log.info("traced again, otherwise: %s", e)
-        return traced(*last)
+                continue
+            outcome = next((o for o in reached if o and o.kind == "inference"), None)
+            runner = outcome.runner if outcome else None
+            if name and outcome and runner and tracing is TRACINGS[0] and len(reached) == 1:
+                traced.keep(gm, name, runner, outcome.ops)
+            return run, runner
+        raise AssertionError("the last tracing returns or raises")
+
+    def _untraced(
+        self, gm: fx.GraphModule, name: str, c: Config
+    ) -> tuple[Callable, Untraced] | None:
+        """A Dynamo graph of which it is known what it is traced to."""
+        inputs = compat.dynamo_inputs(gm) or []
+        known = traced.load(inputs, name, c.weight_sets)
+        if known is None:
+            return None
+        runner, ops = known
+        outcome = Outcome("inference", ops, runner)
+        self.graphs.append(outcome)
+        copied = compat.dynamo_copy(gm)
+
+        def trace(unstable: set[int]) -> tuple[Callable, Runner]:
+            other = Backend()
+            with collector.paused(), compat.tracing_for(inputs) as fakes:
+                run, made = other._traced(copied(), fakes, None, c)
+            if made is None:
+                raise RuntimeError(f"it was traced otherwise: {other.graphs[-1].reason}")
+            made.demote(unstable)
+            outcome.runner = made
+            return run, made
+
+        untraced = Untraced(runner, trace)
+        return untraced.call, untraced
 
     def _compiler(
         self, c: Config, reached: list[Outcome | None], decompose: bool, functional: bool
@@ -288,7 +307,7 @@ def by_sizes(
             log.info("for these sizes, too, the graph runs on ATen: %s", reason)
             return on_aten
         try:
-            outcome.runner = Runner(static, c, roles)
+            outcome.runner = _runner(static, c, roles)
         except Exception as e:
             if c.strict:
                 raise
@@ -312,57 +331,64 @@ def compile_graph(
         for n, x in zip(placeholders, example_inputs, strict=True):
             n.meta["val"] = x
     if kind != "forward":
-        return Runner(gm, c, _roles(kind))
+        return _runner(gm, c, _roles(kind))
     strides = fx_passes.traced_strides(gm)
     results, tokens = compat.results_of_forward(), compat.effect_tokens()
     if results is not None:
         strides[tokens + results :] = [None] * (len(strides) - tokens - results)
-    runner = Runner(gm, c, _roles(kind), strides)
+    runner = _runner(gm, c, _roles(kind), strides)
     compat.report_output_strides((runner.output_strides or [])[tokens:])
     return runner
+
+
+def _runner(
+    gm: fx.GraphModule, c: Config, roles: Roles, output_strides: Strides | None = None
+) -> Runner:
+    """A traced graph, compiled; `output_strides` as in `fx_passes.run`."""
+    values = _placeholders(gm)
+    views = fx_passes.views_of_outputs(gm) if roles.views else None
+    results: Any = gm.graph.output_node().args[0]
+    constants = [(k, r) for k, r in enumerate(results) if not isinstance(r, fx.Node)]
+    static, weights = (
+        frozenset(i for i in some if not foreign(values[i]))
+        for some in (roles.static, roles.weights)
+    )
+
+    def find(weights: Sequence[int], strides: Strides | None) -> Found:
+        return build(gm, weights, c, strides, views)
+
+    graph = Graph(values, static, constants)
+    return Runner(graph, weights, find, _target(gm), c.weight_sets, output_strides)
 
 
 def build(
     gm: fx.GraphModule,
     weights: Sequence[int],
     c: Config,
-    output_strides: Sequence[tuple[int, ...] | None] | None = None,
+    output_strides: Strides | None = None,
     output_views: fx_passes.Views | None = None,
-) -> tuple[Compiled, list[int]]:
-    """FX graph -> passes -> loop IR -> schedule -> source -> native code.
+) -> Found:
+    """FX graph -> passes -> loop IR -> schedule -> source, or what is known of an equal graph.
 
     `weights` are the inputs whose sub-graphs are hoisted; `output_strides` and
-    `output_views` as in `fx_passes.run`. Returns the inputs that are left, too.
+    `output_views` as in `fx_passes.run`.
     """
     target = _target(gm)
     key = None if c.debugs else _name(gm, weights, target, c, output_strides, output_views)
     kept = programs.find(key, programs.Kept) if key else None
-    if kept is None:
-        target.start()
-        kept, changed = _compiled(gm, weights, target, c, output_strides, output_views)
-        if key and not changed:
-            programs.keep(key, kept)
-    executable = target.build(kept.sources, kept.program)
-    values = _placeholders(gm)
-    given = [values[i] for i in weights]
-    chosen = [j for kind, j in kept.given if kind == "weight"]
-
-    def prepare(weights: list[torch.Tensor]) -> list[torch.Tensor]:
-        laid = [_laid_out(t, Value.of(v)) for t, v in zip(weights, given, strict=True)]
-        made = kept.weights(*laid)
-        taken = zip(chosen, kept.traced, strict=True)
-        return executable.prepare([_laid_out(made[j], v) for j, v in taken])
-
-    sets = WeightSets(prepare, c.weight_sets, weights)
-    inputs = [i for kind, i in kept.given if kind == "input"]
-    return Compiled(kept.program, kept.sources, executable, sets), inputs
+    if kept is not None:
+        return Found(kept, key)
+    target.start()
+    kept, changed = _compiled(gm, weights, target, c, output_strides, output_views)
+    known = key is not None and not changed and programs.keep(key, kept)
+    return Found(kept, key if known else None)
 
 
 def compiled(
     gm: fx.GraphModule,
     target: Target,
     c: Config,
-    output_strides: Sequence[tuple[int, ...] | None] | None = None,
+    output_strides: Strides | None = None,
 ) -> tuple[programs.Kept, bool]:
     """A graph without weights as source, and whether ops were left to ATen for an error of ours."""
     return _compiled(gm, (), target, c, output_strides, None)
@@ -381,7 +407,7 @@ def _compiled(
     weights: Sequence[int],
     target: Target,
     c: Config,
-    output_strides: Sequence[tuple[int, ...] | None] | None,
+    output_strides: Strides | None,
     output_views: fx_passes.Views | None,
 ) -> tuple[programs.Kept, bool]:
     """FX graph -> passes -> loop IR -> schedule -> source; and whether ops were left to ATen that
@@ -397,9 +423,9 @@ def _compiled(
     program, sources, changed = _program(hoisted, target, c)
     _dump_sources(sources, c)
     inputs = sum(kind == "input" for kind, _ in hoisted.sources)
-    traced = tuple(map(Value.of, _placeholders(hoisted.main)[inputs:]))
+    values = tuple(map(Value.of, _placeholders(hoisted.main)[inputs:]))
     weights_of = programs.Formula.of(hoisted.weights)
-    return programs.Kept(program, sources, hoisted.sources, weights_of, traced), changed
+    return programs.Kept(program, sources, hoisted.sources, weights_of, values), changed
 
 
 def _program(
@@ -437,109 +463,6 @@ def _program(
 def _placeholders(gm: fx.GraphModule) -> list[Any]:
     """The fake values of a graph's inputs."""
     return [n.meta.get("val") for n in gm.graph.find_nodes(op="placeholder")]
-
-
-def _kind(t: torch.Tensor | Value) -> tuple:
-    """What a program relies on: dtype, shape, and strides where they matter."""
-    v = t if isinstance(t, Value) else Value.of(t)
-    empty = 0 in v.shape
-    moves = tuple(s for n, s in zip(v.shape, v.strides, strict=True) if n != 1)
-    return v.dtype, v.shape, () if empty else moves
-
-
-def _laid_out(t: torch.Tensor, as_traced: Value) -> torch.Tensor:
-    """A weight, or what was computed of weights, in the strides that it was traced with: older
-    versions of torch do not guard those.
-
-    Errors: `Unfit` for another shape or dtype.
-    """
-    if _kind(t) == _kind(as_traced):
-        return t
-    if tuple(t.shape) != as_traced.shape or t.dtype != as_traced.dtype:
-        raise Unfit
-    return t.new_empty_strided(as_traced.shape, as_traced.strides).copy_(t)
-
-
-class Runner:
-    """The boxed callable of a compiled graph: takes a list of inputs and clears it.
-
-    A weight that keeps changing (a KV cache, training) becomes an ordinary input: the graph is
-    built again without hoisting it.
-    """
-
-    def __init__(
-        self,
-        gm: fx.GraphModule,
-        c: Config,
-        roles: Roles,
-        output_strides: Sequence[tuple[int, ...] | None] | None = None,
-    ):
-        """`output_strides` as in `fx_passes.run`: those that were free are fixed from then on."""
-        self._boxed_call = True  # in the instance: torch wraps backward graphs and copies its dict
-        self._gm, self._config = gm, c
-        values = _placeholders(gm)
-        self._static = {i for i in roles.static if not foreign(values[i])}
-        self._weights = {i for i in roles.weights if not foreign(values[i])}
-        self._views = fx_passes.views_of_outputs(gm) if roles.views else None
-        results: Any = gm.graph.output_node().args[0]
-        self._constants = [(k, r) for k, r in enumerate(results) if not isinstance(r, fx.Node)]
-        self.output_strides = output_strides
-        self._lock = threading.Lock()
-        self._demotes = True
-        self.noting, self.noted = False, (0, list[int](), list[int]())  # see `fast_path.Inner`
-        self._build()
-
-    def _build(self) -> None:
-        weights = sorted(self._weights)
-        made, inputs = build(self._gm, weights, self._config, self.output_strides, self._views)
-        rest = sorted(self._static - self._weights)
-        values = _placeholders(self._gm)
-        traced = [Value.of(values[i]) for i in rest]
-        self._unhoisted = (
-            rest,
-            traced,
-            compat.Layouts([(v.shape, v.strides, v.dtype) for v in traced]),
-        )
-        self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
-        plain = not rest and not self._constants
-        self.parts = Parts(made.executable, made.sets, inputs) if plain else None
-        self.compiled = made
-        results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
-        self.output_strides = [
-            None if b is None or b.dtype == FOREIGN else tuple(b.strides) for b in results
-        ]
-
-    def __call__(self, args: list[Any]) -> list[Any]:
-        executable, sets, wanted = self._now
-        rest, traced, layouts = self._unhoisted
-        if not layouts.fit([args[i] for i in rest]):
-            for i, v in zip(rest, traced, strict=True):
-                args[i] = _laid_out(args[i], v)
-        prepared = sets.get(args)
-        if sets.unstable and self._demotes:
-            self._demote(sets)
-        inputs = [args[i] for i in wanted]
-        given = len(args)
-        args.clear()
-        results = executable(inputs, prepared)
-        for k, value in self._constants:
-            results[k] = value
-        if self.noting:
-            self.noted = given, [*map(id, inputs)], [*map(id, results)]
-        return results
-
-    def _demote(self, sets: WeightSets) -> None:
-        with self._lock:
-            if sets is not self._now[1]:
-                return
-            unstable = {sorted(self._weights)[i] for i in sets.unstable}
-            log.info("%d weights change often and are inputs from now on", len(unstable))
-            weights, self._weights = self._weights, self._weights - unstable
-            try:
-                self._build()
-            except Exception as e:  # the program at hand is right, and merely prepares each time
-                self._weights, self._demotes = weights, False
-                log.warning("weights that change often stay as they are: %s", e)
 
 
 def _target(gm: fx.GraphModule) -> Target:

@@ -21,6 +21,7 @@ from torch import nn
 
 from . import backend, compat, device
 from .offload import Offloaded
+from .runner import Unfit
 
 Place = tuple[dict[str, Any], str]  # a module's store of parameters or buffers, and a name in it
 
@@ -91,7 +92,7 @@ class SolModule(nn.Module):
             if direct is not None and not kwargs:
                 try:
                     return direct(args)
-                except backend.Unfit:
+                except Unfit:
                     pass
             if kwargs or self._captured or compat.autocasting():
                 return self._compiled(*args, **kwargs)
@@ -233,10 +234,10 @@ class Direct:
     def __call__(self, args: tuple[Any, ...]) -> Any:
         """The program's result. Errors: `Unfit` if it is not for these inputs and this model."""
         if not self._inputs_fit(args) or not self._model_fits():
-            raise backend.Unfit
+            raise Unfit
         values = list(map(_get, self.stores, self.names))
         if _any_is(values, None):
-            raise backend.Unfit
+            raise Unfit
         for i, p in self.given:  # in their order, which makes room for those behind
             values.insert(i, args[p])
         result = self.function(*values)

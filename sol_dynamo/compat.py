@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
 
 OpOverload = torch._ops.OpOverload
+without_autocast = torch._C._DisableAutocast  # a context
 aten = torch.ops.aten
 
 
@@ -163,6 +168,196 @@ def _from_module(source: Any) -> tuple[Any, Way]:
             return source, tuple(reversed(way))
         way.append((store.member, source.index))
         source = store.base
+
+
+# -- Dynamo's graphs -------------------------------------------------------------------------------
+
+
+class DynamoInput(NamedTuple):
+    """An input of Dynamo's graph."""
+
+    name: str
+    fake: torch.Tensor
+    static: str | None  # what says that it is of the model, if it is
+    inference: bool  # whether it was made in inference mode
+
+
+def dynamo_inputs(gm: torch.fx.GraphModule) -> list[DynamoInput] | None:
+    """The inputs of a graph straight from Dynamo; None for other graphs, and where an input is
+    anything but a plain tensor."""
+    from torch._dynamo.variables.builder import GraphArg
+
+    found = []
+    for n in gm.graph.find_nodes(op="placeholder"):
+        arg = n.meta.get("grapharg")
+        if not isinstance(arg, GraphArg) or not arg.is_tensor or arg.pass_arg_as_tensor:
+            return None
+        if not is_plain(n):
+            return None
+        real = arg.example
+        static = (n.meta.get("tensor_dict") or {}).get("_dynamo_static_input_type")
+        inference = isinstance(real, torch.Tensor) and real.is_inference()
+        found.append(DynamoInput(n.name, n.meta["example_value"], static, inference))
+    return found
+
+
+def is_plain(n: torch.fx.Node) -> bool:
+    """Whether a node of Dynamo's graph is a tensor of no other class."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return type(n.meta.get("example_value")) is FakeTensor
+
+
+# where functions are found that mean the same in each process
+_HOMES = (
+    "torch",
+    "torch.functional",
+    "torch.nn.functional",
+    "torch.amp.autocast_mode",
+    "torch._C",
+    "torch._C._nn",
+    "torch._C._special",
+    "torch._C._linalg",
+    "torch._C._fft",
+    "operator",
+    "math",
+)
+
+
+def full_name(f: Any) -> str | None:
+    """What a function that Dynamo's graph calls is in every process, by torch's or Python's name;
+    None for all others."""
+    if isinstance(f, (OpOverload, torch._ops.OpOverloadPacket)):
+        return str(f) if str(f).startswith(("aten.", "prims.")) else None
+    own = getattr(f, "__name__", "")
+    for home in _HOMES:
+        if getattr(_module(home), own, None) is f:
+            return f"{home}.{own}"
+    return None
+
+
+@lru_cache
+def _module(name: str) -> Any:
+    """A module by its full name; None where this version has none of that name."""
+    first, *parts = name.split(".")
+    found: Any = import_module(first)
+    for part in parts:
+        found = getattr(found, part, None)
+    return found
+
+
+def dynamo_copy(gm: torch.fx.GraphModule) -> Callable[[], torch.fx.GraphModule]:
+    """What makes a copy, as it is now, of a graph straight from Dynamo that owns no tensors."""
+    graph, meta = torch.fx.Graph(), dict(gm.meta)
+    copies: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.output(graph.graph_copy(gm.graph, copies))
+    for n in gm.graph.find_nodes(op="placeholder"):
+        copies[n]._dynamo_source = n._dynamo_source
+
+    def made() -> torch.fx.GraphModule:
+        copied = torch.fx.GraphModule({}, graph)
+        copied.meta = meta
+        copied._param_name_to_source = {}  # type: ignore[assignment]
+        return copied
+
+    return made
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """A context as Dynamo compiles in: in one thread at a time, since tracers replace functions of
+    modules, and without the modes that are on, which it has seen to."""
+    from torch._dynamo.convert_frame import compile_lock
+    from torch._dynamo.utils import get_torch_function_mode_stack, set_torch_function_mode_stack
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    with compile_lock, _disable_current_modes():
+        modes = get_torch_function_mode_stack()
+        set_torch_function_mode_stack([])
+        try:
+            yield
+        finally:
+            set_torch_function_mode_stack(modes)
+
+
+@contextmanager
+def tracing_for(inputs: Iterable[DynamoInput]) -> Iterator[list[torch.Tensor]]:
+    """A context for tracing one of Dynamo's graphs when Dynamo is through with it: the inputs."""
+    from torch._guards import TracingContext, tracing
+
+    fakes = [i.fake for i in inputs]
+    with tracing(TracingContext(getattr(fakes[0], "fake_mode"))):  # noqa: B009
+        yield fakes
+
+
+def tracing_state() -> tuple[object, ...] | None:
+    """What AOTAutograd and the ops that it traces read, but for the graph: the thread's modes and
+    torch's flags. None where other modes are on, or functions replaced, which may do anything."""
+    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
+        return None
+    if _tracing("fakify_first_call") or _replaced():
+        return None
+    devices = "cpu", "cuda", torch._C._get_privateuse1_backend_name()
+    cuda, cudnn, einsum = torch.backends.cuda, torch.backends.cudnn, torch.backends.opt_einsum
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices],
+        autocasting(),
+        torch.is_autocast_cache_enabled(),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, torch.backends.mkldnn.enabled),
+        (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled()),
+        (cuda.cudnn_sdp_enabled(), cuda.fp16_bf16_reduction_math_sdp_allowed()),
+        torch.backends.mha.get_fastpath_enabled(),
+        (einsum.is_available(), einsum.enabled, einsum.strategy),
+        _functorch_config(),
+    )
+
+
+def _replaced() -> bool:
+    """Whether someone has put functions of their own in the place of torch's."""
+    own = os.path.dirname(torch.__file__) + os.sep
+    python = os.path.dirname(os.__file__)
+    places = [torch.Tensor, torch._C.TensorBase, *map(_module, _HOMES)]
+    for f in (f for place in places if place is not None for f in vars(place).values()):
+        if isinstance(f, FunctionType) and not (where := f.__code__.co_filename).startswith(own):
+            folder, file = os.path.split(where)
+            if folder != python and file != "typing_extensions.py":  # whose decorators torch uses
+                return True
+    return False
+
+
+def _functorch_config() -> bytes:
+    from torch._functorch import config
+
+    return config.get_hash()
+
+
+def wraps_plainly() -> bool:
+    """Whether AOTAutograd's wrappers around the inference graph that it has just traced do no more
+    than to turn autocast, and gradients, off: every input and result is as in Dynamo's graph."""
+    meta = _forward_meta()
+    return (
+        meta is not None
+        and not any(i.mutates_data or i.mutates_metadata for i in meta.input_info)
+        and all(o.output_type.name == "non_alias" for o in meta.output_info)
+        and not any(o.requires_grad for o in meta.output_info)
+        and not (meta.num_intermediate_bases or meta.tokens or meta.num_graphsafe_rng_states)
+        and not (meta.dynamic_outputs or meta.is_rng_op_functionalized)
+        and meta.grad_enabled_mutation is None
+        and all(
+            type(m).__name__ == "PlainTensorMeta"
+            for m in (*meta.subclass_inp_meta, *meta.subclass_fw_graph_out_meta)
+        )
+    )
+
+
+# -- AOTAutograd -----------------------------------------------------------------------------------
 
 
 def static_input_indices() -> list[int]:

@@ -39,11 +39,16 @@ class Parts:
 class Inner(Protocol):
     """What AOTAutograd's wrappers are around."""
 
-    parts: Parts | None  # None for a call that takes more
     noting: bool
-    # the last call, if it is noting: how many arguments it had, the ids of those that the program
-    # took, and of what it returned
-    noted: tuple[int, list[int], list[int]]
+
+    @property
+    def parts(self) -> Parts | None:
+        """None for a call that takes more."""
+
+    @property
+    def noted(self) -> tuple[int, list[int], list[int]]:
+        """The last call, if it is noting: how many arguments it had, the ids of those that the
+        program took, and of what it returned."""
 
 
 def calls(run: Callable, members: Sequence[Member], inner: Inner | None = None) -> Callable:

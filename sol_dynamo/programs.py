@@ -135,8 +135,8 @@ class Kept:
 # -- names ---------------------------------------------------------------------------------------
 
 
-class _NamelessError(ValueError):
-    pass
+class NamelessError(ValueError):
+    """What a graph is made of has no text that is the same in each process."""
 
 
 def name(gm: fx.GraphModule, caps: Caps, *parts: object) -> str | None:
@@ -144,7 +144,7 @@ def name(gm: fx.GraphModule, caps: Caps, *parts: object) -> str | None:
     depends on, as its `repr` says."""
     try:
         lines = "\n".join(map(_line, gm.graph.nodes))
-    except _NamelessError as e:
+    except NamelessError as e:
         log.debug("a graph that is not kept: %s", e)
         return None
     return key("graph", caps, *parts, lines)
@@ -161,10 +161,10 @@ def key(kind: str, caps: Caps, *parts: object) -> str:
 
 def _line(n: fx.Node) -> str:
     if n.op not in ("placeholder", "call_function", "output"):
-        raise _NamelessError(f"{n.op} {n.target}")
+        raise NamelessError(f"{n.op} {n.target}")
     target = _target(n.target) if n.op == "call_function" else n.op
-    args, kwargs = _text(n.args), _text(n.kwargs)
-    value = "" if n.op == "output" else _text(n.meta.get("val"))
+    args, kwargs = text(n.args), text(n.kwargs)
+    value = "" if n.op == "output" else text(n.meta.get("val"))
     return f"{n.name} = {target}{args}{kwargs}: {value}  # {n.meta.get('stack_trace') or ''}"
 
 
@@ -174,28 +174,29 @@ def _target(target: Any) -> str:
     module = getattr(target, "__module__", None)
     if module in ("_operator", "builtins", "math"):
         return f"{module}.{target.__name__}"
-    raise _NamelessError(f"a call of {target}")
+    raise NamelessError(f"a call of {target}")
 
 
-def _text(value: Any) -> str:
-    """A value's text, the same in each process."""
+def text(value: Any) -> str:
+    """A value's text, the same in each process. Errors: `NamelessError`."""
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided:
-            raise _NamelessError(f"a tensor of layout {value.layout}")
+            raise NamelessError(f"a tensor of layout {value.layout}")
         shape, place = (*value.shape,), (*value.stride(), value.storage_offset())
         if not all(type(i) is int for i in (*shape, *place)):
-            raise _NamelessError(f"a tensor of shape {shape}")
+            raise NamelessError(f"a tensor of shape {shape}")
         return f"{value.dtype}{shape}{place}{value.device}"
     if isinstance(value, fx.Node):
         return value.name
     if isinstance(value, (tuple, list)):
-        return f"({', '.join(map(_text, value))})"
+        parts = ", ".join(map(text, value))
+        return f"({parts})" if isinstance(value, tuple) else f"[{parts}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{k}={_text(v)}' for k, v in value.items())}}}"
+        return f"{{{', '.join(f'{k}={text(v)}' for k, v in value.items())}}}"
     plain = (int, float, complex, bool, str, type(None), torch.dtype, torch.device)
     if type(value) in (*plain, torch.memory_format, torch.layout, slice, range, type(...)):
         return repr(value)
-    raise _NamelessError(f"a {type(value).__name__}")
+    raise NamelessError(f"a {type(value).__name__}")
 
 
 @lru_cache
@@ -225,15 +226,16 @@ def find(key: str, kind: type[T]) -> T | None:
         return None
 
 
-def keep(key: str, kept: object) -> None:
-    """Write it down, where that can be."""
+def keep(key: str, kept: object) -> bool:
+    """Write it down, where that can be, which it returns."""
     out = io.BytesIO()
     try:
         _Pickler(out, protocol=5).dump(kept)
     except Exception as e:
         log.debug("a compiled graph is not kept: %s: %s", type(e).__name__, e)
-        return
+        return False
     cache.store(key, SUFFIX, out.getvalue())
+    return True
 
 
 def _operator(name: str) -> Any:

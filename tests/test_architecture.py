@@ -69,6 +69,16 @@ LAYERS = (
     ),
     Layer("programs", ("ir", "target", "compat", "runtime"), "what graphs became, kept on disk"),
     Layer(
+        "runner",
+        ("ir", "compat", "target", "runtime", "programs", "fast_path"),
+        "what calls do with a program, not how it is made",
+    ),
+    Layer(
+        "traced",
+        ("compat", "target", "programs", "runner", "fast_path"),
+        "what Dynamo's graphs are traced to, kept on disk",
+    ),
+    Layer(
         "candidates",
         (*EMITTING, "programs"),
         "compiles parts of a graph in order to time them",
@@ -76,7 +86,11 @@ LAYERS = (
     Layer("decompositions", ("compat", "forms", "lowering"), "asks which ops have a rule"),
     Layer(
         "backend",
-        (*PIPELINE, "sizes", "fallback", "fast_path", "decompositions", "programs", "candidates"),
+        (
+            *PIPELINE,
+            *("sizes", "fallback", "fast_path", "decompositions"),
+            *("programs", "runner", "traced", "candidates"),
+        ),
         "the pipeline: reaches kernels and ve by target's registry only",
     ),
     Layer(
@@ -87,7 +101,11 @@ LAYERS = (
     Layer("device", ("target",), "which device models run on"),
     Layer("offload", ("compat", "config", "runtime"), "moves weights, inputs and outputs"),
     Layer("report", (*PIPELINE, "backend"), "compiles in order to explain"),
-    Layer("capture", (*PIPELINE, "backend", "device", "offload"), "a second entry beside backend"),
+    Layer(
+        "capture",
+        (*PIPELINE, "backend", "runner", "device", "offload"),
+        "a second entry beside backend",
+    ),
     Layer(
         "_register",
         ("", "config"),

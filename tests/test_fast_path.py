@@ -18,8 +18,9 @@ from torch import nn
 
 import sol_dynamo
 from sol_dynamo import fast_path
-from sol_dynamo.backend import Backend, Runner
+from sol_dynamo.backend import Backend
 from sol_dynamo.kernels.c.execute import NativeExecutable
+from sol_dynamo.runner import Runner
 from sol_dynamo.runtime.weights import WeightSets
 
 pytestmark = pytest.mark.skipif(

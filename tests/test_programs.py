@@ -77,11 +77,11 @@ def test_training_is_compiled_once(own_cache, monkeypatch):
 def test_a_damaged_entry_is_made_anew(own_cache):
     f, x = (lambda x: torch.relu(x) + 1), torch.randn(5, 3)
     compiled(f, x)
-    (path,) = own_cache.rglob("*.graph")
-    key = path.name.partition("-")[0]
-    path.unlink()
-    cache.store(key, ".graph", b"no pickle")
-    assert programs.find(key, programs.Kept) is None
+    for path in own_cache.rglob("*.graph"):
+        key = path.name.partition("-")[0]
+        path.unlink()
+        cache.store(key, ".graph", b"no pickle")
+        assert programs.find(key, object) is None
     assert torch.equal(compiled(f, x), f(x))
 
 
