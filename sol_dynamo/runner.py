@@ -128,11 +128,9 @@ class Runner:
     @property
     def unstable(self) -> set[int]:
         """Hoisted inputs that should rather not be."""
-        return self._unstable(self._now[1])
-
-    def _unstable(self, sets: WeightSets) -> set[int]:
-        weights = sorted(self._weights)
-        return {weights[i] for i in sets.unstable}
+        found = [*self._now[1].unstable]  # in one step: other threads may add to them
+        weights = sorted(self._weights) if found else []
+        return {weights[i] for i in found}
 
     def __call__(self, args: list[Any]) -> list[Any]:
         executable, sets, wanted = self._now
@@ -156,7 +154,7 @@ class Runner:
     def _demote(self, sets: WeightSets) -> None:
         with self._lock:
             if sets is self._now[1]:
-                self._keep_hoisted(self._weights - self._unstable(sets))
+                self._keep_hoisted(self._weights - self.unstable)
 
     def demote(self, inputs: set[int]) -> None:
         """Have inputs that are hoisted be so no longer."""
