@@ -9,6 +9,7 @@ python tests/triton_kinds.py cuda                 # run on a GPU: launched, reco
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import subprocess
@@ -25,7 +26,7 @@ from accuracy import relative_error
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sol_dynamo import candidates, target
+from sol_dynamo import candidates, compat, target
 from sol_dynamo.backend import Backend
 from sol_dynamo.ir import Extern, Kernel
 from sol_dynamo.kernels.triton import product, tune, walk
@@ -257,6 +258,46 @@ def mistiled() -> str:
     return ""
 
 
+def untraced() -> str:
+    """What is wrong with a graph of which it is known what it is traced to: when it is called, and
+    when it is traced after all, since a weight keeps changing; or ""."""
+    blocks = (nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(5))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *blocks, nn.Flatten(), nn.Linear(8 * 36, 5))
+    model, x = model.eval().to(DEVICE), torch.randn(2, 3, 8, 8, device=DEVICE)
+    tracings, plain = [], compat.aot_autograd
+
+    def counted(**options: Any) -> Callable:
+        tracings.append(True)
+        return plain(**options)
+
+    def result() -> Tensor:
+        with torch.no_grad():
+            return run(x.clone())
+
+    counting, results = patch.object(compat, "aot_autograd", counted), []
+    users = {"SOL_STRICT": ""}  # stages that are looked at are gone through
+    with (
+        TemporaryDirectory() as folder,
+        counting,
+        patch.dict(os.environ, users, SOL_CACHE_DIR=folder),
+    ):
+        for _ in range(2):
+            torch._dynamo.reset()
+            run = torch.compile(model, backend=Backend(), dynamic=False)
+            results += [result() for _ in range(CALLS)]
+        if not all(torch.equal(results[0], r) for r in results):
+            return "the same call gave two results"
+        if len(tracings) != 1:
+            return f"traced {len(tracings)} times, not once"
+        for n in range(10):
+            with torch.no_grad():
+                model[-1].bias.fill_(n)
+                exact = copy.deepcopy(model).double()(x.double())
+            if relative_error(result(), exact) > 1e-6:
+                return f"the result with a weight that changed {n + 1} times"
+    return "" if len(tracings) == 2 else f"traced {len(tracings)} times, not twice"
+
+
 def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
     """How a compiled function's result differs from eager's, or ""."""
     torch._dynamo.reset()
@@ -355,8 +396,9 @@ def main() -> int:
         "timing": mistuned,
         "candidates": misjudged,
         "far apart": misaddressed,
+        "several results": mistiled,
+        "known": untraced,
     }
-    others |= {"several results": mistiled}
     for name, mistake in ({} if given else others).items():
         text = mistake()
         print(f"{name:20} {text or 'ok'}")
