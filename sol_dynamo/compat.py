@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from importlib import import_module
 from types import FunctionType
@@ -266,12 +266,16 @@ def dynamo_copy(gm: torch.fx.GraphModule) -> Callable[[], torch.fx.GraphModule]:
 @contextmanager
 def compiling() -> Iterator[None]:
     """A context as Dynamo compiles in: in one thread at a time, since tracers replace functions of
-    modules, and without the modes that are on, which it has seen to."""
+    modules, and without the modes that are on, which it has seen to. Calls of compiled functions in
+    other threads go on; before torch 2.13 they are eager ones meanwhile."""
+    from torch._dynamo import config
     from torch._dynamo.convert_frame import compile_lock
     from torch._dynamo.utils import get_torch_function_mode_stack, set_torch_function_mode_stack
     from torch.utils._python_dispatch import _disable_current_modes
 
-    with compile_lock, _disable_current_modes():
+    session = getattr(torch.compiler, "_compile_session_context", nullcontext)
+    eager = config.patch(error_on_nested_fx_trace=False)
+    with compile_lock, session(), eager, _disable_current_modes():
         modes = get_torch_function_mode_stack()
         set_torch_function_mode_stack([])
         try:
