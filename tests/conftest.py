@@ -1,5 +1,5 @@
-"""What all tests share: strict errors, golden files (`--update-golden`) and a light hypothesis
-profile. Nothing here knows what is tested.
+"""What all tests share: strict errors, golden files (`--update-golden`), an empty cache for those
+that ask for one, and a light hypothesis profile. Nothing here knows what is tested.
 
 SOL_TEST_TARGET=triton runs them on Triton's kernels, on CPU tensors in Triton's interpreter;
 SOL_TEST_TARGET=cuda runs the samples of operators on a GPU.
@@ -58,3 +58,13 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert text == path.read_text(), f"{path} differs; see --update-golden"
 
     return compare
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache, and options as users have them: what is kept is kept for who looks at no
+    stage."""
+    monkeypatch.setenv("SOL_CACHE_DIR", str(tmp_path))
+    for name in ("SOL_STRICT", "SOL_CHECK"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path

@@ -20,15 +20,6 @@ from sol_dynamo.target import Caps
 aten = torch.ops.aten
 
 
-@pytest.fixture
-def own_cache(monkeypatch, tmp_path):
-    """An empty cache, and options as users have them: tests look at each stage otherwise."""
-    monkeypatch.setenv("SOL_CACHE_DIR", str(tmp_path))
-    for name in ("SOL_STRICT", "SOL_CHECK"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
 def compiled(f, *inputs):
     torch._dynamo.reset()
     return torch.compile(f, backend=backend.Backend(), dynamic=False)(*inputs)
