@@ -51,6 +51,11 @@ def cuda_device() -> int:
     return torch._C._cuda_getDevice()
 
 
+def cuda_now() -> tuple[Callable[[], int], Callable[[int], int]]:
+    """What tells the current CUDA device, and a device's current stream, without Python between."""
+    return torch._C._cuda_getDevice, torch._C._cuda_getCurrentRawStream
+
+
 # (shape, strides, dtype): `torch.empty_strided` on the current CUDA device in half the time
 empty_cuda: Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]
 empty_cuda = getattr(torch._C._dynamo.guards, "_empty_strided_cuda")  # noqa: B009

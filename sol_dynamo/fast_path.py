@@ -1,12 +1,12 @@
 """The fast path of a graph's calls: for those that are like the one before but for their inputs.
 
 Dynamo's guards have passed when it calls. What is left to look at is where the weights are and
-whether they have changed: one native call, from the modules that Dynamo passes to the versions of
-the tensors (`Fetch.guard`). AOTAutograd's wrappers are left out, too, where a call showed that they
-do nothing: for a graph without gradients whose program got the very objects that were fetched and
-gave the very ones that were returned, and which left the grad mode as it was. All else, and any
-call that differs in more, takes the slow path; a fast one is looked for when the weights were those
-of the call before.
+whether they have changed: from the modules that Dynamo passes to the versions of the tensors. That
+and the program are one native call (`runtime.steady`). AOTAutograd's wrappers are left out, too,
+where a call showed that they do nothing: for a graph without gradients whose program got the very
+objects that were fetched and gave the very ones that were returned, and which left the grad mode as
+it was. All else, and any call that differs in more, takes the slow path; a fast one is looked for
+when the weights were those of the call before.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from weakref import ref
 import torch
 
 from .compat import Member
+from .runtime import steady
 from .runtime.modules import Fetch
 from .runtime.weights import Entry, WeightSets
 from .target import Executable
@@ -96,27 +97,9 @@ def calls(run: Callable, members: Sequence[Member], inner: Inner | None = None) 
         if any(members[i].way for i in parts.inputs):  # an input that a module holds
             return None
         guard = fetch.guard(args, entry.snapshot)
-        return None if guard is None else _fast(parts, entry, guard, members)
-
-    return call
-
-
-def _fast(
-    parts: Parts,
-    entry: Entry,
-    guard: Callable[[tuple[Any, ...]], bool],
-    members: Sequence[Member],
-) -> Call:
-    """A call with the weights of an entry; it gives None where its guards fail."""
-    inputs = [members[i].argument for i in parts.inputs]
-    sets, again, weak = parts.sets, parts.executable.again, ref(entry)
-
-    def call(args: tuple[Any, ...]) -> list[Any] | None:
-        entry = weak()  # `guard` reads its snapshot, which lives as long
-        if entry is None or sets.last is not entry:
+        if guard is None:
             return None
-        if torch.is_grad_enabled() or not guard(args):
-            return None
-        return again([args[i] for i in inputs], entry.prepared)
+        inputs = [members[i].argument for i in parts.inputs]
+        return steady.call(guard, parts.sets, entry, parts.executable, inputs)
 
     return call

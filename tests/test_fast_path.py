@@ -21,6 +21,7 @@ from sol_dynamo import fast_path
 from sol_dynamo.backend import Backend
 from sol_dynamo.kernels.c.execute import NativeExecutable
 from sol_dynamo.runner import Runner
+from sol_dynamo.runtime import steady
 from sol_dynamo.runtime.weights import WeightSets
 
 pytestmark = pytest.mark.skipif(
@@ -123,8 +124,8 @@ def test_taking_turns_all_the_time_stops_the_search(
     slow: list[Runner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searches = []
-    plain = fast_path._fast
-    monkeypatch.setattr(fast_path, "_fast", lambda *a: searches.append(1) or plain(*a))
+    plain = steady.call
+    monkeypatch.setattr(steady, "call", lambda *a: searches.append(1) or plain(*a))
     models = [net(), net()]
     torch._dynamo.reset()
     backend = Backend()
@@ -360,6 +361,48 @@ def test_the_target_says_what_it_cannot_do_again(
         check(run, model, torch.randn(3, 8))
     assert len(slow) == 30
     assert len(asked) == fast_path.PATIENCE
+
+
+def test_errors_of_a_program_are_the_callers(
+    slow: list[Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = net()
+    run, _ = compiled(model)
+    for _ in range(4):
+        check(run, model, torch.randn(3, 8))
+
+    def failing(*_: Any) -> None:
+        raise OverflowError("enough")
+
+    with monkeypatch.context() as m:
+        m.setattr(NativeExecutable, "again", failing)
+        for _ in range(3):
+            with pytest.raises(OverflowError, match="enough"), torch.no_grad():
+                run(torch.randn(3, 8))
+    check(run, model, torch.randn(3, 8))
+    assert len(slow) == 2
+
+
+def test_calls_hold_nothing(slow: list[Runner]) -> None:
+    model, x = net(), torch.randn(3, 8)
+    run, backend = compiled(model)
+    for _ in range(4):
+        check(run, model, x)
+    sets = backend.graphs[0].runner.compiled.sets
+    assert sets.last is not None
+    objects = [None, False, x, sets, sets.last, sets.last.prepared, sets.last.stale, model]
+
+    def counts() -> list[int]:
+        return [sys.getrefcount(o) for o in objects]
+
+    before = counts()
+    with torch.no_grad():
+        for _ in range(200):
+            y = run(x)
+    gone = ref(y)
+    del y
+    assert gone() is None and len(slow) == 2
+    assert max(abs(a - b) for a, b in zip(before, counts(), strict=True)) < 100
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken"])

@@ -164,7 +164,7 @@ def test_training(way: str) -> None:
     model, x = net().train(), torch.randn(3, 8)
     run, counting = compiled(model)
     other = copy.deepcopy(model)
-    optimizers = [torch.optim.SGD(m.parameters(), 0.1) for m in (model, other)]
+    optimizers = [torch.optim.SGD(m.parameters(), 0.01) for m in (model, other)]
     for _ in range(3):
         for f, optimizer in zip((run, other), optimizers, strict=True):
             optimizer.zero_grad()

@@ -480,6 +480,7 @@ def test_calls_that_differ_in_places_only(monkeypatch):
         leaving={"more"},
         lent_parts=[],
         recorded=graph,
+        pooled=False,
     )
     scratch, small = (Scratch.new(torch.device("cpu"), n, 1) for n in (64, 8))
     where, free = Where(scratch, SimpleNamespace(index=-1), 7), [scratch]

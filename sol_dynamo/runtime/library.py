@@ -5,36 +5,74 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from . import toolchain
 
+OWN = Path(__file__).with_name("csrc")
 
-@lru_cache(maxsize=1)
-def _library() -> ctypes.PyDLL:
-    folder = Path(__file__).with_name("csrc")
+
+@lru_cache
+def _library(folder: Path) -> ctypes.PyDLL:
     sources = {f.name: f.read_text() for f in sorted(folder.glob("*.c"))}
     # calls keep the GIL, as objects of Python demand
     return ctypes.PyDLL(str(toolchain.compile_shared(sources)))
 
 
-def function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of the library, for these ctypes.
+def function(name: str, result: Any, *arguments: Any, folder: Path = OWN) -> Any:
+    """A function of the library that is made of a folder's C, for these ctypes.
 
     Errors: `toolchain`'s, where nothing compiles C.
     """
-    f = getattr(_library(), name)
+    f = getattr(_library(folder), name)
     f.restype, f.argtypes = result, arguments
     return f
 
 
 def pointer(name: str) -> int:
     """Where a function of Python's own is."""
-    found = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    return address(getattr(ctypes.pythonapi, name))
+
+
+def address(function: Any) -> int:
+    """Where a function is that ctypes can call."""
+    found = ctypes.cast(function, ctypes.c_void_p).value
     assert found is not None
     return found
+
+
+class _Method(ctypes.Structure):
+    """PyMethodDef"""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )  # fmt: skip
+
+
+ONE, MANY = 8, 0x80  # METH_O, METH_FASTCALL
+
+
+class Builtins:
+    """A C function as functions of Python's own kind, which cost a tenth of a call by ctypes."""
+
+    def __init__(self, name: str, kind: int, folder: Path = OWN):
+        """`kind`: the function takes its state's address as an int, then `ONE` argument, or `MANY`:
+        an array of them, and how many."""
+        f = function(name, None, folder=folder)
+        self._method = _Method(name.encode(), address(f), kind, None)
+        self._new = ctypes.pythonapi.PyCFunction_NewEx
+        self._new.restype = ctypes.py_object
+        self._new.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.py_object)
+
+    def __call__(self, state: ctypes.Structure, *held: Any) -> Callable[..., Any]:
+        """The function for a state; it holds that, and whatever else C only borrows."""
+        return self._new(
+            ctypes.addressof(self._method), ctypes.addressof(state), (self, state, *held)
+        )
 
 
 def locked() -> bool:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain
 from operator import is_
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..compat import Member, member
 from . import library
@@ -51,14 +51,11 @@ class Fetch:
             self._tried, self._plan = True, self._fitting(arguments, out)
         return out
 
-    def guard(
-        self, arguments: tuple[Any, ...], snapshot: Snapshot
-    ) -> Callable[[tuple[Any, ...]], bool] | None:
-        """Whether a call's arguments lead to what these do, and the tensors of a snapshot, which
-        are among it, are as they were: in one native call. `snapshot.positions` are of the members.
+    def guard(self, arguments: tuple[Any, ...], snapshot: Snapshot) -> Guard | None:
+        """What tells whether a call's arguments lead to what these do, and the tensors of a
+        snapshot, which are among it, are as they were. `snapshot.positions` are of the members.
 
-        What is returned may be called as long as the snapshot lives, which it does not hold. None
-        where it takes more, or where what was found last is something else.
+        None where it takes more, or where what was found last is something else.
         """
         plan, handle = self._plan, snapshot.handle
         if plan is None or handle is None:
@@ -138,24 +135,31 @@ class _Plan:
         return self._native.fetch(self._reference, tuple(arguments), out) == 0
 
     def guard(
-        self,
-        arguments: tuple[Any, ...],
-        wanted: Mapping[int, Any],
-        handle: int,
-    ) -> Callable[[tuple[Any, ...]], bool] | None:
+        self, arguments: tuple[Any, ...], wanted: Mapping[int, Any], handle: int
+    ) -> Guard | None:
         """As `Fetch.guard`; `wanted` are the tensors by member."""
-        walk, native, reference = self._head.known, self._native.guard, self._reference
+        walk = self._head.known
         found = {look.out: self._found[look.to] for look in self._look if look.out >= 0}
         if not walk or any(found[i] != id(t) for i, t in wanted.items()):
             return None
         # by the walk's number: another thread's may have come between
-        if not native(reference, arguments, walk, handle):
+        if not self._native.guard(self._reference, arguments, walk, handle):
             return None
+        return Guard(self, walk, handle)
 
-        def unchanged(arguments: tuple[Any, ...], held: _Plan = self) -> bool:
-            return native(reference, arguments, walk, handle)
+    @property
+    def address(self) -> int:
+        """Where C finds it."""
+        return ctypes.addressof(self._head)
 
-        return unchanged
+
+class Guard(NamedTuple):
+    """What modules.c's `sol_guard` compares a call with. It may be asked as long as the snapshot
+    lives, which is not held."""
+
+    plan: _Plan
+    walk: int
+    snapshot: int  # tensors.c's
 
 
 FUNCTIONS = (

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
+from weakref import ref
 
 import torch
 
@@ -21,6 +23,15 @@ from .program import launches_of
 from .replay import Replay
 from .scratch import Arenas, Scratch, Where, arenas, parts_at
 from .segment import Segment, Step, advance, left_out, segments
+
+Again = Callable[[list[Any], list[Any]], "list[Any] | None"]
+
+
+def _replayed(
+    executable: ref[TritonExecutable], inputs: list[Any], weights: list[Any]
+) -> list[Any] | None:
+    known = executable()
+    return None if known is None else known.replayed(inputs, weights)
 
 
 class TritonExecutable:
@@ -67,10 +78,8 @@ class TritonExecutable:
         self._fresh = Fresh(self._operands, device_type, unseen)
         self._arenas: dict[torch.device, Arenas] = {}
         self._replay: Replay | None = None
-
-    def again(self, inputs: list[Any], weights: list[Any]) -> list[Any] | None:
-        replay = self._replay
-        return None if replay is None else replay(inputs, weights)
+        self._replayed = partial(_replayed, ref(self))  # weakly, since it is held here
+        self.again: Again = self._replayed
 
     def beside(self, others: Sequence[Any]) -> Callable[[list[tuple]], list[Any]]:
         return in_turn([self, *others])
@@ -119,7 +128,7 @@ class TritonExecutable:
         values |= zip(self._fresh.names, self._fresh.new(device, where.stream), strict=True)
         advance(self._steps, self._operands, values, weights, where)
         if self._replay is None or not self._replay.is_for(where):
-            self._replay = self._replay_for(where)
+            self._replay, self.again = self._replay_for(where), self._replayed
         both = ChainMap(values, weights.named)
         return [
             None if o is None else values[o] if o in values
@@ -128,6 +137,14 @@ class TritonExecutable:
             else tensor(p, o, where.scratch.arena, both)
             for o in p.outputs
         ]  # fmt: skip
+
+    def replayed(self, inputs: list[Any], weights: list[Any]) -> list[Any] | None:
+        """`again` in Python; natively from the next call on, where that can be."""
+        replay = self._replay
+        made = None if replay is None else replay(inputs, weights)
+        again = None if replay is None or made is None else replay.natively(self._replayed)
+        self.again = again or self._replayed
+        return made
 
     def _replay_for(self, where: Where) -> Replay | None:
         """How calls like the one that has just been made go from now on, if that is known."""

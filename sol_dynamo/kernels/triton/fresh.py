@@ -51,6 +51,11 @@ class Fresh:
             *saved_parts,
         ]
 
+    @property
+    def places(self) -> list[tuple] | None:
+        """Shape, strides and dtype of each result, on a GPU; None if some are not made alone."""
+        return self._alone if self._cuda and len(self._alone) == len(self.names) else None
+
     def new(self, device: torch.device, stream: int | None) -> list[torch.Tensor]:
         """A tensor for each of `names`, on a device, which is the current one where it is a GPU. It
         is free again, like memory of torch's allocators, for what runs on the same stream; for a

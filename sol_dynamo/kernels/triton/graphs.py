@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 KERNEL, COPY, FILL, EMPTY = 0, 1, 2, 5  # CU_GRAPH_NODE_TYPE_KERNEL, _MEMCPY, _MEMSET, _EMPTY
 HOST, DEVICE, UNIFIED = 1, 2, 4  # CU_MEMORYTYPE_HOST, _DEVICE, _UNIFIED
@@ -191,6 +191,15 @@ class _Node:
         return sizes
 
 
+class Handles(NamedTuple):
+    """What a graph is to the driver, for C: addresses all."""
+
+    graph: int
+    update: int  # cuGraphExecKernelNodeSetParams(graph, node, parameters)
+    launch: int  # cuGraphLaunch(graph, stream)
+    nodes: list[tuple[int, int, int]]  # of each its handle, its parameters and its argument words
+
+
 class Graph:
     """What `record` launches on a stream, ready to be launched again at once.
 
@@ -273,6 +282,15 @@ class Graph:
     def launch(self, stream: int) -> None:
         if code := self._launch(self._exec, c_void_p(stream)):
             raise _failed("cuGraphLaunch", code)
+
+    def handles(self) -> Handles:
+        """Valid as long as this object."""
+        update, launch = (ctypes.cast(f, c_void_p).value or 0 for f in (self._update, self._launch))
+        nodes = [
+            (n.handle.value or 0, ctypes.addressof(n.params), ctypes.addressof(n.values))
+            for n in self.nodes
+        ]
+        return Handles(self._exec.value or 0, update, launch, nodes)
 
     def __del__(self) -> None:
         for function, handle in (

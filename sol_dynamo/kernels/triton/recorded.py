@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
 from operator import ne
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -18,7 +19,7 @@ import torch
 from ...compat import addresses, allocations, copy_all, empty_cuda, memory_of, part_of
 from ..host import Lent, PartOf
 from .blocks import ALIGNED
-from .graphs import Graph, NoGraph
+from .graphs import Graph, Handles, NoGraph
 from .scratch import Pool
 
 log = logging.getLogger("sol_dynamo")
@@ -50,6 +51,16 @@ class Places:
             self.pools.append(Pool())
 
 
+class Told(NamedTuple):
+    """What the kernels of a graph were told; none of it changes but by who has the lock."""
+
+    graph: Handles
+    addresses: ctypes.Array[ctypes.c_uint64]
+    users: Sequence[Sequence[tuple[int, int, int]]]  # of each address: node, argument, offset
+    still: Sequence[bool]  # which must not change
+    lock: threading.Lock
+
+
 class Recorded:
     """A segment's graph, and which kernels take which address: (node, argument, offset) of each.
 
@@ -71,7 +82,7 @@ class Recorded:
         pools: list[Pool],
     ):
         self._graph, self._weights_at, self._users = graph, weights_at, users
-        self._addresses, self._still, self.kept = addresses, still, pools
+        self._addresses, self._still, self.kept = _array(addresses), still, pools
         self.copied, self._results = copies, results
         self._made = dict(lent)  # which stay, whoever else has had them now: users are counted
         self._names = [*lent, *parts]
@@ -87,6 +98,13 @@ class Recorded:
         self._renewed: list[tuple[str, Callable[[], torch.Tensor]]] = []
         self._places: list[int] = []  # of theirs among the addresses
         self._lock = threading.Lock()
+
+    def told(self) -> Told | None:
+        """What a call compares and changes; None where it does more than tell and launch."""
+        if self.copied or self._results or self._names or self._renewed:
+            return None
+        still = [i in self._still for i in range(len(self._users))]
+        return Told(self._graph.handles(), self._addresses, self._users, still, self._lock)
 
     def held(self) -> bool:
         """Whether somebody has what it lent."""
@@ -142,7 +160,7 @@ class Recorded:
             return
         first, old = len(self._addresses), {b: old[b] for b in users}
         self._users += users.values()
-        self._addresses += addresses([*old.values()])
+        self._addresses = _array([*self._addresses, *addresses([*old.values()])])
         try:
             self.renewed = self._try(old, first, values, stream)
         except RuntimeError as e:  # of the driver, or of torch, which has no memory left
@@ -201,9 +219,14 @@ class Recorded:
             self._addresses[i] = address
 
 
-def _differ(new: list[int], old: list[int]) -> list[tuple[int, int]]:
+def _array(addresses: Sequence[int]) -> ctypes.Array[ctypes.c_uint64]:
+    return (ctypes.c_uint64 * len(addresses))(*addresses)
+
+
+def _differ(new: list[int], every: Iterable[int]) -> list[tuple[int, int]]:
     """Which of some addresses are others, and what they are now; there may be more old ones."""
-    if new == old[: len(new)]:
+    old = [*islice(every, len(new))]
+    if new == old:
         return []
     places = range(len(new))
     return [(i, new[i]) for i in compress(places, map(ne, new, old))]

@@ -7,15 +7,17 @@ results only. Memory that is saved for backward has a graph for each of its bloc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import torch
 
 from ...compat import addresses, cuda_device, cuda_stream, part_of
+from . import native
 from .fresh import Fresh, Part
 from .graphs import NoGraph
+from .recorded import Recorded
 from .scratch import Scratch, Where
 from .segment import Segment
 
@@ -41,6 +43,7 @@ class Replay:
         assert where.stream is not None
         self._device, self._stream, self._fresh = where.device, where.stream, fresh
         names = (*inputs, *fresh.names)
+        self._inputs = len(inputs)
         self._at = at = {b: i for i, b in enumerate(names)}
         self._moving = itemgetter(*(at[b] for b in segment.outside), 0, 0)
         self._block = None if segment.kept is None else at[segment.kept]
@@ -55,6 +58,9 @@ class Replay:
         self._wholes = wholes
         self._parts = [(n, places[b], *part) for n, b, part, seen in found if not seen]
         self._views = [(n, places[b], *part) for n, b, part, seen in found if seen]
+        self._pool = where.scratch.pool if segment.pooled else None
+        self._last: Recorded | None = None  # the graph of the last call
+        self._native: tuple[Recorded, Callable | None] | None = None
 
     def is_for(self, where: Where) -> bool:
         """Whether it is for a call's device and stream."""
@@ -80,7 +86,10 @@ class Replay:
             every = [*inputs, *self._fresh.new(self._device, stream)]
             block = None if self._block is None else every[self._block].data_ptr()
             recorded = self._segment.recorded(self._device, scratch, block)
-            if recorded is None or recorded.held():
+            if recorded is None:
+                self._last = self._native = None  # memory of a graph goes with it
+                return None
+            if recorded.held():
                 return None
             *moving, _, _ = self._moving(every)
             given = [*scratch.addresses, *addresses(moving)]
@@ -88,6 +97,7 @@ class Replay:
             made = recorded(given, values, weights, stream)
             if made is None:
                 return None
+            self._last = recorded
         except NoGraph:
             return None
         finally:
@@ -100,3 +110,26 @@ class Replay:
             t = every[i]
             results[n] = t.as_strided(shape, strides, t.storage_offset() + offset)
         return results
+
+    def natively(self, otherwise: Callable) -> Callable | None:
+        """Calls like the last one as one of C, which gives those that are not to `otherwise`; None
+        where there is no such."""
+        last = self._last
+        if last is not None and (self._native is None or self._native[0] is not last):
+            self._native = last, self._natively(last, otherwise)
+        return None if self._native is None else self._native[1]
+
+    def _natively(self, recorded: Recorded, otherwise: Callable) -> Callable | None:
+        places = self._fresh.places
+        more = self._parts or self._views or self._leaving or self._block is not None
+        if places is None or more:
+            return None
+        *moving, _, _ = self._moving(range(self._inputs + len(places)))
+        sizes, read = (self._size, self._counters), self._read
+        return native.replay(
+            native.Call(
+                self._device, self._stream, self._free, self._pool, sizes, read,
+                self._inputs, places, moving, self._wholes,
+            ),
+            recorded, otherwise,
+        )  # fmt: skip

@@ -351,6 +351,11 @@ class Segment:
             return {}
         return self(ChainMap(values, weights.named), scratch)
 
+    @property
+    def pooled(self) -> bool:
+        """Whether its graphs are for scratch of one pool."""
+        return bool(self._calls)
+
     def is_recorded(self) -> bool:
         """Whether some call was a graph, and none is in pieces."""
         return bool(self._graphs) and not self._apart

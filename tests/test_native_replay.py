@@ -1,0 +1,339 @@
+"""Launches of recorded graphs in one native call, without a GPU: a driver of Python's, whose only
+kernel copies 24 bytes from one address to another."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from weakref import ref
+
+import pytest
+import torch
+
+from sol_dynamo.ir import Buffer
+from sol_dynamo.kernels.triton import fresh, native, replay
+from sol_dynamo.kernels.triton.fresh import Fresh
+from sol_dynamo.kernels.triton.graphs import Handles, NoGraph
+from sol_dynamo.kernels.triton.recorded import Recorded
+from sol_dynamo.kernels.triton.scratch import Pool, Scratch, Where
+from sol_dynamo.runtime import library
+
+SET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+GRAPH, NODE = 0x1000, 0x2000
+CPU = torch.device("cpu")
+
+
+class Driver:
+    """A graph of one kernel, by C and by `Graph`'s functions."""
+
+    def __init__(self) -> None:
+        self.words = (ctypes.c_uint64 * 2)()  # of its arguments: to, from
+        self._own = torch.zeros(6)  # what is read while nobody says otherwise
+        self.words[1] = self._own.data_ptr()
+        self.told = list(self.words)
+        self.sets = self.launches = self.code = 0
+        self.seen: Callable[[], Any] = lambda: None
+        self._set, self._launch = SET(self._told), LAUNCH(self._launched)
+
+    def handles(self) -> Handles:
+        functions = map(library.address, (self._set, self._launch))
+        return Handles(GRAPH, *functions, [(NODE, 0, ctypes.addressof(self.words))])
+
+    def _told(self, graph: int, node: int, parameters: int) -> int:
+        assert (graph, node) == (GRAPH, NODE)
+        if not self.code:
+            self.told, self.sets = list(self.words), self.sets + 1
+        return self.code
+
+    def _launched(self, graph: int, stream: int) -> int:
+        assert (graph, stream) == (GRAPH, 7)
+        if not self.code:
+            self.seen()
+            ctypes.memmove(self.told[0], self.told[1], 24)
+            self.launches += 1
+        return self.code
+
+    # what Python calls
+    def set(self, node: int, argument: int, address: int) -> None:
+        self.words[argument] = address
+
+    def update(self, node: int) -> None:
+        if self._told(GRAPH, NODE, 0):
+            raise NoGraph("not this kernel")
+
+    def launch(self, stream: int) -> None:
+        if self._launched(GRAPH, stream):
+            raise NoGraph("not now")
+
+
+class Calls:
+    """A program of two inputs, of which the second one is copied, called as `execute` does."""
+
+    def __init__(self, users: list, still: set[int], results: list[str | None], pooled: bool):
+        self.driver, self.now = Driver(), {"device": -1, "stream": 7, "capturing": False}
+        self.scratch = Scratch.new(CPU, 64, 1)
+        self.free = [self.scratch]
+        self.weights = {1}  # any object that can be held weakly
+        addresses = [*self.scratch.addresses, 0, 0]
+        self.recorded = Recorded(
+            self.driver, lambda _: [], addresses, users, still, {}, {}, {}, {}, []
+        )
+        segment = SimpleNamespace(
+            outside=("y", "x"), moving=("y", "x"), kept=None, leaving=(), lent_parts=(),
+            recorded=lambda *_: self.recorded, pooled=pooled,
+        )  # fmt: skip
+        y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
+        made = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cuda", {})
+        where = Where(self.scratch, SimpleNamespace(index=-1), 7)
+        self.replay = replay.Replay(segment, where, self.free, ["w", "x"], made, results, {})
+        self.others = 0  # calls that were not native
+
+    def __call__(self, *inputs: Any, weights: Any = None) -> Any:
+        weights = self.weights if weights is None else weights
+        run = self.replay.natively(self.otherwise) or self.otherwise
+        return run(list(inputs), weights)
+
+    def otherwise(self, inputs: list, weights: Any) -> Any:
+        self.others += 1
+        return self.replay(inputs, weights)
+
+    def check(self, others: int = 0) -> list:
+        """A call that is right, and native but for so many."""
+        before, x = self.others, torch.randn(3, 2)
+        results = self(torch.empty(1), x)
+        assert torch.equal(results[0], x.t()) and results[0].stride() == (1, 2)
+        assert self.others - before == others and self.free == [self.scratch]
+        return results
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
+    """Programs, called once: natively from then on."""
+    found: list[Calls] = []
+
+    def now(name: str) -> Any:
+        return found[-1].now[name]
+
+    empty = getattr(torch._C._dynamo.guards, "_empty_strided_cpu")  # noqa: B009
+    for module in (native, fresh):
+        monkeypatch.setattr(module, "empty_cuda", empty)
+    monkeypatch.setattr(
+        native, "cuda_now", lambda: (lambda: now("device"), lambda i: now("stream"))
+    )
+    monkeypatch.setattr(replay, "cuda_device", lambda: now("device"))
+    monkeypatch.setattr(replay, "cuda_stream", lambda device: now("stream"))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: now("capturing"))
+
+    def make(
+        users: Any = ([], [], [(0, 0, 0)], [(0, 1, 0)]),
+        still: Any = (),
+        results: Any = ("y",),
+        pooled: bool = False,
+    ) -> Calls:
+        found.append(Calls(list(users), set(still), list(results), pooled))
+        found[-1](torch.empty(1), torch.randn(3, 2))
+        assert found[-1].others == 1
+        return found[-1]
+
+    yield make
+
+
+def test_calls_that_differ_in_places_only(made: Callable[..., Calls]) -> None:
+    calls = made(results=["y", None, "y", "w"])
+    results = [calls.check() for _ in range(5)]
+    assert len({r.data_ptr() for r, *_ in results}) == 5  # new memory for each
+    for first, none, second, _ in results:
+        assert first is second and none is None
+    w, x, at = torch.empty(1), torch.randn(3, 2), 0
+    for _ in range(20):  # the kernel is told what moved, and nothing else
+        sets = calls.driver.sets
+        y, *_, same = calls(w, x)
+        assert same is w
+        if at:
+            assert calls.driver.sets - sets == (y.data_ptr() != at)
+        at = y.data_ptr()
+        del y
+    assert calls.others == 1
+
+
+@pytest.mark.parametrize(
+    "now", [{"device": 0}, {"stream": 8}, {"capturing": True}], ids=["device", "stream", "capture"]
+)
+def test_calls_elsewhere(made: Callable[..., Calls], now: dict) -> None:
+    calls = made()
+    before, launches = dict(calls.now), calls.driver.launches
+    calls.now |= now
+    assert calls(torch.empty(1), torch.randn(3, 2)) is None and calls.others == 2
+    assert calls.driver.launches == launches and calls.free == [calls.scratch]
+    calls.now |= before
+    calls.check()
+
+
+def test_scratch(made: Callable[..., Calls]) -> None:
+    """None, too small, of another pool; another one at another place."""
+    calls = made()
+    inputs = torch.empty(1), torch.randn(3, 2)
+    for others in ([], [Scratch.new(CPU, 8, 1)], [Scratch.new(CPU, 64, 0)]):
+        calls.free[:] = others
+        assert calls(*inputs) is None and calls.free == others
+    calls.scratch = Scratch.new(CPU, 64, 1)
+    calls.free[:] = [calls.scratch]
+    calls.check()
+    calls = made(pooled=True)
+    calls.check()
+    calls.scratch = Scratch.new(CPU, 64, 1, calls.scratch.pool)
+    calls.free[:] = [calls.scratch]
+    calls.check()
+    calls.scratch = Scratch.new(CPU, 64, 1, Pool())
+    calls.free[:] = [calls.scratch]
+    calls.check(others=1)  # here the graph is the same; by `Segment.recorded` it would not be
+
+
+def test_other_weights(made: Callable[..., Calls]) -> None:
+    """Their addresses are looked up by Python, once."""
+    calls = made()
+    calls.check()
+    calls.weights = {2}
+    calls.check(others=1)
+    calls.check()
+
+
+def test_addresses_that_must_not_be(made: Callable[..., Calls]) -> None:
+    calls = made()
+    launches = calls.driver.launches
+    odd = torch.randn(7)[1:].view(3, 2)  # not aligned
+    assert odd.data_ptr() % 16 and calls(torch.empty(1), odd) is None
+    assert calls.driver.launches == launches
+    calls.check()
+    # what no kernel is told may lie anywhere, what ATen's calls read must stay
+    calls = made(users=([], [], [(0, 0, 0)], []))
+    assert calls(torch.empty(1), odd)[0].eq(0).all() and calls.others == 1
+    x = torch.randn(3, 2)
+    calls = made()
+    calls(torch.empty(1), x)
+    calls.recorded._still.add(3)
+    calls.replay._native = None
+    calls(torch.empty(1), x)
+    others, launches = calls.others, calls.driver.launches
+    assert calls(torch.empty(1), x.clone()) is None and calls.others == others + 1
+    assert calls(torch.empty(1), x) is not None and calls.others == others + 1
+    assert calls.driver.launches == launches + 1
+
+
+def test_a_graph_that_is_recorded_anew(made: Callable[..., Calls]) -> None:
+    calls = made()
+    old, calls.driver = calls.driver, Driver()
+    before = calls.recorded
+    calls.recorded = Recorded(
+        calls.driver, lambda _: [], [*calls.scratch.addresses, 0, 0], before._users, set(),
+        {}, {}, {}, {}, [],
+    )  # fmt: skip
+    before._weights = lambda: None
+    calls.check(others=1)
+    launches = old.launches
+    calls.check()
+    assert old.launches == launches and calls.driver.launches == 2
+
+
+def test_what_the_driver_refuses(made: Callable[..., Calls]) -> None:
+    """Python tries next, and says so to who can do without a graph; nothing is lost by it."""
+    calls = made()
+    calls.check()
+    held, launches = torch.randn(3, 2), calls.driver.launches
+    calls.driver.code = 700
+    assert calls(torch.empty(1), held) is None and calls.others == 2
+    calls.driver.code = 0
+    assert calls.driver.launches == launches
+    assert torch.equal(calls(torch.empty(1), held)[0], held.t()) and calls.others == 2
+    calls.check()
+
+
+def test_errors_are_the_callers(made: Callable[..., Calls]) -> None:
+    calls = made()
+    with pytest.raises((TypeError, AttributeError)):
+        calls(torch.empty(1), "no tensor")
+    assert calls.free == [calls.scratch] and not calls.recorded._lock.locked()
+    calls.check()
+
+    run = calls.replay.natively(calls.otherwise)
+    assert run is not None
+    assert calls.otherwise([torch.empty(1)] * 2, {3}) is not None  # others' weights
+    others = calls.others
+    with pytest.raises(IndexError):  # too few inputs: not native, and Python says what it is
+        run([torch.empty(1)], calls.weights)
+    assert calls.others == others + 1 and calls.free == [calls.scratch]
+    with pytest.raises(TypeError):
+        run([torch.empty(1), torch.randn(3, 2)])
+
+
+def test_memory_that_there_is_not(
+    made: Callable[..., Calls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*place: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("enough")
+
+    monkeypatch.setattr(native, "empty_cuda", none)
+    calls = made()  # whose first call is Python's
+    with pytest.raises(torch.OutOfMemoryError, match="enough"):
+        calls.check()
+    assert calls.free == [calls.scratch] and not calls.recorded._lock.locked()
+
+
+def test_a_lock_that_others_have(made: Callable[..., Calls]) -> None:
+    """Who tells a graph where things are is alone with it: Python waits."""
+    calls = made()
+    calls.recorded._lock.acquire()
+    threading.Timer(0.2, calls.recorded._lock.release).start()
+    calls.check(others=1)
+    calls.check()
+
+
+def test_threads(made: Callable[..., Calls]) -> None:
+    """Scratch for each; the driver works while others run."""
+    calls = made()
+    calls.free += [Scratch.new(CPU, 64, 1) for _ in range(3)]
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(200):
+            x = torch.randn(3, 2, generator=generator)
+            made = calls(torch.empty(1), x)
+            if made is None or not torch.equal(made[0], x.t()):
+                wrong.append(made)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    calls.driver.seen = lambda: threading.Event().wait(0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong and len(calls.free) == 4
+
+
+def test_nothing_is_held(made: Callable[..., Calls]) -> None:
+    calls = made(results=["y", None, "y"])
+    w, x = torch.empty(1), torch.randn(3, 2)
+    objects = [None, w, x, calls.weights, calls.scratch, calls.free, False]
+
+    def counts() -> list[int]:
+        return [sys.getrefcount(o) for o in objects]
+
+    calls(w, x)
+    before = counts()
+    for _ in range(100):
+        result = calls(w, x)
+        gone = ref(result[0])
+        del result
+        assert gone() is None
+    assert max(abs(a - b) for a, b in zip(before, counts(), strict=True)) < 50
