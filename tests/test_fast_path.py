@@ -390,7 +390,8 @@ def test_calls_hold_nothing(slow: list[Runner]) -> None:
         check(run, model, x)
     sets = backend.graphs[0].runner.compiled.sets
     assert sets.last is not None
-    objects = [None, False, x, sets, sets.last, sets.last.prepared, sets.last.stale, model]
+    # (torch itself takes eight references to None a call)
+    objects = [False, x, sets, sets.last, sets.last.prepared, sets.last.stale, model]
 
     def counts() -> list[int]:
         return [sys.getrefcount(o) for o in objects]
@@ -402,7 +403,8 @@ def test_calls_hold_nothing(slow: list[Runner]) -> None:
     gone = ref(y)
     del y
     assert gone() is None and len(slow) == 2
-    assert max(abs(a - b) for a, b in zip(before, counts(), strict=True)) < 100
+    grown = [a - b for a, b in zip(counts(), before, strict=True)]
+    assert max(map(abs, grown)) < 100, grown
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken"])
