@@ -1,5 +1,5 @@
 """Launches of recorded graphs in one native call, without a GPU: a driver of Python's, whose only
-kernel copies 24 bytes from one address to another."""
+kernel copies 24 bytes. It is told where from and where to, each with an offset."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from sol_dynamo.runtime import library
 SET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 GRAPH, NODE = 0x1000, 0x2000
+TO, FROM = 64, 16  # bytes behind an address
 CPU = torch.device("cpu")
 
 
@@ -32,11 +33,12 @@ class Driver:
     """A graph of one kernel, by C and by `Graph`'s functions."""
 
     def __init__(self) -> None:
-        self.words = (ctypes.c_uint64 * 2)()  # of its arguments: to, from
+        self.words = (ctypes.c_uint64 * 2)()  # of its arguments
         self._own = torch.zeros(6)  # what is read while nobody says otherwise
-        self.words[1] = self._own.data_ptr()
+        self.words[1] = self._own.data_ptr() + FROM
         self.told = list(self.words)
-        self.sets = self.launches = self.code = 0
+        self.sets = self.launches = 0
+        self.refuses = ""  # what is not done
         self.seen: Callable[[], Any] = lambda: None
         self._set, self._launch = SET(self._told), LAUNCH(self._launched)
 
@@ -46,17 +48,19 @@ class Driver:
 
     def _told(self, graph: int, node: int, parameters: int) -> int:
         assert (graph, node) == (GRAPH, NODE)
-        if not self.code:
-            self.told, self.sets = list(self.words), self.sets + 1
-        return self.code
+        if self.refuses == "set":
+            return 1
+        self.told, self.sets = list(self.words), self.sets + 1
+        return 0
 
     def _launched(self, graph: int, stream: int) -> int:
         assert (graph, stream) == (GRAPH, 7)
-        if not self.code:
-            self.seen()
-            ctypes.memmove(self.told[0], self.told[1], 24)
-            self.launches += 1
-        return self.code
+        if self.refuses == "launch":
+            return 700
+        self.seen()
+        ctypes.memmove(self.told[0] - TO, self.told[1] - FROM, 24)
+        self.launches += 1
+        return 0
 
     # what Python calls
     def set(self, node: int, argument: int, address: int) -> None:
@@ -130,7 +134,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: now("capturing"))
 
     def make(
-        users: Any = ([], [], [(0, 0, 0)], [(0, 1, 0)]),
+        users: Any = ([], [], [(0, 0, TO)], [(0, 1, FROM)]),
         still: Any = (),
         results: Any = ("y",),
         pooled: bool = False,
@@ -149,15 +153,24 @@ def test_calls_that_differ_in_places_only(made: Callable[..., Calls]) -> None:
     assert len({r.data_ptr() for r, *_ in results}) == 5  # new memory for each
     for first, none, second, _ in results:
         assert first is second and none is None
-    w, x, at = torch.empty(1), torch.randn(3, 2), 0
-    for _ in range(20):  # the kernel is told what moved, and nothing else
-        sets = calls.driver.sets
-        y, *_, same = calls(w, x)
-        assert same is w
-        if at:
-            assert calls.driver.sets - sets == (y.data_ptr() != at)
-        at = y.data_ptr()
-        del y
+    w = torch.empty(1)
+    assert calls(w, torch.randn(3, 2))[-1] is w and calls.others == 1
+
+
+def test_a_kernel_is_told_what_moved(
+    made: Callable[..., Calls], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ys, xs = ([torch.empty_strided((2, 3), (1, 2)) for _ in range(2)] for _ in range(2))
+    order = [(0, 0), (0, 0), (1, 0), (1, 1), (1, 1), (0, 0), (0, 1), (1, 1)]
+    results = iter([ys[n] for n, _ in order])
+    monkeypatch.setattr(native, "empty_cuda", lambda *place: next(results))
+    calls = made()  # whose first call is Python's
+    for _, n in order:
+        words, sets = list(calls.driver.words), calls.driver.sets
+        (y,) = calls(torch.empty(1), xs[n])
+        now = [y.data_ptr() + TO, xs[n].data_ptr() + FROM]
+        assert list(calls.driver.words) == now == calls.driver.told
+        assert calls.driver.sets - sets == (now != words)
     assert calls.others == 1
 
 
@@ -171,6 +184,26 @@ def test_calls_elsewhere(made: Callable[..., Calls], now: dict) -> None:
     assert calls(torch.empty(1), torch.randn(3, 2)) is None and calls.others == 2
     assert calls.driver.launches == launches and calls.free == [calls.scratch]
     calls.now |= before
+    calls.check()
+
+
+class Elsewhere(torch.Tensor):
+    """Says that it is on another GPU."""
+
+    @classmethod
+    def __torch_function__(cls, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if f is torch.Tensor.get_device:
+            return 3
+        return super().__torch_function__(f, types, args, kwargs or {})
+
+
+def test_an_input_elsewhere(made: Callable[..., Calls]) -> None:
+    calls = made()
+    calls.check()
+    launches = calls.driver.launches
+    x = torch.randn(3, 2).as_subclass(Elsewhere)
+    assert calls(torch.empty(1), x) is None and calls.others == 2
+    assert calls.driver.launches == launches
     calls.check()
 
 
@@ -211,7 +244,7 @@ def test_addresses_that_must_not_be(made: Callable[..., Calls]) -> None:
     assert calls.driver.launches == launches
     calls.check()
     # what no kernel is told may lie anywhere, what ATen's calls read must stay
-    calls = made(users=([], [], [(0, 0, 0)], []))
+    calls = made(users=([], [], [(0, 0, TO)], []))
     assert calls(torch.empty(1), odd)[0].eq(0).all() and calls.others == 1
     x = torch.randn(3, 2)
     calls = made()
@@ -240,14 +273,15 @@ def test_a_graph_that_is_recorded_anew(made: Callable[..., Calls]) -> None:
     assert old.launches == launches and calls.driver.launches == 2
 
 
-def test_what_the_driver_refuses(made: Callable[..., Calls]) -> None:
+@pytest.mark.parametrize("what", ["set", "launch"])
+def test_what_the_driver_refuses(made: Callable[..., Calls], what: str) -> None:
     """Python tries next, and says so to who can do without a graph; nothing is lost by it."""
     calls = made()
     calls.check()
     held, launches = torch.randn(3, 2), calls.driver.launches
-    calls.driver.code = 700
+    calls.driver.refuses = what
     assert calls(torch.empty(1), held) is None and calls.others == 2
-    calls.driver.code = 0
+    calls.driver.refuses = ""
     assert calls.driver.launches == launches
     assert torch.equal(calls(torch.empty(1), held)[0], held.t()) and calls.others == 2
     calls.check()
@@ -257,7 +291,7 @@ def test_errors_are_the_callers(made: Callable[..., Calls]) -> None:
     calls = made()
     with pytest.raises((TypeError, AttributeError)):
         calls(torch.empty(1), "no tensor")
-    assert calls.free == [calls.scratch] and not calls.recorded._lock.locked()
+    assert calls.others == 1 and calls.free == [calls.scratch] and not calls.recorded._lock.locked()
     calls.check()
 
     run = calls.replay.natively(calls.otherwise)
@@ -281,7 +315,7 @@ def test_memory_that_there_is_not(
     calls = made()  # whose first call is Python's
     with pytest.raises(torch.OutOfMemoryError, match="enough"):
         calls.check()
-    assert calls.free == [calls.scratch] and not calls.recorded._lock.locked()
+    assert calls.others == 1 and calls.free == [calls.scratch] and not calls.recorded._lock.locked()
 
 
 def test_a_lock_that_others_have(made: Callable[..., Calls]) -> None:
@@ -324,7 +358,7 @@ def test_threads(made: Callable[..., Calls]) -> None:
 def test_nothing_is_held(made: Callable[..., Calls]) -> None:
     calls = made(results=["y", None, "y"])
     w, x = torch.empty(1), torch.randn(3, 2)
-    objects = [None, w, x, calls.weights, calls.scratch, calls.free, False]
+    objects = [None, w, x, calls.weights, calls.recorded._weights, calls.scratch, False]
 
     def counts() -> list[int]:
         return [sys.getrefcount(o) for o in objects]
