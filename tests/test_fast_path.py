@@ -383,15 +383,46 @@ def test_errors_of_a_program_are_the_callers(
     assert len(slow) == 2
 
 
+def test_calls_by_themselves(slow: list[Runner], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who calls without Dynamo, whose guards keep some of this out."""
+    found: list[tuple[Callable, WeightSets]] = []
+    given: list[tuple[Any, ...]] = []
+    plain = steady.call
+
+    def call(guard: Any, sets: WeightSets, *more: Any) -> Callable:
+        fast = plain(guard, sets, *more)
+        found.append((fast, sets))
+        return lambda args: given.append(args) or fast(args)
+
+    monkeypatch.setattr(steady, "call", call)
+    model = net()
+    run, _ = compiled(model)
+    for _ in range(4):
+        check(run, model, torch.randn(3, 8))
+    ((fast, sets),), args = found, given[-1]
+    with torch.no_grad():
+        same(fast(args)[0], model(args[-1]))
+        assert fast((net(), *args[1:])) is None
+        with torch.enable_grad():
+            assert fast(args) is None
+        last, sets._last = sets.last, None
+        assert fast(args) is None
+        sets._last = last
+        same(fast(args)[0], model(args[-1]))
+        with pytest.raises(TypeError):
+            fast(*args)
+
+
 def test_calls_hold_nothing(slow: list[Runner]) -> None:
     model, x = net(), torch.randn(3, 8)
     run, backend = compiled(model)
     for _ in range(4):
         check(run, model, x)
-    sets = backend.graphs[0].runner.compiled.sets
+    made = backend.graphs[0].runner.compiled
+    sets, executable = made.sets, made.executable
     assert sets.last is not None
     # (torch itself takes eight references to None a call)
-    objects = [False, x, sets, sets.last, sets.last.prepared, sets.last.stale, model]
+    objects = [False, x, sets, sets.last, sets.last.prepared, sets.last.stale, model, executable]
 
     def counts() -> list[int]:
         return [sys.getrefcount(o) for o in objects]
