@@ -15,8 +15,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import BuiltinFunctionType
 from typing import Any
 from unittest.mock import patch
 
@@ -298,6 +300,40 @@ def untraced() -> str:
     return "" if len(tracings) == 2 else f"traced {len(tracings)} times, not twice"
 
 
+def unsteady() -> str:
+    """What is wrong with calls like the one before: with inputs anywhere and results that are kept,
+    behind a write to a weight, on another stream; or ""."""
+    blocks = (nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()) for _ in range(5))
+    linear = nn.Linear(8 * 36, 5)  # behind it a kernel of ours, as a graph's own results are
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *blocks, nn.Flatten(), linear, nn.Hardtanh(-99, 99))
+    model, kept = model.eval().to(DEVICE), []
+    torch._dynamo.reset()
+    backend = Backend()
+    run = torch.compile(model, backend=backend, dynamic=False)
+    streams = [nullcontext()] * 3
+    if DEVICE == "cuda":
+        streams[1] = torch.cuda.stream(torch.cuda.Stream())
+    with torch.no_grad():
+        for turn, stream in enumerate(streams):
+            linear.bias.add_(turn)
+            if DEVICE == "cuda":
+                torch.cuda.synchronize()
+            with stream:
+                for _ in range(2 * CALLS):
+                    x = torch.randn(2, 3, 8, 8, device=DEVICE)
+                    exact = copy.deepcopy(model).double()(x.double())
+                    kept.append((x, run(x), exact))
+                if DEVICE == "cuda":
+                    torch.cuda.synchronize()
+                again = backend.graphs[0].compiled.executable.again
+                if (DEVICE == "cuda") != isinstance(again, BuiltinFunctionType):
+                    return f"{turn}: a call is {again}"
+    for n, (_, y, exact) in enumerate(kept):
+        if (error := relative_error(y, exact)) > 1e-6:
+            return f"call {n}: error {error:.1e}"
+    return "" if len({y.data_ptr() for _, y, _ in kept}) == len(kept) else "results share memory"
+
+
 def wrong(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
     """How a compiled function's result differs from eager's, or ""."""
     torch._dynamo.reset()
@@ -398,6 +434,7 @@ def main() -> int:
         "far apart": misaddressed,
         "several results": mistiled,
         "known": untraced,
+        "steady": unsteady,
     }
     for name, mistake in ({} if given else others).items():
         text = mistake()
