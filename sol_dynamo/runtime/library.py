@@ -57,7 +57,7 @@ ONE, MANY = 8, 0x80  # METH_O, METH_FASTCALL
 
 
 class Builtins:
-    """A C function as functions of Python's own kind, which cost a tenth of a call by ctypes."""
+    """A C function as functions of Python's own kind, which cost a ninth of a call by ctypes."""
 
     def __init__(self, name: str, kind: int, folder: Path = OWN):
         """`kind`: the function takes its state's address as an int, then `ONE` argument, or `MANY`:

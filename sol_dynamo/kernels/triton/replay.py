@@ -114,10 +114,12 @@ class Replay:
     def natively(self, otherwise: Callable) -> Callable | None:
         """Calls like the last one as one of C, which gives those that are not to `otherwise`; None
         where there is no such."""
-        last = self._last
-        if last is not None and (self._native is None or self._native[0] is not last):
-            self._native = last, self._natively(last, otherwise)
-        return None if self._native is None else self._native[1]
+        last, known = self._last, self._native  # which another thread may be replacing
+        if last is None:
+            return None
+        if known is None or known[0] is not last:
+            self._native = known = last, self._natively(last, otherwise)
+        return known[1]
 
     def _natively(self, recorded: Recorded, otherwise: Callable) -> Callable | None:
         places = self._fresh.places
