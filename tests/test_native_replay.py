@@ -82,6 +82,7 @@ class Calls:
         self.driver, self.now = Driver(), {"device": -1, "stream": 7, "capturing": False}
         self.scratch = Scratch.new(CPU, 64, 1)
         self.free = [self.scratch]
+        self.by_pool: dict[Pool, Recorded] = {}
         self.weights = {1}  # any object that can be held weakly
         addresses = [*self.scratch.addresses, 0, 0]
         self.recorded = Recorded(
@@ -89,7 +90,8 @@ class Calls:
         )
         segment = SimpleNamespace(
             outside=("y", "x"), moving=("y", "x"), kept=None, leaving=(), lent_parts=(),
-            recorded=lambda *_: self.recorded, pooled=pooled,
+            recorded=lambda d, scratch, b: self.by_pool.get(scratch.pool, self.recorded),
+            pooled=pooled,
         )  # fmt: skip
         y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
         made = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cuda", {})
@@ -224,7 +226,24 @@ def test_scratch(made: Callable[..., Calls]) -> None:
     calls.check()
     calls.scratch = Scratch.new(CPU, 64, 1, Pool())
     calls.free[:] = [calls.scratch]
-    calls.check(others=1)  # here the graph is the same; by `Segment.recorded` it would not be
+    calls.check(others=1)
+
+
+def test_graphs_take_turns(made: Callable[..., Calls]) -> None:
+    """Of two threads' scratch, whose pools ATen's calls use: each only with its own."""
+    calls = made(pooled=True)
+    first, driver, other = calls.scratch, calls.driver, Driver()
+    second = Scratch.new(CPU, 64, 1)
+    users = calls.recorded._users
+    at = [*second.addresses, 0, 0]
+    calls.by_pool[second.pool] = Recorded(other, lambda _: [], at, users, set(), {}, {}, {}, {}, [])
+    for n in range(3):
+        for scratch, its in ((first, driver), (second, other)):
+            calls.scratch, launches = scratch, its.launches
+            calls.free[:] = [scratch]
+            calls.check(others=int(n > 0 or scratch is second))  # by Python, which finds it
+            calls.check()
+            assert its.launches == launches + 2
 
 
 def test_other_weights(made: Callable[..., Calls]) -> None:
@@ -250,7 +269,7 @@ def test_addresses_that_must_not_be(made: Callable[..., Calls]) -> None:
     calls = made()
     calls(torch.empty(1), x)
     calls.recorded._still.add(3)
-    calls.replay._native = None
+    calls.replay._native.clear()
     calls(torch.empty(1), x)
     others, launches = calls.others, calls.driver.launches
     assert calls(torch.empty(1), x.clone()) is None and calls.others == others + 1
@@ -273,17 +292,28 @@ def test_a_graph_that_is_recorded_anew(made: Callable[..., Calls]) -> None:
     assert old.launches == launches and calls.driver.launches == 2
 
 
+@pytest.mark.parametrize("in_python", [False, True], ids=["native", "python"])
+@pytest.mark.parametrize("first", [False, True], ids=["again", "before"])
 @pytest.mark.parametrize("what", ["set", "launch"])
-def test_what_the_driver_refuses(made: Callable[..., Calls], what: str) -> None:
+def test_what_the_driver_refuses(
+    made: Callable[..., Calls], what: str, first: bool, in_python: bool
+) -> None:
     """Python tries next, and says so to who can do without a graph; nothing is lost by it."""
     calls = made()
     calls.check()
-    held, launches = torch.randn(3, 2), calls.driver.launches
+    before, held = torch.randn(3, 2), torch.randn(3, 2)
+    calls(torch.empty(1), before)
+    launches = calls.driver.launches
     calls.driver.refuses = what
+    if in_python:
+        assert calls.otherwise([torch.empty(1), held], calls.weights) is None
+        calls.others -= 1
     assert calls(torch.empty(1), held) is None and calls.others == 2
     calls.driver.refuses = ""
     assert calls.driver.launches == launches
-    assert torch.equal(calls(torch.empty(1), held)[0], held.t()) and calls.others == 2
+    # where the inputs were before, or where they were to be
+    for x in (before, held) if first else (held, before):
+        assert torch.equal(calls(torch.empty(1), x)[0], x.t()) and calls.others == 2
     calls.check()
 
 

@@ -143,7 +143,8 @@ class TritonExecutable:
         replay = self._replay
         made = None if replay is None else replay(inputs, weights)
         again = None if replay is None or made is None else replay.natively(self._replayed)
-        self.again = again or self._replayed
+        if replay is self._replay:
+            self.again = again or self._replayed
         return made
 
     def _replay_for(self, where: Where) -> Replay | None:

@@ -24,6 +24,7 @@ from .scratch import Pool
 
 log = logging.getLogger("sol_dynamo")
 RENEWED = 1 << 16  # bytes of a result from which on it is written where it is to be, not copied
+UNKNOWN = (1 << 64) - 1  # no address
 AGREES = 0.01  # of a result of two runs: what is summed in an order by chance
 
 
@@ -209,6 +210,8 @@ class Recorded:
 
     def _move(self, moved: list[tuple[int, int]]) -> None:
         nodes = set()
+        for i, _ in moved:  # what is refused is told again by the next call
+            self._addresses[i] = UNKNOWN
         for i, address in moved:
             for node, argument, offset in self._users[i]:
                 self._graph.set(node, argument, address + offset)

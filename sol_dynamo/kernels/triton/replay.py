@@ -18,8 +18,10 @@ from . import native
 from .fresh import Fresh, Part
 from .graphs import NoGraph
 from .recorded import Recorded
-from .scratch import Scratch, Where
+from .scratch import Pool, Scratch, Where
 from .segment import Segment
+
+GRAPHS = 4  # that calls on one stream take turns with, as those of threads do
 
 
 class Replay:
@@ -58,9 +60,9 @@ class Replay:
         self._wholes = wholes
         self._parts = [(n, places[b], *part) for n, b, part, seen in found if not seen]
         self._views = [(n, places[b], *part) for n, b, part, seen in found if seen]
-        self._pool = where.scratch.pool if segment.pooled else None
-        self._last: Recorded | None = None  # the graph of the last call
-        self._native: tuple[Recorded, Callable | None] | None = None
+        # the graph of the last call, and whose scratch it is for: in one, for threads
+        self._last: tuple[Recorded, Pool | None] | None = None
+        self._native: dict[Recorded, Callable | None] = {}
 
     def is_for(self, where: Where) -> bool:
         """Whether it is for a call's device and stream."""
@@ -87,7 +89,7 @@ class Replay:
             block = None if self._block is None else every[self._block].data_ptr()
             recorded = self._segment.recorded(self._device, scratch, block)
             if recorded is None:
-                self._last = self._native = None  # memory of a graph goes with it
+                self._last, self._native = None, {}  # memory of a graph goes with it
                 return None
             if recorded.held():
                 return None
@@ -97,7 +99,7 @@ class Replay:
             made = recorded(given, values, weights, stream)
             if made is None:
                 return None
-            self._last = recorded
+            self._last = recorded, scratch.pool if self._segment.pooled else None
         except NoGraph:
             return None
         finally:
@@ -117,11 +119,16 @@ class Replay:
         last, known = self._last, self._native  # which another thread may be replacing
         if last is None:
             return None
-        if known is None or known[0] is not last:
-            self._native = known = last, self._natively(last, otherwise)
-        return known[1]
+        if last[0] not in known:
+            if len(known) >= GRAPHS:
+                known.clear()
+            known[last[0]] = made = self._natively(*last, otherwise)
+            return made
+        return known.get(last[0])
 
-    def _natively(self, recorded: Recorded, otherwise: Callable) -> Callable | None:
+    def _natively(
+        self, recorded: Recorded, pool: Pool | None, otherwise: Callable
+    ) -> Callable | None:
         places = self._fresh.places
         more = self._parts or self._views or self._leaving or self._block is not None
         if places is None or more:
@@ -130,7 +137,7 @@ class Replay:
         sizes, read = (self._size, self._counters), self._read
         return native.replay(
             native.Call(
-                self._device, self._stream, self._free, self._pool, sizes, read,
+                self._device, self._stream, self._free, pool, sizes, read,
                 self._inputs, places, moving, self._wholes,
             ),
             recorded, otherwise,

@@ -69,8 +69,10 @@ static int is(void *found, const void *wanted) {
   return found == wanted;
 }
 
-/* Tell the kernels what moved, and launch them. Whether that is done; where not, what was told last is
- * still what `addresses` say, or is told again by who tries next. */
+static const u64 UNKNOWN = ~(u64)0;                           /* as in recorded.py: no address */
+
+/* Tell the kernels what moved, and launch them. Whether that is done. Of what the driver refused to be
+ * told nobody knows where it is: whoever tries next tells it again. */
 static int launch(const replay *r, const u64 *now) {
   i64 given = 2 + r->moving, failed = 0;
   for (i64 i = 0; i < given; i++)
@@ -87,20 +89,25 @@ static int launch(const replay *r, const u64 *now) {
     if (n->told && !failed) failed = r->set(r->graph, n->handle, n->parameters);
     n->told = 0;
   }
-  if (!failed) {
-    memcpy(r->addresses, now, given * sizeof *now);
-    failed = r->launch(r->graph, (void *)r->stream);
-  }
+  for (i64 i = 0; i < given; i++)
+    if (now[i] != r->addresses[i]) r->addresses[i] = failed ? UNKNOWN : now[i];
+  if (!failed) failed = r->launch(r->graph, (void *)r->stream);
   python.take(thread);
   return !failed;
+}
+
+/* Whether the graph was told of these weights last. */
+static int knows(const replay *r, const void *weights) {
+  void *weak = python.attribute(r->recorded, r->weights);
+  int known = weak && is(call(weak, 0), weights);
+  if (weak) python.release(weak);
+  return known;
 }
 
 /* With its lock, which another thread may have. */
 static int alone(const replay *r, const u64 *now, const void *weights) {
   if (!is(call(r->acquire, python.no), python.yes)) return 0;
-  void *weak = python.attribute(r->recorded, r->weights);
-  int done = weak && is(call(weak, 0), weights) && launch(r, now);
-  if (weak) python.release(weak);
+  int done = knows(r, weights) && launch(r, now);
   is(call(r->release, 0), python.none);
   return done;
 }
@@ -144,7 +151,7 @@ static void *with_scratch(const replay *r, void **every, void *scratch, const vo
 
 static void *attempt(const replay *r, void *inputs, const void *weights) {
   void *every[r->inputs + r->outputs + 1];
-  if (python.list_size(inputs) != r->inputs) return 0;
+  if (python.list_size(inputs) != r->inputs || !knows(r, weights)) return 0;
   if (!says(r->device_now, 0, r->index) || !says(r->stream_now, r->index_object, r->stream)) return 0;
   for (i64 i = 0; i < r->inputs; i++) every[i] = python.list_item(inputs, i);
   if (r->read >= 0 && !says(r->device_of, every[r->read], r->index)) return 0;
