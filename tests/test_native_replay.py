@@ -290,6 +290,9 @@ def test_a_graph_that_is_recorded_anew(made: Callable[..., Calls]) -> None:
     launches = old.launches
     calls.check()
     assert old.launches == launches and calls.driver.launches == 2
+    gone = ref(before)
+    del before
+    assert gone() is None
 
 
 @pytest.mark.parametrize("in_python", [False, True], ids=["native", "python"])
@@ -326,13 +329,32 @@ def test_errors_are_the_callers(made: Callable[..., Calls]) -> None:
 
     run = calls.replay.natively(calls.otherwise)
     assert run is not None
-    assert calls.otherwise([torch.empty(1)] * 2, {3}) is not None  # others' weights
+    assert calls.otherwise([torch.empty(6)] * 2, {3}) is not None  # others' weights
     others = calls.others
     with pytest.raises(IndexError):  # too few inputs: not native, and Python says what it is
         run([torch.empty(1)], calls.weights)
     assert calls.others == others + 1 and calls.free == [calls.scratch]
     with pytest.raises(TypeError):
         run([torch.empty(1), torch.randn(3, 2)])
+
+
+class Nowhere(torch.Tensor):
+    """Says that it is where nothing can be."""
+
+    @classmethod
+    def __torch_function__(cls, f: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if f is torch.Tensor.data_ptr:
+            return -5
+        return super().__torch_function__(f, types, args, kwargs or {})
+
+
+def test_no_address(made: Callable[..., Calls]) -> None:
+    calls = made()
+    x = torch.randn(3, 2).as_subclass(Nowhere)
+    with pytest.raises((OverflowError, TypeError)):
+        calls(torch.empty(1), x)
+    assert calls.free == [calls.scratch] and not calls.recorded._lock.locked()
+    calls.check()
 
 
 def test_memory_that_there_is_not(

@@ -64,6 +64,7 @@ class Builtins:
         an array of them, and how many."""
         f = function(name, None, folder=folder)
         self._method = _Method(name.encode(), address(f), kind, None)
+        ctypes.pythonapi["Py_IncRef"](ctypes.py_object(self._method))  # functions may outlive this
         self._new = ctypes.pythonapi["PyCFunction_NewEx"]  # which nobody else has
         self._new.restype = ctypes.py_object
         self._new.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.py_object)

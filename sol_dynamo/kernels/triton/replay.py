@@ -21,8 +21,6 @@ from .recorded import Recorded
 from .scratch import Pool, Scratch, Where
 from .segment import Segment
 
-GRAPHS = 4  # that calls on one stream take turns with, as those of threads do
-
 
 class Replay:
     """What calls on one stream have in common."""
@@ -62,7 +60,7 @@ class Replay:
         self._views = [(n, places[b], *part) for n, b, part, seen in found if seen]
         # the graph of the last call, and whose scratch it is for: in one, for threads
         self._last: tuple[Recorded, Pool | None] | None = None
-        self._native: dict[Recorded, Callable | None] = {}
+        self._native: dict[Pool | None, tuple[Recorded, Callable | None]] = {}
 
     def is_for(self, where: Where) -> bool:
         """Whether it is for a call's device and stream."""
@@ -119,12 +117,11 @@ class Replay:
         last, known = self._last, self._native  # which another thread may be replacing
         if last is None:
             return None
-        if last[0] not in known:
-            if len(known) >= GRAPHS:
-                known.clear()
-            known[last[0]] = made = self._natively(*last, otherwise)
-            return made
-        return known.get(last[0])
+        recorded, pool = last
+        found = known.get(pool)
+        if found is None or found[0] is not recorded:
+            known[pool] = found = recorded, self._natively(recorded, pool, otherwise)
+        return found[1]
 
     def _natively(
         self, recorded: Recorded, pool: Pool | None, otherwise: Callable

@@ -118,6 +118,7 @@ static int fits(const replay *r, void *scratch, u64 *addresses) {
   for (i64 i = 0; i < 2; i++) {
     if (python.number(python.tuple_item(sizes, i)) < r->sizes[i]) return 0;
     addresses[i] = python.unsigned_number(python.tuple_item(at, i));
+    if (addresses[i] == UNKNOWN) return 0;
   }
   return 1;
 }
@@ -127,7 +128,7 @@ static int address(const replay *r, void *tensor, u64 *out) {
   if (!made) return 0;
   *out = python.unsigned_number(made);
   python.release(made);
-  return 1;
+  return *out != UNKNOWN;                             /* which is said with an error, of what is no address */
 }
 
 /* `every`: the inputs; results are made behind them. */
