@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -13,6 +12,7 @@ from weakref import ref
 import pytest
 import torch
 from accuracy import same
+from at_once import at_once
 from blocks import net
 from torch import nn
 
@@ -175,16 +175,7 @@ def test_threads_with_models_of_their_own() -> None:
         except BaseException as e:
             failures.append(e)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(models))]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-    finally:
-        sys.setswitchinterval(interval)
+    at_once(work, len(models))
     assert not failures
 
 
@@ -411,6 +402,19 @@ def test_calls_by_themselves(slow: list[Runner], monkeypatch: pytest.MonkeyPatch
         same(fast(args)[0], model(args[-1]))
         with pytest.raises(TypeError):
             fast(*args)
+
+
+def test_a_set_of_weights_goes_with_one_of_them(slow: list[Runner]) -> None:
+    """What calls it fast does not hold it."""
+    model = net()
+    run, backend = compiled(model)
+    for _ in range(6):
+        check(run, model, torch.randn(3, 8))
+    assert len(slow) == 2
+    entry = ref(backend.graphs[0].runner.compiled.sets.last)
+    model[0].linear.weight = nn.Parameter(torch.rand(8, 8))
+    assert entry() is None
+    check(run, model, torch.randn(3, 8))
 
 
 def test_calls_hold_nothing(slow: list[Runner]) -> None:

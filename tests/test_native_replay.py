@@ -13,6 +13,7 @@ from weakref import ref
 
 import pytest
 import torch
+from at_once import at_once
 
 from sol_dynamo.ir import Buffer
 from sol_dynamo.kernels.triton import fresh, native, replay
@@ -393,17 +394,8 @@ def test_threads(made: Callable[..., Calls]) -> None:
             if made is None or not torch.equal(made[0], x.t()):
                 wrong.append(made)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     calls.driver.seen = lambda: threading.Event().wait(0)
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-    finally:
-        sys.setswitchinterval(interval)
+    at_once(work, 4)
     assert not wrong and len(calls.free) == 4
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,19 @@ def address(function: Any) -> int:
     found = ctypes.cast(function, ctypes.c_void_p).value
     assert found is not None
     return found
+
+
+def tell(
+    name: str,
+    functions: Sequence[str],
+    *objects: Any,
+    first: Sequence[int] = (),
+    folder: Path = OWN,
+) -> None:
+    """Have a function of the library take a table: numbers, where Python's own functions are, and
+    where objects are that stay."""
+    words = [*first, *map(pointer, functions), *map(id, objects)]
+    function(name, None, ctypes.c_void_p, folder=folder)((ctypes.c_void_p * len(words))(*words))
 
 
 class _Method(ctypes.Structure):

@@ -172,11 +172,8 @@ class _Native:
     """modules.c, compiled and told what Python has."""
 
     def __init__(self) -> None:
-        found = (ctypes.c_void_p * (1 + len(FUNCTIONS)))(
-            _version_in_dictionary(), *map(library.pointer, FUNCTIONS)
-        )
+        library.tell("sol_python", FUNCTIONS, first=[_version_in_dictionary()])
         address, object_, number = ctypes.c_void_p, ctypes.py_object, ctypes.c_int64
-        library.function("sol_python", None, address)(found)
         self.fetch = library.function("sol_fetch", number, address, object_, object_)
         self.guard = library.function("sol_guard", number, address, object_, number, address)
 

@@ -34,10 +34,7 @@ class _Steady(ctypes.Structure):
 @lru_cache(maxsize=1)
 def _builtins() -> library.Builtins:
     """Errors: `toolchain`'s. Who has a `Guard` has the library that this is a part of."""
-    found = (ctypes.c_void_p * (len(FUNCTIONS) + 2))(
-        *map(library.pointer, FUNCTIONS), id(None), id(False)
-    )
-    library.function("sol_steady_python", None, ctypes.c_void_p)(found)
+    library.tell("sol_steady_python", FUNCTIONS, None, False)
     return library.Builtins("sol_steady", library.ONE)
 
 

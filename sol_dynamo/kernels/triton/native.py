@@ -74,10 +74,7 @@ def _builtins() -> library.Builtins | None:
     if not library.locked():
         return None
     try:
-        found = (_P * (len(FUNCTIONS) + 3))(
-            *map(library.pointer, FUNCTIONS), id(None), id(False), id(True)
-        )
-        library.function("sol_replay_python", None, _P, folder=FOLDER)(found)
+        library.tell("sol_replay_python", FUNCTIONS, None, False, True, folder=FOLDER)
         return library.Builtins("sol_replay", library.MANY, FOLDER)
     except Exception as e:  # whatever it is, Python can do the same
         log.info("graphs are launched from Python, which is slower: %s: %s", type(e).__name__, e)
