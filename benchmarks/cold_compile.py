@@ -4,7 +4,12 @@ For a backend of torch.compile the figure is its first call minus that of aot_ea
 share of Dynamo and AOTAutograd is torch's; for the others it is export, building and first call.
 
     python -m benchmarks.cold_compile --net mobilenet_v2,resnet50 --peers inductor,sol
-    python -m benchmarks.cold_compile --device cuda --peers inductor,sol --cold 3 --warm 5
+    python -m benchmarks.cold_compile --device cuda --net resnet50,densenet121 --streams 2 \
+        --peers inductor,sol --caches kept --warm 0     # and then what was kept, some times more:
+    python -m benchmarks.cold_compile --device cuda --net resnet50,densenet121 --streams 2 \
+        --peers sol --caches kept --cold 0 --warm 5
+
+With `--streams` so many networks are measured at a time, each on its share of the cores.
 """
 
 from __future__ import annotations
@@ -15,8 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from statistics import median
 
 import torch
@@ -80,21 +88,26 @@ def cold_and_warm(
     cold: int = 1,
     warm: int = 1,
     device: str = "cpu",
+    kept: Path | None = None,
 ) -> dict[str, Seconds]:
     """Seconds of each peer that runs, so many times with empty caches, then so many times with what
     it has kept, in turn; less the median of all of aot_eager's, which keeps nothing, where that is
-    in it. A peer that fails once is left out.
+    in it. A peer that fails once is left out. In the folder `kept` the last cold run's caches stay,
+    for a later call without cold ones.
 
-    Errors: `KeyError` where aot_eager itself does not run; `ValueError` for less than one cold run.
+    Errors: `KeyError` where aot_eager itself does not run; `ValueError` for less than one cold run
+    where nothing was kept.
     """
-    if cold < 1:
+    if cold < 1 and not (kept and kept.is_dir()):
         raise ValueError(f"{cold} runs with empty caches: what was kept comes from one at least")
     through_dynamo = any(PEERS[p].dynamo for p in peers)
     found = {p: Seconds() for p in [BASE] * through_dynamo + peers}
-    with tempfile.TemporaryDirectory(prefix="cold-") as caches:
+    place: AbstractContextManager = tempfile.TemporaryDirectory(prefix="cold-")
+    with nullcontext(kept) if kept else place as caches:
         for turn in range(cold + warm):
             for peer in list(found):
-                own = str(Path(caches, peer, str(min(turn, cold - 1))))  # the last cold one's stay
+                left = max(cold - 1 - turn, 0)  # cold runs after this one: the last one's stay
+                own = str(Path(caches, peer, str(left)))
                 try:
                     took = first_call(net, batch, size, threads, peer, own, device)
                     (found[peer].cold if turn < cold else found[peer].warm).append(took)
@@ -135,19 +148,34 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cold", type=int, default=1, help="runs with empty caches, for a median")
     parser.add_argument("--warm", type=int, default=1, help="runs with kept caches, for a median")
     parser.add_argument("--peers", default=",".join(p for p in DEFAULT if PEERS[p].dynamo))
+    parser.add_argument("--streams", type=int, default=1, help="networks at a time")
+    parser.add_argument("--caches", type=Path, help="a folder where the last cold run's stay")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
         child(args.net, args.batch, args.size, args.threads, args.peers, args.device)
         return
     print("seconds added to aot_eager's (for backends of torch.compile), else in all")
-    for net in args.net.split(","):
-        times = cold_and_warm(
-            net, args.batch, args.size, args.threads, args.peers.split(","),
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(len(cores) // args.streams, 1)
+    free: SimpleQueue[list[int]] = SimpleQueue()
+    for n in range(args.streams):
+        free.put(cores[n * share : (n + 1) * share] or cores[-1:])
+
+    def measured(net: str) -> tuple[str, dict[str, Seconds]]:
+        return net, cold_and_warm(
+            net, args.batch, args.size, min(args.threads, share), args.peers.split(","),
             cold=args.cold, warm=args.warm, device=args.device,
+            kept=args.caches and args.caches.resolve() / net,
         )  # fmt: skip
-        for peer, seconds in times.items():
-            print(f"{net:24} {peer:22} {seconds}", flush=True)
+
+    def pin() -> None:  # a thread's cores are those of the processes that it starts
+        os.sched_setaffinity(0, free.get())
+
+    with ThreadPoolExecutor(args.streams, initializer=pin) as pool:
+        for net, times in pool.map(measured, args.net.split(",")):
+            for peer, seconds in times.items():
+                print(f"{net:24} {peer:22} {seconds}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@
     python -m benchmarks.gpu --net resnet50,encoder --dtype autocast
     python -m benchmarks.gpu --net resnet50,encoder --train --peers eager,inductor,sol
     python -m benchmarks.gpu --net resnet50 --batch 1 --peers eager,sol --calls 1000   # leaks?
-    for b in 1 32; do python -m benchmarks.gpu --net resnet50 --batch $b --turns /tmp/t:2 & done
 
 Times are medians of CUDA events around calls that are queued, so that they hold the GPU's work and
 whatever of the host's it waits for. As in `bench`, peers are interleaved and a row counts only
 beside the others of its run; rows are appended to RESULTS.md with `--save`. Processes with
-`--turns` build side by side, which takes minutes, and time one after the other when all have built.
+`--turns` build side by side, which takes minutes, and time one after the other when all have built;
+`gpu_rows` starts them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import copy
 import datetime
 import fcntl
 import gc
+import json
 import os
 import sys
 import time
@@ -198,6 +199,14 @@ class Row:
             f"first {self.first:.1f} s, {self.held >> 20} + {self.peak >> 20} MiB"
         )
 
+    def figures(self) -> dict[str, Any]:
+        """What `gpu_rows` makes tables of; times in ms, none of a row that failed."""
+        return {
+            "peer": self.peer, "failure": self.failure, "error": self.error,
+            "median": median(self.times) if self.times else None,
+            "min": min(self.times, default=None),
+        }  # fmt: skip
+
 
 def build(net: str, batch: int, args: argparse.Namespace) -> tuple[list[Row], Tensor, float]:
     torch.compiler.reset()
@@ -345,6 +354,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--rounds", type=int, default=4)
     p.add_argument("--profile", type=int, default=0, help="so many of our kernels by time")
     p.add_argument("--turns", type=Turns, help="FOLDER:COUNT of processes that share the GPU")
+    p.add_argument("--json", type=Path, help="a file that gets a line for each table")
     p.add_argument("--save", action="store_true", help="append to RESULTS.md")
     args = p.parse_args(argv)
     convolution, matmul = PRECISIONS[args.precision]
@@ -365,6 +375,11 @@ def main(argv: list[str] | None = None) -> int:
                         table += "\n" + profile(ours.call, x, args.profile)
                 print(table, "\n", flush=True)
                 text += f"{table}\n\n"
+                if args.json:
+                    figures = {"net": net, "batch": batch, "allowed": allowed(eager_error)}
+                    figures |= {"eager_error": eager_error, "rows": [r.figures() for r in rows]}
+                    with args.json.open("a") as f:
+                        f.write(json.dumps(figures) + "\n")
                 wrong |= any(
                     bool(r.failure) or r.error > allowed(eager_error)
                     for r in rows if r.peer == "sol"
