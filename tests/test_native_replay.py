@@ -6,9 +6,11 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 from weakref import ref
 
 import pytest
@@ -25,6 +27,7 @@ from sol_dynamo.runtime import library
 
 SET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+ACCEPTS = SET(lambda graph, node, parameters: 0)
 GRAPH, NODE = 0x1000, 0x2000
 TO, FROM = 64, 16  # bytes behind an address
 CPU = torch.device("cpu")
@@ -397,6 +400,59 @@ def test_threads(made: Callable[..., Calls]) -> None:
     calls.driver.seen = lambda: threading.Event().wait(0)
     at_once(work, 4)
     assert not wrong and len(calls.free) == 4
+
+
+def test_calls_that_are_more_than_a_launch(made: Callable[..., Calls]) -> None:
+    """Inputs that are copied in; results that are copied out, lent or renewed; parts of memory of
+    others, and memory that is saved: Python's."""
+    calls, own, x = made(), torch.empty(3, 2), torch.randn(3, 2)
+    with patch.object(calls.recorded, "copied", {"x": own}):
+        calls.replay._native.clear()
+        for n in range(3):
+            assert torch.equal(calls(torch.empty(1), x)[0], x.t()) and calls.others == n + 2
+        assert torch.equal(own, x)
+    own_parts: dict[str, Any] = {
+        "_results": {"y": own}, "_names": ["y"], "_renewed": [("y", lambda: own)],
+    }  # fmt: skip
+    for name, more in own_parts.items():
+        with patch.object(calls.recorded, name, more):
+            assert calls.recorded.told() is None
+    part = (0, 2, (6,), (1,), 0)
+    for name, more in {"_parts": [part], "_views": [part], "_leaving": ["y"], "_block": 2}.items():
+        calls.replay._native.clear()
+        with patch.object(calls.replay, name, more):
+            assert calls.replay.natively(calls.otherwise) is None
+    calls.replay._native.clear()
+    assert calls.replay.natively(calls.otherwise) is not None
+    calls.check()
+
+
+def test_others_run_while_the_driver_works(made: Callable[..., Calls]) -> None:
+    """A launch that takes half a second, in which another thread looks at its clock."""
+    calls = made()
+    handles = calls.driver.handles()
+    usleep = ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value
+    slow = handles._replace(graph=500_000, update=library.address(ACCEPTS), launch=usleep)
+    with patch.object(calls.driver, "handles", lambda: slow):
+        calls.replay._native.clear()
+        run = calls.replay.natively(calls.otherwise)
+    assert run is not None
+    begun, over, seen = threading.Event(), threading.Event(), list[float]()
+
+    def look() -> None:
+        begun.wait()
+        while not over.wait(0.001):
+            seen.append(time.monotonic())
+
+    other = threading.Thread(target=look)
+    other.start()
+    start = time.monotonic()
+    begun.set()
+    assert run([torch.empty(1), torch.randn(3, 2)], calls.weights) is not None
+    end = time.monotonic()
+    over.set()
+    other.join()
+    assert any(start + 0.05 < t < end - 0.05 for t in seen) and calls.others == 1
 
 
 def test_nothing_is_held(made: Callable[..., Calls]) -> None:
