@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -717,4 +718,36 @@ def test_what_takes_more_to_launch_is_left_to_triton():
         {"launch_cooperative_grid": True},
     ):
         kernel = SimpleNamespace(metadata=SimpleNamespace(**plain | more), asm={"cubin": b"code"})
-        assert _written(kernel) == (None if more else b'["k", 4, 128]\ncode')
+        assert _written(kernel, 3) == (None if more else b'["k", 4, 128, 3]\ncode')
+
+
+def test_a_kernel_that_takes_more_memory_than_expected():
+    """An operand computed of two that are loaded, for a GPU with 99 KiB of shared memory: each has
+    its stages, and the operand its place."""
+    from torch import fx
+
+    from sol_dynamo.kernels.triton.compile import TooLarge, compile_fitting, compile_launch
+    from sol_dynamo.kernels.triton.program import emit_program
+    from sol_dynamo.kernels.triton.target import TritonTarget
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.lowering.graph import Products
+    from sol_dynamo.schedule import schedule
+
+    g, aten, most = fx.Graph(), torch.ops.aten, 99 << 10
+    x, gate, w = (g.placeholder(n) for n in ("x", "gate", "w"))
+    operand = g.call_function(aten.mul.Tensor, (g.call_function(aten.relu.default, (x,)), gate))
+    made = g.call_function(aten.mm.default, (operand, w))
+    g.output((made,))
+    for n in g.nodes:
+        shape = (440, 440) if n is w else (392, 440)
+        n.meta["val"] = torch.empty(shape, device="meta")
+    target = TritonTarget("cpu")
+    caps = replace(target.caps, local_bytes=most)
+    lowered = lower(fx.GraphModule({}, g), products=Products(frozenset({"matmul"})))
+    sources, (launch,) = emit_program(schedule(lowered, caps, target.walk))
+    taken = sources[f"{launch.function}.py"], ["f32"] * len(launch.buffers), 86
+    assert compile_launch(launch, *taken).metadata.shared > most  # or this tests nothing
+    kernel, stages = compile_fitting(launch, *taken, most)
+    assert kernel.metadata.shared <= most and 0 < stages < launch.stages
+    with pytest.raises(TooLarge, match=f"{launch.function} takes .* shared memory"):
+        compile_fitting(launch, *taken, 1024)

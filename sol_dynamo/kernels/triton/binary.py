@@ -1,7 +1,7 @@
 """Triton's kernels as machine code that this package keeps, loads and launches by itself.
 
-A program that was compiled before starts without importing Triton: a cubin and three numbers are
-all that a launch takes. Triton compiles what is not known yet, and runs what is called with a
+A program that was compiled before starts without importing Triton: a cubin and a few numbers
+are all that a launch takes. Triton compiles what is not known yet, and runs what is called with a
 pointer that is not aligned as the code takes it to be.
 """
 
@@ -25,10 +25,10 @@ from ...compat import cuda_stream
 from ...runtime import cache
 from ...runtime.toolchain import cores
 from .blocks import ALIGNED
-from .compile import compile_launch, load
+from .compile import compile_fitting, compile_launch, load
 from .graphs import driver
 from .interpreted import interpreting
-from .launch import Launch
+from .launch import Launch, shared_memory
 from .program import HEADER
 
 SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -63,7 +63,7 @@ class Binary:
         """`dtypes` are those of the memory that it takes."""
         self._launch, self._text, self._dtypes = launch, text, list(dtypes)
         self._entry, self._code = "", b""
-        self._threads = self._shared = 0
+        self._threads = self._shared = self._stages = 0
         self._dependent = False
         self._handles: dict[int, c_void_p] = {}  # of a device's context
         self._lock = threading.Lock()
@@ -74,18 +74,20 @@ class Binary:
         capability = torch.cuda.get_device_capability()
         options = self._launch.options()
         self._dependent = options.get("launch_pdl", False)
-        key = cache.key("cubin", self._text, self._dtypes, options, capability, *_versions())
+        key = cache.key("binary", self._text, self._dtypes, options, capability, *_versions())
         path = cache.lookup(key, SUFFIX)
         if path is None:
             number = 10 * capability[0] + capability[1]
             loading().exception()
-            made = compile_launch(self._launch, self._text, self._dtypes, number)
-            data = _written(made)
+            made, self._stages = compile_fitting(
+                self._launch, self._text, self._dtypes, number, shared_memory()
+            )
+            data = _written(made, self._stages)
             if data is None:
                 return
             path = cache.store(key, SUFFIX, data)
         head, _, self._code = path.read_bytes().partition(b"\n")
-        self._entry, warps, self._shared = json.loads(head)
+        self._entry, warps, self._shared, self._stages = json.loads(head)
         self._threads = 32 * warps
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
@@ -93,7 +95,7 @@ class Binary:
             pointers = [t.data_ptr() for t in tensors]
             if any(p % ALIGNED for p in pointers) or not self._entry:
                 function = getattr(load(self._launch.function, self._text), self._launch.function)
-                function[grid](*tensors, **options)
+                function[grid](*tensors, **options | {"num_stages": self._stages})
             else:
                 self._start(grid[0], pointers, tensors[0].device)
 
@@ -190,13 +192,14 @@ def function_of(launch: Launch, text: str, dtypes: Sequence[str], device_type: s
     return getattr(load(launch.function, text), launch.function)
 
 
-def _written(kernel: Any) -> bytes | None:
+def _written(kernel: Any, stages: int) -> bytes | None:
     """What is kept of a compiled kernel; None for one whose launch takes more."""
     m = kernel.metadata
     more = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid")
     if any(getattr(m, n, 0) for n in more) or getattr(m, "num_ctas", 1) != 1:
         return None
-    return json.dumps([m.name, m.num_warps, m.shared]).encode() + b"\n" + kernel.asm["cubin"]
+    head = json.dumps([m.name, m.num_warps, m.shared, stages])
+    return head.encode() + b"\n" + kernel.asm["cubin"]
 
 
 @once

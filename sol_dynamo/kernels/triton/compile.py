@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -66,3 +67,26 @@ def compile_launch(launch: Launch, text: str, dtypes: list[str], capability: int
     amd = isinstance(capability, str)
     target = GPUTarget("hip", capability, 64) if amd else GPUTarget("cuda", capability, 32)
     return triton.compile(source, target=target, options=options)
+
+
+class TooLarge(RuntimeError):
+    """A kernel that no GPU of a kind can start."""
+
+
+def compile_fitting(
+    launch: Launch, text: str, dtypes: list[str], capability: int, shared: int
+) -> tuple[Any, int]:
+    """A kernel that is compiled for a program's bytes of shared memory, and with how many stages of
+    loads: fewer where it takes more than `cost.py` expects, as one does that computes an operand of
+    several that it loads.
+
+    Errors: those of Triton's compiler; `TooLarge` where it takes more without any.
+    """
+    for stages in range(launch.stages, 0, -1):
+        made = compile_launch(replace(launch, stages=stages), text, dtypes, capability)
+        if made.metadata.shared <= shared:
+            return made, stages
+    raise TooLarge(
+        f"{launch.function} takes {made.metadata.shared} bytes of shared memory, and a program on "
+        f"this GPU has {shared}"
+    )

@@ -16,6 +16,7 @@ SCRATCH = {PARTS: "f32", COUNTERS: "i32"}
 # the parameter that says whether a kernel starts before the one ahead of it is done
 BEHIND = "behind"
 DEPENDENT = 90  # the compute capability from which a GPU can have it so
+SHARED = 227 << 10  # bytes of a program's shared memory, where there is no GPU to ask: an H100's
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ class Launch:
             own["enable_fp_fusion"] = False  # a * b + c is rounded twice, unless it says otherwise
             own["sanitize_overflow"] = False  # checks that are traced, then dropped
         return {"num_warps": self.warps, "num_stages": self.stages, **own}
+
+
+def shared_memory() -> int:
+    """How many bytes of shared memory a program can have on the current GPU."""
+    if not torch.cuda.is_available():
+        return SHARED
+    return getattr(torch.cuda.get_device_properties(), "shared_memory_per_block_optin", SHARED)
 
 
 def _current() -> int | str:

@@ -13,6 +13,7 @@ from ...target import Caps
 from .binary import version
 from .cost import Machine
 from .interpreted import interpreting
+from .launch import SHARED, shared_memory
 from .product import elsewhere
 from .walk import walk_kernel
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     import torch
 
 # what tests and cross-compiling assume where there is no GPU: an H100's
-PROCESSORS, L2, SHARED = 132, 50 << 20, 227 << 10
+PROCESSORS, L2 = 132, 50 << 20
 PART_COLUMNS = 32  # results side by side that a program sums (`walk`)
 COLUMNS = 64  # of a product, for which making an operand in each block pays
+ROUNDING = 8  # the major compute capability from which products round their operands to TF32
 
 
 class TritonTarget:
@@ -36,11 +38,12 @@ class TritonTarget:
     def caps(self) -> Caps:
         import torch
 
-        processors, l2, shared = self._processors, L2, SHARED
+        nvidia, processors, l2, shared = torch.version.hip is None, self._processors, L2, SHARED
+        rounding = nvidia
         if self._device_type == "cuda" and torch.cuda.is_available():
             device = torch.cuda.get_device_properties(torch.cuda.current_device())
             processors, l2 = device.multi_processor_count, device.L2_cache_size
-            shared = getattr(device, "shared_memory_per_block_optin", SHARED)
+            rounding, shared = nvidia and device.major >= ROUNDING, shared_memory()
         return Caps(
             self._device_type,
             vector_bytes=16,
@@ -54,10 +57,10 @@ class TritonTarget:
             images_first=False,
             columns=COLUMNS,
             local_bytes=shared,
-            tf32=torch.version.hip is None,
+            tf32=rounding,
             half_products=True,
             rectified=self._device_type == "cuda"
-            and torch.version.hip is None
+            and nvidia
             and torch.backends.cudnn.is_available(),
             elsewhere=partial(elsewhere, machine=Machine(processors, shared)),
             seconds=self._seconds,
