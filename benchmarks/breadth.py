@@ -8,6 +8,7 @@ Of each, a small version with random weights: a forward pass without gradients, 
 second batch size or sequence length, and for language models some tokens with a KV cache. One row a
 model and part; each model has a process of its own, so that a crash or hang costs one row. timm and
 transformers are looked for only when they are asked for. `--calls` lists what is left to ATen.
+With `--interpret` the kernels are Triton's, in its interpreter on CPU tensors, which is slow.
 With `--device` the compiled model is there, and the parts `ops` and `train_ops` run it op by op;
 what it is compared with stays on the CPU.
 """
@@ -386,6 +387,8 @@ def in_a_process(name: str, args: argparse.Namespace) -> list[Row]:
                "--device", args.device]  # fmt: skip
     command += ["--threads", str(args.threads)]
     environment = {"SOL_STRICT": "1", **os.environ}
+    if args.interpret:  # Triton looks when it is imported
+        command, environment = [*command, "--interpret"], environment | {"TRITON_INTERPRET": "1"}
     rows: list[Row] = []
     status, note = "error", ""
     try:
@@ -410,6 +413,15 @@ def in_a_process(name: str, args: argparse.Namespace) -> list[Row]:
 def one(name: str, parts: str, device: str) -> None:
     for part in parts.split(","):
         print("ROW", json.dumps(asdict(run_part(name, part, device=device))), flush=True)
+
+
+def interpret() -> None:
+    """Kernels for the CPU are Triton's from here on; few programs, since each is slow."""
+    from sol_dynamo import target
+    from sol_dynamo.kernels.triton.target import TritonTarget
+
+    target._loaded["cpu"] = TritonTarget("cpu", processors=4)
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def chosen(wanted: list[str]) -> Iterator[str]:
@@ -440,6 +452,7 @@ def main() -> None:
     p.add_argument("models", nargs="*", default=["torchvision"], help="library or library:a,b,c")
     p.add_argument("--parts", default=",".join(PARTS))
     p.add_argument("--device", default="cpu", help="where the compiled model is")
+    p.add_argument("--interpret", action="store_true", help="Triton's kernels, on CPU tensors")
     p.add_argument("--timeout", type=float, default=300)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--jobs", type=int, default=1)
@@ -450,6 +463,8 @@ def main() -> None:
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
+    if args.interpret:
+        interpret()
     if args.one:
         return one(args.one, args.parts, args.device)
     found: list[Row] = []

@@ -531,6 +531,12 @@ def reads_strides(target: Any) -> bool:
     return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
 
 
+def reads_rows(target: Any) -> bool:
+    """Whether an op's kernels take the elements of each row of their arguments to lie side by side,
+    and check nothing or fail: those of attention, which torch chooses by how its arguments lie."""
+    return isinstance(target, OpOverload) and "attention" in target.name()
+
+
 def from_tensor(target: Any, args: Sequence[Any], first: Any) -> tuple[Any, ...]:
     """The arguments of an op, of which `as_strided` and its like say where to begin in the memory
     that their first tensor lies in, saying it from where that tensor begins."""

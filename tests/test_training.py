@@ -190,6 +190,34 @@ def test_parts_of_a_product_are_saved_together():
     torch.testing.assert_close(gradient[0].double(), exact[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("made_by", ["convolution", "cat", "product"])
+def test_rows_of_attention(made_by):
+    """Behind a convolution channels lie innermost, but attention's kernels take the elements of a
+    row to: they read what lies otherwise as if it did not, or fail."""
+    torch._dynamo.reset()
+    convolution = nn.Conv2d(3, 4, 3, padding=1)
+
+    def attention(c: Callable, x: torch.Tensor) -> torch.Tensor:
+        y = c(x)  # heads, rows and their elements for channels, heights and widths
+        if made_by == "cat":
+            y = torch.cat([y.sin(), y.cos()], -1)
+        q = y * 2 if made_by == "product" else y
+        return F.scaled_dot_product_attention(q, y, y + 1).relu()
+
+    x = torch.randn(2, 3, 12, 8)
+    wide = copy.deepcopy(convolution).double()
+    exact = attention(wide, x.double())
+    with torch.no_grad():
+        for _ in range(2):  # in memory that holds what the first one left, too
+            made = torch.compile(attention, backend=Backend())(convolution, x)
+            torch.testing.assert_close(made.double(), exact.detach(), rtol=1e-5, atol=1e-5)
+            assert made.stride() == attention(convolution, x).stride()
+    made = torch.compile(attention, backend=Backend())(convolution, x)
+    (gradient,) = torch.autograd.grad(made.sin().sum(), convolution.weight)
+    (wanted,) = torch.autograd.grad(exact.sin().sum(), wide.weight)
+    torch.testing.assert_close(gradient.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_gradients_are_not_copied():
     """What was transposed twice, or lost dimensions of size 1, is the memory that it lies in."""
     torch._dynamo.reset()

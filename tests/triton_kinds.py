@@ -381,6 +381,9 @@ def lost(cubin: bytes) -> bool:
     return any("HGMMA" in line and "gdesc[URZ]" in line for line in text.splitlines())
 
 
+SHARED = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10, 100: 227 << 10}  # bytes of a program
+
+
 class CompilingOnly(TritonTarget):
     """Compiles each program for some GPUs, and goes no further."""
 
@@ -390,7 +393,7 @@ class CompilingOnly(TritonTarget):
 
     def build(self, sources, program):
         for capability in self.capabilities:
-            made = compile_program(sources, program, capability)
+            made = compile_program(sources, program, capability, SHARED.get(capability))
             for name, (_, k) in made.items():
                 assert k.asm.get("cubin") or k.asm["hsaco"], name
                 assert capability != 90 or not lost(k.asm["cubin"]), f"{name} lost its products"

@@ -1,7 +1,7 @@
 """Strides of every intermediate: `meta["sol_strides"]`, one tuple per tensor.
 
     activations around convolutions and pools  ==>  channels innermost (where the target wants it)
-    everything else                            ==>  dense, in eager's order
+    everything else, and attention's arguments ==>  dense, in eager's order
 
 Layout is strides, not a copy: a reader takes whatever it finds, and the outputs that the user sees
 keep eager's strides (`meta["sol_output_strides"]` of the output node, noted before the first pass;
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from ..compat import reads_rows
 from .rewriter import Rewriter
 
 aten = torch.ops.aten
@@ -33,10 +34,16 @@ _ANCHORS = frozenset((
 
 def layout(r: Rewriter) -> None:
     wanted: dict[fx.Node, bool] = {}
+    rows = {
+        a for n in r.graph.nodes if n.op == "call_function" and reads_rows(n.target)
+        for a in n.all_input_nodes
+    }  # fmt: skip
     if r.caps.channels_last:
         for n in r.graph.nodes:  # forward: an op over channels-last values gives one
             if n.op == "call_function":
-                wanted[n] = n.target in _ANCHORS or any(wanted.get(a) for a in n.all_input_nodes)
+                wanted[n] = n.target in _ANCHORS or (
+                    n not in rows and any(wanted.get(a) for a in n.all_input_nodes)
+                )
             elif n.op == "placeholder":  # as what a forward graph saves for backward
                 wanted[n] = _is_channels_last(n.meta.get("val"))
     for n in r.graph.nodes:

@@ -9,7 +9,7 @@ with the reason, which becomes the reason of the ATen call.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, NamedTuple
@@ -18,7 +18,14 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..compat import CONTIGUOUS_ONLY, fake_mode_of, from_tensor, plain_dispatch, reads_strides
+from ..compat import (
+    CONTIGUOUS_ONLY,
+    fake_mode_of,
+    from_tensor,
+    plain_dispatch,
+    reads_rows,
+    reads_strides,
+)
 from ..ir import (
     DTYPES,
     FOREIGN,
@@ -43,7 +50,7 @@ from ..ir import (
     contiguous,
 )
 from .outputs import lent, outputs_of
-from .strides import dense, same_strides
+from .strides import dense, rows_lie, same_strides
 
 aten = torch.ops.aten
 DTYPE = {
@@ -350,10 +357,10 @@ class Lowering:
         value = node.meta.get("val", _taken_of(node))  # an assertion has none
         many = isinstance(value, (tuple, list))
         results = value if isinstance(value, (tuple, list)) else (value,)
-        strict = reads_strides(node.target)
+        wanted = {n: w for n in node.all_input_nodes if (w := self._wanted_by(node.target, n))}
         strides = [() if foreign(v, self.device) else v.stride() for v in results]
-        if not strict:
-            strides = self._strides_of_call(node) or strides
+        if not reads_strides(node.target):
+            strides = self._strides_of_call(node, wanted) or strides
         outs: list[Buffer | None] = []
         for k, v in enumerate(results):
             name = f"{node.name}_{k}" if many else node.name
@@ -365,12 +372,9 @@ class Lowering:
                 return None
             if isinstance(b, tuple):  # all results of an op, for a call that takes a list
                 return tuple(None if x is None else Ref(x.name) for x in b)
-            wanted = None if b.dtype == FOREIGN else contiguous(b.shape)
-            if node.target not in CONTIGUOUS_ONLY:
-                wanted = None if not strict or self._lies_as_traced(n) else dense(n.meta["val"])
-            if wanted is None or same_strides(b.shape, b.strides, wanted):
+            if n not in wanted:
                 return Ref(b.name)
-            copy = self.buffer(f"{b.name}_strided", b.dtype, b.shape, wanted)
+            copy = self.buffer(f"{b.name}_strided", b.dtype, b.shape, wanted[n])
             return Ref(self.copy(b, copy).name)
 
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), ref)
@@ -390,22 +394,45 @@ class Lowering:
         )
         return tuple(outs) if many else outs[0]
 
+    def _wanted_by(self, op: Any, n: fx.Node) -> tuple[int, ...] | None:
+        """The strides of the copy of an argument that a call gets; None if it does as it lies."""
+        b = self.env[n]
+        if not isinstance(b, Buffer) or b.dtype == FOREIGN:
+            return None
+        if op in CONTIGUOUS_ONLY:
+            wanted = contiguous(b.shape)
+            return None if same_strides(b.shape, b.strides, wanted) else wanted
+        if self._lies_as_traced(n):
+            return None
+        traced = n.meta["val"]
+        if reads_strides(op):
+            return dense(traced)
+        if reads_rows(op) and not rows_lie(b, DTYPES[b.dtype][0], traced):
+            wanted = dense(traced)
+            return wanted if wanted[-1] == 1 else contiguous(b.shape)
+        return None
+
     def _lies_as_traced(self, n: fx.Node) -> bool:
         b = self.env[n]
         if not isinstance(b, Buffer) or b.dtype == FOREIGN:
             return True
         return same_strides(b.shape, b.strides, n.meta["val"].stride())
 
-    def _strides_of_call(self, node: fx.Node) -> list[tuple[int, ...]] | None:
-        """The strides of an ATen call's results, given its arguments as they lie in our memory;
-        None where they lie as traced, or where that cannot be told."""
-        moved = {n: self.env[n] for n in node.all_input_nodes if not self._lies_as_traced(n)}
+    def _strides_of_call(
+        self, node: fx.Node, copied: Mapping[fx.Node, tuple[int, ...]]
+    ) -> list[tuple[int, ...]] | None:
+        """The strides of an ATen call's results, given its arguments as they lie in our memory or
+        were copied; None where they lie as traced, or where that cannot be told."""
+        moved = dict(copied)
+        for n in node.all_input_nodes:
+            if n not in copied and not self._lies_as_traced(n):
+                moved[n] = self.env[n].strides
         if not moved:
             return None
 
         def lying(n: fx.Node) -> Any:
             v = n.meta["val"]
-            return v.new_empty_strided(v.shape, moved[n].strides) if n in moved else v
+            return v.new_empty_strided(v.shape, moved[n]) if n in moved else v
 
         mode = fake_mode_of(next(iter(moved)).graph)
         if mode is None:

@@ -33,19 +33,25 @@ def load(name: str, text: str) -> ModuleType:
 
 
 def compile_program(
-    sources: dict[str, str], program: Program, capability: int | str
+    sources: dict[str, str],
+    program: Program,
+    capability: int | str,
+    shared: int | None = None,
 ) -> dict[str, tuple[Launch, Any]]:
     """Each function's first launch and compiled kernel (`.asm["ptx"]`, `.metadata`), for an NVIDIA
-    GPU of a compute capability (90 is an H100's) or an AMD one by name ("gfx942").
+    GPU of a compute capability (90 is an H100's) or an AMD one by name ("gfx942"), whose programs
+    have so many bytes of shared memory.
 
-    Errors: those of Triton's compiler.
+    Errors: those of Triton's compiler; `TooLarge`.
     """
     made: dict[str, tuple[Launch, Any]] = {}
     for launch in launches_of(sources["program.py"]):
         if launch is not None and launch.function not in made:
             name = launch.function
             dtypes = [SCRATCH.get(b) or program.buffers[b].dtype for b in launch.buffers]
-            made[name] = launch, compile_launch(launch, sources[f"{name}.py"], dtypes, capability)
+            what = launch, sources[f"{name}.py"], dtypes, capability
+            kernel = compile_launch(*what) if shared is None else compile_fitting(*what, shared)[0]
+            made[name] = launch, kernel
     return made
 
 
@@ -74,7 +80,7 @@ class TooLarge(RuntimeError):
 
 
 def compile_fitting(
-    launch: Launch, text: str, dtypes: list[str], capability: int, shared: int
+    launch: Launch, text: str, dtypes: list[str], capability: int | str, shared: int
 ) -> tuple[Any, int]:
     """A kernel that is compiled for a program's bytes of shared memory, and with how many stages of
     loads: fewer where it takes more than `cost.py` expects, as one does that computes an operand of
