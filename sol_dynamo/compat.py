@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -510,11 +511,14 @@ def tree_map(tree: Any, f: Callable[[torch.Tensor], Any]) -> Any:
 
 def needs_strides(target: Any) -> bool:
     """Whether an op's meaning depends on how its arguments lie in memory: custom ops, higher-order
-    ops, as_strided, and what says so itself."""
+    ops, as_strided, what says so itself; and products of numbers of few bits, which on a GPU
+    refuse what lies otherwise."""
     if not isinstance(target, OpOverload) or target.namespace not in ("aten", "prims"):
         return True
     tags = {torch.Tag.needs_exact_strides, torch.Tag.needs_fixed_stride_order}
-    return not tags.isdisjoint(target.tags) or "as_strided" in target.name()
+    name = target.name()
+    own = "as_strided" in name or re.match(r"aten::_\w*mm(_|\b)", name) is not None
+    return own or not tags.isdisjoint(target.tags)
 
 
 # ops whose kernels read positions as if they lay in order, whatever their strides
@@ -525,10 +529,15 @@ CONTIGUOUS_ONLY = {
 }
 
 
+def gives_views(target: Any) -> bool:
+    """Whether an op's results are, or may be, in memory of its arguments."""
+    return any(r.alias_info is not None for r in target._schema.returns)
+
+
 def reads_strides(target: Any) -> bool:
     """Whether an op must get its arguments as they were traced: a view works with some strides and
     not with others."""
-    return needs_strides(target) or any(r.alias_info is not None for r in target._schema.returns)
+    return needs_strides(target) or gives_views(target)
 
 
 def reads_rows(target: Any) -> bool:

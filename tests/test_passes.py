@@ -101,6 +101,22 @@ def test_normalize_leaves(f):
     assert rewritten(normalize, f, X)[0] == 0
 
 
+def test_copies_in_whose_strides_something_is_read():
+    """Itself or through views: a GPU's product of int8 takes columns of its second matrix."""
+
+    def names(f: Callable) -> list[str]:
+        gm = graph(f, torch.ones(32, 64).to(torch.int8), torch.ones(64, 48).to(torch.int8))
+        r = Rewriter(gm, frozenset(), CAPS, [-1])
+        normalize(r)
+        r.finish()
+        return opnames(gm)
+
+    copied = lambda b: b.t().contiguous()  # noqa: E731
+    assert "clone" in names(lambda a, b: torch._int_mm(a, copied(b).t()))
+    assert "clone" in names(lambda a, b: torch._int_mm(a, copied(b).chunk(2)[0].t()))
+    assert "clone" not in names(lambda a, b: copied(b).chunk(2)[0].t() + 1)
+
+
 # -- batch_norm ------------------------------------------------------------------------------
 
 STATISTICS = [randn(3), randn(3).abs() + 0.5]

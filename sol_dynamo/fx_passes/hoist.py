@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from ..compat import OpOverload
+from ..compat import OpOverload, gives_views
 from .rewriter import is_pure
 
 aten = torch.ops.aten
@@ -97,7 +97,7 @@ def _is_formula(n: fx.Node) -> bool:
     """Whether a kernel can compute a node's elements where it needs them."""
     if not isinstance(n.target, OpOverload):
         return False
-    views = any(r.alias_info is not None for r in n.target._schema.returns)
+    views = gives_views(n.target)
     return not n.all_input_nodes or views or torch.Tag.pointwise in n.target.tags
 
 

@@ -11,12 +11,13 @@ x + 0 stays: it turns -0.0 into 0.0.
 
 from __future__ import annotations
 
+from operator import getitem
 from typing import Any
 
 import torch
 from torch import fx
 
-from ..compat import needs_strides
+from ..compat import gives_views, needs_strides
 from .rewriter import Rewriter
 
 aten = torch.ops.aten
@@ -52,11 +53,22 @@ def _identity(n: fx.Node) -> Any:
 
 def _only_read(n: fx.Node) -> bool:
     """A copy matters only to what is returned (it must not be an input itself), written to, or read
-    in the strides that the copy gave it."""
-    return all(
-        u.op == "call_function" and not needs_strides(u.target) and not u.target._schema.is_mutable
-        for u in n.users
+    in the strides that the copy gave it, itself or through views."""
+    return not _strides_matter(n) and all(
+        u.op == "call_function" and not u.target._schema.is_mutable for u in n.users
     )
+
+
+def _strides_matter(n: fx.Node) -> bool:
+    for u in n.users:
+        if u.op != "call_function":
+            continue
+        one_of_several = u.target is getitem
+        if not one_of_several and needs_strides(u.target):
+            return True
+        if (one_of_several or gives_views(u.target)) and _strides_matter(u):
+            return True
+    return False
 
 
 def _same_dtype(n: fx.Node) -> bool:
