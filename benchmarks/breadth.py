@@ -192,6 +192,9 @@ def forward(case: Case, row: Row, way: Way) -> None:
     exact_model = copy.deepcopy(model).double()
     with torch.no_grad():
         eager, exact = call(model, case.inputs), exactly(exact_model, case.inputs)
+        if not all(map(same_bits, tensors(eager), tensors(call(model, case.inputs)))):
+            row.status, row.note = "skipped", "draws numbers"
+            return
         run = way.compiled(way.there(model))
         start = time.perf_counter()
         first = way.call(run, case.inputs)
