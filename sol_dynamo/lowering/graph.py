@@ -402,15 +402,14 @@ class Lowering:
         if op in CONTIGUOUS_ONLY:
             wanted = contiguous(b.shape)
             return None if same_strides(b.shape, b.strides, wanted) else wanted
-        if self._lies_as_traced(n):
-            return None
         traced = n.meta["val"]
-        if reads_strides(op):
-            return dense(traced)
-        if reads_rows(op) and not rows_lie(b, DTYPES[b.dtype][0], traced):
+        traced_so = self._lies_as_traced(n)
+        # backward is told, as traced, how forward laid what it saved: four or five dimensions
+        if reads_rows(op) and not (traced_so and len(b.shape) < 4):
             wanted = dense(traced)
-            return wanted if wanted[-1] == 1 else contiguous(b.shape)
-        return None
+            wanted = wanted if wanted[-1:] == (1,) else contiguous(b.shape)
+            return None if rows_lie(b, DTYPES[b.dtype][0], traced) else wanted
+        return dense(traced) if reads_strides(op) and not traced_so else None
 
     def _lies_as_traced(self, n: fx.Node) -> bool:
         b = self.env[n]
