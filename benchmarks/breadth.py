@@ -27,6 +27,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -169,19 +170,26 @@ def call(model: Callable, inputs: Any) -> Any:
     return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
-def exactly(model: nn.Module, inputs: Any) -> Any:
-    """What a model of float64 makes of inputs of float64, also where it asks for `float()`, or for
-    the least number in order to hide a token. transformers' grouped products of experts know no
-    float64: one by one."""
+@contextmanager
+def in_float64(model: nn.Module) -> Iterator[None]:
+    """While a model of float64 runs: `float()` leaves float64, and tokens are hidden by float32's
+    least number, as twice float64's is infinite. transformers' grouped products of experts know no
+    float64: one by one. The model is a copy."""
     limits = torch.finfo
     config: Any = getattr(model, "config", None)
     if getattr(config, "_experts_implementation", None) == "grouped_mm":
-        config._experts_implementation = "eager"  # of a copy
+        config._experts_implementation = "eager"
 
     def of_float(dtype: torch.dtype | None = None) -> torch.finfo:
         return limits(torch.float32 if dtype in (None, torch.float64) else dtype)
 
     with patch.object(Tensor, "float", Tensor.double), patch.object(torch, "finfo", of_float):
+        yield
+
+
+def exactly(model: nn.Module, inputs: Any) -> Any:
+    """What a model of float64 makes of inputs of float64."""
+    with in_float64(model):
         return call(model, wide(inputs))
 
 
@@ -250,7 +258,8 @@ def step(model: nn.Module, run: Callable, inputs: Any) -> tuple[Tensor, dict[str
 def train(case: Case, row: Row, way: Way) -> None:
     models = [copy.deepcopy(without_dropout(case.model)).train() for _ in range(3)]
     inputs = case.training or case.inputs
-    exact_loss, exact = step(models[2].double(), models[2], wide(inputs))
+    with in_float64(models[2].double()):
+        exact_loss, exact = step(models[2], models[2], wide(inputs))
     torch.manual_seed(0)
     eager_loss, eager = step(models[0], models[0], inputs)
     models[1] = way.there(models[1])

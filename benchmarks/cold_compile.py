@@ -5,9 +5,9 @@ share of Dynamo and AOTAutograd is torch's; for the others it is export, buildin
 
     python -m benchmarks.cold_compile --net mobilenet_v2,resnet50 --peers inductor,sol
     python -m benchmarks.cold_compile --device cuda --net resnet50,densenet121 --streams 2 \
-        --peers inductor,sol --caches kept --warm 0     # and then what was kept, some times more:
+        --peers inductor,sol --caches build/kept --warm 0    # then warm, by what was kept:
     python -m benchmarks.cold_compile --device cuda --net resnet50,densenet121 --streams 2 \
-        --peers sol --caches kept --cold 0 --warm 5
+        --peers sol --caches build/kept --cold 0 --warm 5
 
 With `--streams` so many networks are measured at a time, each on its share of the cores.
 """

@@ -89,13 +89,15 @@ class Line:
     ms_min: float
     error: float  # over eager's
     too_large: bool
+    failed: tuple[str, ...]  # peers without a time
 
     def __str__(self) -> str:
         eager = f"{self.eager:6.1f}" if self.eager else " " * 6
         mark = " TOO LARGE" if self.too_large else ""
+        without = f", without {', '.join(self.failed)}" if self.failed else ""
         return (
             f"{self.wanted!s:38} {self.ratio:6.2f} ({self.at_best:.2f}) {eager} "
-            f"{self.ms:8.3f} ({self.ms_min:.3f})  {self.error:.2f}{mark}  {self.best}"
+            f"{self.ms:8.3f} ({self.ms_min:.3f})  {self.error:.2f}{mark}  {self.best}{without}"
         )
 
 
@@ -112,6 +114,7 @@ def line(wanted: Wanted, figures: dict[str, Any]) -> Line | None:
         min(r["min"] for r in timed.values()) / ours["min"],
         eager["median"] / ours["median"] if eager else None, ours["median"], ours["min"],
         ours["error"] / max(figures["eager_error"], 1e-12), ours["error"] > figures["allowed"],
+        tuple(r["peer"] for r in figures["rows"] if r["failure"]),
     )  # fmt: skip
 
 

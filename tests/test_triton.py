@@ -1,6 +1,7 @@
 """Triton kernels without a GPU: in Triton's interpreter, on CPU tensors, and compiled for some.
 
-The interpreter is chosen when triton is imported, so that each runs in a process of its own.
+The interpreter is chosen when triton is imported, so that each runs in a process of its own. One
+file, since all of it is skipped where there is no Triton.
 """
 
 from __future__ import annotations
