@@ -335,7 +335,9 @@ class Work:
     constant: bool  # whether an operand is a weight, which is laid out once
     followed: bool = False  # by what is part of our kernel, and one by itself behind ATen's
     rectified: bool = False  # a ReLU follows, and there is a call of ATen that has it inside,
-    added: bool = False  # with the sum before it, of what is multiplied and as many other values
+    added: bool = False  # with the sum before it, of what is multiplied and as many other values:
+    # these are another sum of products, which one kernel could make with this one
+    beside: Work | None = None
 
 
 class Ref(NamedTuple):

@@ -43,6 +43,7 @@ class Caps:
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
     elsewhere: Callable[[Work], str] | None = None  # why ATen is to do it, or "", by a model
+    one_sum: Callable[[Work], bool] | None = None  # whether it may be, with others that are added
     seconds: Callable[[Program], float] | None = None  # that a program takes, on memory made for it
     alone: bool = False  # ATen has no kernels for the device: whatever has a rule is compiled
     rectified: bool = False  # ATen has convolutions with a ReLU inside (cuDNN's)

@@ -18,9 +18,9 @@ from sol_dynamo.backend import sol
 from sol_dynamo.fx_passes.layout import layout
 from sol_dynamo.fx_passes.rewriter import Rewriter
 from sol_dynamo.interp import run
-from sol_dynamo.ir import Kernel, Program
+from sol_dynamo.ir import Kernel, Program, Work
 from sol_dynamo.lowering import lower
-from sol_dynamo.schedule import beside, group, into_rows, schedule, taps
+from sol_dynamo.schedule import beside, group, into_rows, one_sum, schedule, taps
 from sol_dynamo.schedule.contraction import tile_size
 from sol_dynamo.schedule.depth_first import depth_first
 from sol_dynamo.schedule.fusion import fuse
@@ -207,6 +207,73 @@ def test_what_reads_a_result_is_made_beside_it(f, stores, monkeypatch):
     assert [len(k.body[-1].stores) for k in kernels] == stores
     apart = steps(lambda p: fuse(p, CAPS))(f, x, w)  # where images go one by one
     assert all(len(k.body[-1].stores) == 1 for k in apart)
+
+
+@pytest.mark.parametrize(
+    "f, nests",
+    [
+        (lambda x, w, b: [torch.relu(x @ w + w @ x)], [3]),
+        (lambda x, w, b: [x @ w + w @ x], [3]),
+        (lambda x, w, b: [(torch.addmm(b, x, w) + torch.addmm(b * 2, w, x)).exp()], [3]),
+        (lambda x, w, b: [torch.relu(b + x @ w + (w @ x + b))], [3]),
+        (lambda x, w, b: [torch.relu((x @ w + x) + (w @ x + b)) * 2], [3]),
+        (lambda x, w, b: [torch.relu(x @ w + w @ x + w @ w)], [4]),
+        (lambda x, w, b: [torch.relu(x @ w.t() + (w @ x + x @ x))], [4]),
+        (
+            lambda x, w, b: [torch.relu(torch.addmm(b, x, w) + torch.addmm(b, w, x)) + w @ w],
+            [2, 2, 2],
+        ),
+        (lambda x, w, b: (lambda p: [p, torch.relu(p + w @ x)])(x @ w), [2, 2]),  # it is returned,
+        (lambda x, w, b: (lambda p: [torch.relu(p + w @ x), p.exp().sum(0)])(x @ w), [2, 2, 2]),
+        (lambda x, w, b: (lambda p: [p + w @ x + p])(x @ w), [2, 2]),  # added twice,
+        (lambda x, w, b: [(x @ w) * 2 + w @ x], [2, 2]),  # not as it is,
+        (lambda x, w, b: [torch.maximum(x @ w, w @ x)], [2, 2]),  # not added,
+        (lambda x, w, b: [torch.relu(x @ w + 1) + w @ x], [2, 2]),
+        (lambda x, w, b: [(x @ w).t() + w @ x], [2, 2]),  # at other points,
+        (lambda x, w, b: [(x @ w)[:1] + w @ x], [2, 2]),
+        (lambda x, w, b: [x @ w + x.sum(0)], [1, 2, 2]),  # a sum, but not of products
+    ],
+)
+def test_sums_of_products_that_are_added_are_one(f, nests):
+    args = randn(6, 6), randn(6, 7)[:, :6], randn(6)
+    asked = []
+
+    def worth(work: Work) -> bool:
+        asked.append((work.batch, work.rows, work.columns, work.terms, work.unit))
+        return True
+
+    caps = replace(CAPS, images_first=False)
+    kernels = steps(lambda p: fuse(p, replace(caps, one_sum=worth)))(f, *args)
+    assert sorted(len(k.body) for k in kernels) == sorted(nests)
+    assert {*asked} == {(1, 6, 6, 6, "ieee")}
+    apart = steps(lambda p: fuse(p, replace(caps, one_sum=lambda work: False)))(f, *args)
+    assert all(len(k.body) <= 2 for k in apart)
+
+
+def test_products_of_one_sum_have_equal_rows():
+    """And columns, or these in their place; a batch of products is no product."""
+
+    def roles(f: Callable, *args: torch.Tensor) -> set:
+        program = fuse(lowered(f, *args), CAPS)
+        found = (one_sum._roles(program.buffers, k, lambda work: True) for k in program.kernels)
+        return set().union(*found)
+
+    x, y = randn(6, 6), randn(6, 6, 6)
+    one = roles(lambda x: [x @ x], x)
+    assert one == roles(lambda x: [(x.t() @ x.t()).t() + x], x) and None not in one
+    assert one != roles(lambda y: [y @ y], y) and roles(lambda x: [x.sum(0)], x) == {None}
+
+
+def test_a_sum_does_not_wait_for_what_changes_its_operands():
+    """A batch norm's statistics, say: what reads them does so before they are written."""
+    x, w = randn(6, 6), randn(6, 6)
+    program = fuse(lowered(lambda x, w: [x @ w, w.exp(), w @ x], x, w), CAPS)
+    first, between, last = program.kernels
+    assert isinstance(first, Kernel) and isinstance(last, Kernel)
+    assert one_sum._can_wait(program, first, [between])
+    store = replace(between.body[0].stores[0], buffers=(program.inputs[0],))
+    writes = replace(between, body=(replace(between.body[0], stores=(store,)),))
+    assert not one_sum._can_wait(program, first, [last, writes])
 
 
 NORM = partial(functional.layer_norm, normalized_shape=(6,))

@@ -181,6 +181,45 @@ def test_large_products_are_left_to_the_faster_one():
     assert not asked("sum inside", 1, 512, 2304, 768, unit="tf32")
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_sum_that_one_kernel_makes_with_another(alone):
+    """What is added to a convolution, by a convolution of ours for it alone: one kernel makes both
+    in less time than ATen's takes behind it."""
+    from torch import fx
+
+    from sol_dynamo.kernels.triton.cost import Machine
+    from sol_dynamo.kernels.triton.product import elsewhere
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.lowering.graph import Products
+
+    aten, g, asked = torch.ops.aten, fx.Graph(), []
+    x, w, y, v = (g.placeholder(n) for n in "xwyv")
+    args = (None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+    shortcut = g.call_function(aten.convolution.default, (x, w, *args))
+    last = g.call_function(aten.convolution.default, (y, v, *args))
+    relu = g.call_function(aten.relu.default, (g.call_function(aten.add.Tensor, (last, shortcut)),))
+    g.output((relu,) if alone else (relu, shortcut))
+    for n, size in ((x, 256), (y, 128)):
+        n.meta["val"] = torch.empty(32, size, 28, 28, device="meta")
+    for n, size in ((w, 256), (v, 128)):
+        n.meta["val"] = torch.empty(512, size, 1, 1, device="meta")
+    out = torch.empty(32, 512, 28, 28, device="meta").to(memory_format=torch.channels_last)
+    for n in g.nodes:
+        if n.op == "call_function":
+            n.meta["val"], n.meta["sol_strides"] = out, out.stride()
+
+    def by_model(work, node):
+        asked.append(work)
+        return elsewhere(work, Machine(132, 227 << 10))
+
+    sources = [("input", 0), ("weight", 0), ("input", 1), ("weight", 1)]
+    products = Products(frozenset({"convolution"}), rectified=True, elsewhere=by_model)
+    lower(fx.GraphModule({}, g), sources, products=products)
+    first, second = asked
+    assert second.added and second.beside == (first if alone else None)
+    assert ("faster" in elsewhere(second, Machine(132, 227 << 10))) == (not alone)
+
+
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_sum_behind_a_product_of_aten(apart):
     """Is inside the call, unless that is told to be slower."""

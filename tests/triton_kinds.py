@@ -82,6 +82,14 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
         "batch of products": (lambda x, y: x @ y, ((3, 20, 70), (3, 70, 33))),
         "sorted": (lambda x: ((x * 2).sort(1)[0] + 1).sort(0)[0] * 3, ((9, 30),)),
         "only calls": (lambda x: x.sort(1)[0].sort(0)[0].sort(1)[0], ((9, 30),)),
+        "one sum of products": (
+            lambda x, y, z, w, b: torch.relu(x @ y + z @ w + b),
+            ((80, 70), (70, 90), (80, 99), (99, 90), (90,)),
+        ),
+        "one shared sum": (
+            lambda x, y, z, w, b: torch.addmm(b, x, y) + (z @ w + w.t() @ w),
+            ((70, 999), (999, 70), (70, 555), (555, 70), (70, 1)),
+        ),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
         "two rows": (functional.linear, ((2, 300), (70, 300))),
         "six rows": (lambda x, y: torch.relu(functional.linear(x, y) + 1), ((6, 600), (33, 600))),
@@ -105,6 +113,8 @@ def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "7x7 of three": (nn.Conv2d(3, 32, 7, 2, 3), ((2, 3, 19, 19),)),
         "1x1": (nn.Sequential(nn.Conv2d(256, 512, 1), nn.ReLU()), ((2, 256, 28, 28),)),
         "1x1 of few": (nn.Conv2d(256, 512, 1, stride=2, bias=False), ((2, 256, 55, 56),)),
+        "shortcut": (Shortcut(64, 96, 3), ((2, 64, 17, 16),)),
+        "shortcut of few points": (Shortcut(512, 128, 1), ((1, 512, 7, 7),)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=2), ((2, 32, 9, 9),)),
         "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), ((2, 32, 9, 9),)),
         **windows(),
@@ -124,6 +134,18 @@ def windows() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "where 3x3 is greatest": (Positions(3, 1, 1), ((2, 8, 14, 8),)),
         "average inside": (nn.AvgPool2d(5, 1, 2, count_include_pad=False), ((1, 5, 8, 14),)),
     }
+
+
+class Shortcut(nn.Module):
+    """The end of a block whose shortcut is a convolution."""
+
+    def __init__(self, ins: int, outs: int, size: int):
+        super().__init__()
+        self.last = nn.Conv2d(ins, outs, size, 2, size // 2)
+        self.shortcut = nn.Conv2d(ins, outs, 1, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.last(x.relu()) + self.shortcut(x))
 
 
 class Positions(nn.MaxPool2d):

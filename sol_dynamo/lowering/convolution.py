@@ -18,7 +18,7 @@ import torch
 from torch import fx
 
 from ..affine import Index
-from ..ir import Axis, Buffer, Expr, Extern, Op, Reduce, Ref, contiguous
+from ..ir import Axis, Buffer, Expr, Extern, Op, Reduce, Ref, Work, contiguous
 from .graph import FUSED, VIEWS, Lowering, NotHandled, cast, origin, rule
 
 aten = torch.ops.aten
@@ -211,6 +211,7 @@ class Tail(NamedTuple):
 
     nodes: tuple[fx.Node, ...]
     added: Buffer | None
+    beside: Work | None = None  # what is added, if it is a sum of products for this alone
 
 
 def _tail(low: Lowering, node: fx.Node, out: Buffer, x: Buffer, w: Buffer) -> Tail | None:
@@ -218,7 +219,7 @@ def _tail(low: Lowering, node: fx.Node, out: Buffer, x: Buffer, w: Buffer) -> Ta
     fast = low.products.rectified and low.unit("convolution", x.dtype) in ("tf32", "half")
     if not fast or len(w.shape) == 3 or w.scope != "weight" or _prepared(node.args[0]):
         return None
-    (user, *others), added = node.users, None
+    (user, *others), added, beside = node.users, None, None
     if others:
         return None
     if user.target is aten.add.Tensor and not user.kwargs and len(user.users) == 1:
@@ -228,10 +229,12 @@ def _tail(low: Lowering, node: fx.Node, out: Buffer, x: Buffer, w: Buffer) -> Ta
             return None
         if not _lies_as(added, added.shape, _channels_last(added.shape)):
             return None
+        if isinstance(other, fx.Node) and len(other.users) == 1:
+            beside = low.sums.get(other)
     relu = user if added is None else next(iter(user.users))
     if relu.target is not aten.relu.default:
         return None
-    return Tail((relu,) if added is None else (user, relu), added)
+    return Tail((relu,) if added is None else (user, relu), added, beside)
 
 
 def _channels_last(shape: Sequence[int]) -> tuple[int, ...]:
@@ -294,6 +297,7 @@ def _elsewhere(
         constant=constant,
         rectified=tail is not None,
         added=tail is not None and tail.added is not None,
+        beside=None if tail is None else tail.beside,
     )
 
 

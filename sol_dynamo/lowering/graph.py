@@ -170,6 +170,7 @@ class Lowering:
         self.first: list[Extern] = []  # calls before all other steps
         self.packs: list[Loops] = []  # copies of weights
         self.done: dict[fx.Node, Buffer] = {}  # results of nodes that others brought about
+        self.sums: dict[fx.Node, Work] = {}  # of products in float32 that are not ATen's
         self._seed: str | None = None
 
     # -- buffers -------------------------------------------------------------------------------
@@ -284,7 +285,10 @@ class Lowering:
         followed = self.followed(self.node)
         given = {"taps": 1, "constant": False, **more}
         work = Work(kind, *sizes, unit=unit, followed=followed, **given)
-        return self.products.elsewhere(work, self.node)
+        reason = self.products.elsewhere(work, self.node)
+        if not reason and dtype == "f32":
+            self.sums[self.node] = work
+        return reason
 
     def followed(self, node: fx.Node) -> bool:
         """Whether what reads a node can be part of the kernel that makes it."""

@@ -1,8 +1,9 @@
 """Fusion: which nests share a kernel, and which results never reach memory.
 
-Six steps, each linear in the size of the program: read through views, inline pointwise producers,
-make long reductions one sweep in parts, group what follows, let rows make what they read, make
-beside a result what reads it or lies next to it. What is computed is unchanged.
+Seven steps, each linear in the size of the program: read through views, inline pointwise producers,
+make long reductions one sweep in parts, group what follows, make one sum of sums of products that
+are added, let rows make what they read, make beside a result what reads it or lies next to it. What
+is computed is unchanged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .group import group
 from .inline import inline, resolve_views
 from .into_rows import into_rows
 from .nests import drop_unit_axes
+from .one_sum import join_sums
 from .reductions import merge_siblings, split_reductions
 from .taps import split_taps
 
@@ -38,6 +40,8 @@ def fuse(program: Program, caps: Caps) -> Program:
             break
     program = split_reductions(merge_siblings(program), caps)
     program = group(program)
+    if caps.one_sum is not None:
+        program = join_sums(program, caps.one_sum)
     if not caps.images_first:
         program = into_rows(program, caps.row_cost)
         program = merge_beside(program)

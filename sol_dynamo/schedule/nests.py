@@ -10,7 +10,21 @@ from dataclasses import replace
 from math import prod
 
 from ..affine import FloorDiv, Index, Mod, Range
-from ..ir import DTYPES, Axis, Expr, Iota, Load, Loops, Op, loads, rewrite, subst, walk
+from ..ir import (
+    DTYPES,
+    HALVES,
+    Axis,
+    Expr,
+    Iota,
+    Load,
+    Loops,
+    Op,
+    is_op,
+    loads,
+    rewrite,
+    subst,
+    walk,
+)
 
 Leaf = Callable[[Expr, Mapping[str, Range]], Expr]  # with the ranges of the nest's symbols
 
@@ -113,6 +127,15 @@ def product_factors(e: Expr) -> tuple[Expr, Expr] | None:
     if isinstance(e, Op) and e.name == "mul":
         return e.args[0], e.args[1]
     return None
+
+
+def unit_of(factors: tuple[Expr, Expr]) -> str:
+    """What multiplies two factors in float32: "tf32", "half", or "ieee" for them as they are."""
+    if all(is_op(f, "tf32") for f in factors):
+        return "tf32"
+    if all(is_op(f, "cast") and f.args[0].dtype in HALVES for f in factors):
+        return "half"
+    return "ieee"
 
 
 def expr_symbols(e: Expr) -> set[str]:

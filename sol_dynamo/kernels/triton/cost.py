@@ -25,7 +25,8 @@ SCATTERED = 8_000  # elements whose addresses have terms to divide
 PARTLY = 0.25  # more of an iteration where the last block of terms is not full
 DRAM = 2.46e6  # bytes, of the whole GPU
 SHARED_STEP, SHARED_BYTES, SHARED_STORED = 0.73, 53_900, 4.24  # of programs that share a block
-WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 60  # of a multiprocessor; of a thread, beside sums
+WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 60  # of a multiprocessor; of a thread, beside sums,
+MORE_REGISTERS = 30  # and for each loop behind the first (as compiled: 22 to 41)
 SLOW, FAST = 0.98e6, 2.34e6  # flop of TF32
 WAITING = 2.41  # the share of a load's wait that is left with one in flight
 
@@ -53,6 +54,7 @@ class Shape:
     scattered: bool = False  # whether terms do not lie together
     bytes: int = 4  # of an operand's element
     unit: str = "tf32"  # what multiplies: "tf32", "half", or "ieee" for the plain pipes
+    loops: int = 1  # one behind the other, of which `terms` are all
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,11 @@ def microseconds(s: Shape, t: Tile, machine: Machine) -> float:
     else:
         multiply = flop / (SLOW * UNITS[s.unit])
     multiply += STEP
+    own = OWN_REGISTERS + MORE_REGISTERS * (s.loops - 1)
     together = min(
         machine.shared // (loaded * t.stages),
         WARPS // t.warps,
-        int(REGISTERS // (threads * (sums / threads + OWN_REGISTERS))),
+        int(REGISTERS // (threads * (sums / threads + own))),
     )
     together = max(together, 1)
     each = -(-programs // machine.processors)

@@ -104,13 +104,14 @@ class KernelText:
         return text, launch
 
     def ahead(self) -> None:
-        """What a product's last step adds is loaded before its loop, which hides the time."""
+        """What a product's last step adds is loaded before its loop, which hides the time: blocks,
+        not rows of them, which are in a cache, and would take as many registers."""
         if self.split > 1 or matrix(self.kernel.body[0], self.kernel.schedules[0]) is None:
             return
         made = set(written(self.kernel))
         space = tuple(map(axis_of, self.schedule.block))
         for e in loads(self.root):
-            if e.buffer not in made:
+            if e.buffer not in made and self.axes_of(e) >= {*space}:
                 self.values.value(e, space)
 
     # -- the grid ------------------------------------------------------------------------------
@@ -332,9 +333,12 @@ class KernelText:
         )
         outer = tuple(axis_of(x) for x in s.block if nest.axis(axis_of(x)).kind != "reduce")
         space = tuple(map(axis_of, s.block))
+        before = None if m is None else self.goes_on(nest, outer)
         held = m is None and with_chunks
         totals: list[list[str]] = []
-        if with_chunks or m is not None:
+        if before is not None:
+            totals.append([v.name(before, "acc")])
+        elif with_chunks or m is not None:
             for x in nest.stores:
                 assert x.reduce is not None
                 shape = outer if m is not None else space
@@ -362,9 +366,22 @@ class KernelText:
         if s.split > 1:
             if m is None or len(totals) != 1:
                 raise EmitError(f"{nest.name} in parts, which is no product of blocks")
-            totals = [[self.added(totals[0][0], outer, s.split)]]
+            if nest is self.kernel.body[-2]:  # else a sum that the next one goes on with
+                totals = [[self.added(totals[0][0], outer, s.split)]]
         for x, found in zip(nest.stores, totals, strict=True):
-            self.hold(x, found, space, outer, m)
+            start = None if before is not None or x.reduce is None else x.reduce.init
+            self.hold(x, found, space, outer, m, start)
+
+    def goes_on(self, nest: Loops, outer: Space) -> str | None:
+        """The sum in registers from which one of products starts, if it does: that is then a part
+        of it, as of programs that share a block."""
+        (x, *_) = nest.stores
+        start = x.reduce.init if x.reduce else None
+        if start is None or not isinstance(start[0], Load) or start[0].buffer not in self.held:
+            return None
+        held, index = self.held[start[0].buffer]
+        same = index == start[0].index == x.index and held.space == outer
+        return held.text if same else None
 
     def several(self, nest: Loops, s: Schedule, tile: RegisterTile) -> None:
         """Several results of each point: what is loaded for one is there for the others."""
@@ -389,7 +406,8 @@ class KernelText:
         self.tile = tile
         for each, found in zip(sums, totals, strict=True):
             for x, total in zip(each.stores, found, strict=True):
-                self.hold(x, total, space, outer, None)
+                start = x.reduce.init if x.reduce else None
+                self.hold(x, total, space, outer, None, start)
             self.of_each.append(dict(self.held))
 
     def add_terms(
@@ -431,7 +449,13 @@ class KernelText:
         return total
 
     def hold(
-        self, x: Store, found: list[str], space: Space, outer: Space, m: Matrix | None
+        self,
+        x: Store,
+        found: list[str],
+        space: Space,
+        outer: Space,
+        m: Matrix | None,
+        start: tuple[Expr, ...] | None,
     ) -> None:
         """A reduction's results, in registers: over the block's points, from where it starts."""
         v, r = self.values, x.reduce
@@ -440,11 +464,11 @@ class KernelText:
             for axis in range(len(space) - 1, -1, -1):
                 if space[axis] not in outer:
                     found = self.across(r.monoid, found, axis)
-        if r.init is not None:
-            start = [self.full(v.value(e, outer), e, outer) for e in r.init]
-            if len(start) != 1:
+        if start is not None:
+            first = [self.full(v.value(e, outer), e, outer) for e in start]
+            if len(first) != 1:
                 raise EmitError(f"{r.monoid} with where it starts")
-            found = [v.name(_step(r.monoid, start[0], found[0]))]
+            found = [v.name(_step(r.monoid, first[0], found[0]))]
         for name, text in zip(x.buffers, found, strict=True):
             if self.program.buffers[name].scope != "local":
                 raise EmitError(f"reduction into memory {name}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product as every
 from math import prod
+from typing import NamedTuple
 
 from ...affine import Index
 from ...ir import (
@@ -28,7 +29,7 @@ from ...ir import (
     is_op,
     loads,
 )
-from ...schedule.nests import product_factors
+from ...schedule.nests import product_factors, unit_of
 from ...schedule.plan import Plan, vector_axis
 from .blocks import ALIGNED, axis_of, fuse, grid, pow2, symbols_of
 from .cost import (
@@ -75,70 +76,119 @@ ACROSS = (
 DEEP = 16  # terms that lie together from which windows go tap by tap
 
 
+class Roles(NamedTuple):
+    """Whose axes are whose in a sum of products: rows are the first factor's alone."""
+
+    factors: tuple[Expr, Expr]
+    rows: list[Axis]
+    columns: list[Axis]
+    batch: list[Axis]
+
+
+class Terms(NamedTuple):
+    """What is summed: an axis in chunks, for taps one by one."""
+
+    k: Axis
+    taps: list[Axis]
+    together: bool  # whether an operand's terms lie so
+
+
 def product(plan: Plan) -> list[Kernel]:
     """out[m, n] = f(sum over k of a[m, k] * b[k, n]), all in blocks: the kernel with blocks of
-    several sizes, first those that a model takes for the fastest. None where rows, columns or terms
-    are too few, or belong to both."""
-    nest, root = plan.kernel.body
+    several sizes, first those that a model takes for the fastest. Of several sums each starts from
+    the one before (`schedule/one_sum.py`). None where rows, columns or terms are too few, or belong
+    to both."""
+    *nests, root = plan.kernel.body
+    roles = [r for nest in nests if (r := _roles(plan, nest, root)) is not None]
+    if len(roles) < len(nests) or any(r[1:] != roles[0][1:] for r in roles):
+        return []
+    _, rows, columns, batch = roles[0]
+    m, n = (prod(a.extent for a in axes) for axes in (rows, columns))
+    fewest = min(prod(a.extent for a in nest.reduce_axes) for nest in nests)
+    if min(max(m, n), fewest) < SMALLEST or min(m, n) < 2:
+        return []
+    laid = [_laid(plan, nest, r) for nest, r in zip(nests, roles, strict=True)]
+    body, m_axis = fuse((*(nest for nest, _ in laid), root), rows, "rows")
+    body, n_axis = fuse(body, columns, "columns")
+    nests, sums = [], list[Terms]()
+    for place, (nest, (_, deep)) in enumerate(zip(body, laid, strict=False)):
+        terms = list(nest.reduce_axes)
+        if deep is None:
+            (nest,), k = fuse((nest,), terms, f"terms{place or ''}")
+            sums.append(Terms(k, [], False))
+        else:
+            sums.append(Terms(deep, [a for a in terms if a is not deep], True))
+        nests.append(nest)
+    root = body[-1]
+    few = list[Kernel]()
+    if len(nests) == 1:
+        few = few_rows(plan, nests[0], root, *sorted((m_axis, n_axis), key=lambda a: a.extent))
+    if min(m, n) < FEWEST:
+        return few
+    lead = f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"
+    made = []
+    unit = _unit(nests[0].stores[0].values[0])
+    shape = _shape((m, n), sums, prod(a.extent for a in batch), unit)
+    for t in tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes)):
+        last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
+        last = replace(last, warps=t.warps, stages=t.stages)
+        at = (root.name, last.order[last.parallel - 1])
+        schedules = []
+        for k, taps, _ in sums:
+            point = f"{k.symbol}.1"
+            order = (*(f"{a.symbol}.0" for a in (*batch, *taps, k)), *lead, point)
+            chunk = {k.symbol: (min(t.terms, max(pow2(k.extent), SMALLEST)),)}
+            schedules.append(Schedule(order, chunk, at=at, block=(*lead, point), split=t.parts))
+        body = (*nests, root)
+        made.append(replace(plan.kernel, body=body, schedules=(*schedules, last)))
+    return [*few, *made]
+
+
+def _roles(plan: Plan, nest: Loops, root: Loops) -> Roles | None:
+    """None for a sum that is none of products of blocks in float32."""
     store = nest.stores[0]
     factors = product_factors(store.values[0])
-    x = vector_axis(plan, root)
     if factors is None or len(root.axes) != len(nest.axes) - len(nest.reduce_axes):
-        return []
+        return None
+    if store.reduce is None or store.reduce.acc_dtype != "f32":
+        return None
+    x = vector_axis(plan, root)
     of_a, of_b = map(symbols_of, factors)
     if x is not None and x in of_a - of_b:
         factors, of_a, of_b = factors[::-1], of_b, of_a
     rows = [a for a in root.axes if a.symbol in of_a - of_b]
     columns = [a for a in root.axes if a.symbol in of_b - of_a]
     batch = [a for a in root.axes if a not in rows and a not in columns]
-    terms = list(nest.reduce_axes)
-    m, n, k = (prod(a.extent for a in axes) for axes in (rows, columns, terms))
-    if (
-        min(max(m, n), k) < SMALLEST
-        or min(m, n) < 2
-        or store.reduce is None
-        or store.reduce.acc_dtype != "f32"
-    ):
-        return []
+    return Roles(factors, rows, columns, batch)
+
+
+def _laid(plan: Plan, nest: Loops, r: Roles) -> tuple[Loops, Axis | None]:
+    """A sum whose operands lie as they are read; and the axis along which terms lie together."""
+    terms, store = list(nest.reduce_axes), nest.stores[0]
+    m, n = (prod(a.extent for a in axes) for axes in (r.rows, r.columns))
     deep = _deep(plan, nest, terms)
     within = [a for a in terms if a is not deep] + ([deep] if deep else [])
     laid = tuple(
-        packed(plan, f, [*batch, *axes, *within], 1 if deep else len(within), copied)
+        packed(plan, f, [*r.batch, *axes, *within], 1 if deep else len(within), copied)
         for f, axes, copied in (
-            (factors[0], rows, _lies_across(plan, factors[0], rows, terms, n)),
-            (factors[1], columns, _lies_across(plan, factors[1], columns, terms, m)),
+            (r.factors[0], r.rows, _lies_across(plan, r.factors[0], r.rows, terms, n)),
+            (r.factors[1], r.columns, _lies_across(plan, r.factors[1], r.columns, terms, m)),
         )
     )
-    if laid != factors:
-        value = Op("mul", laid, store.values[0].dtype)
-        nest = replace(nest, stores=(replace(store, values=(value,)),))
-    body, m_axis = fuse((nest, root), rows, "rows")
-    body, n_axis = fuse(body, columns, "columns")
-    if deep is None:
-        body, k_axis = fuse(body, terms, "terms")
-        taps: list[Axis] = []
-    else:
-        k_axis, taps = deep, [a for a in terms if a is not deep]
-    nest, root = body
-    few = few_rows(plan, nest, root, *sorted((m_axis, n_axis), key=lambda a: a.extent))
-    if min(m, n) < FEWEST:
-        return few
-    lead = [f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"]
-    point = f"{k_axis.symbol}.1"
-    order = (*(f"{a.symbol}.0" for a in (*batch, *taps, k_axis)), *lead, point)
-    block = (*lead, point)
-    made = []
-    shape = Shape(
-        m, n, k_axis.extent, prod(a.extent for a in taps), prod(a.extent for a in batch),
-        deep is None, *_unit(nest.stores[0].values[0]),
-    )  # fmt: skip
-    for t in tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes)):
-        last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
-        last = replace(last, warps=t.warps, stages=t.stages)
-        at = (root.name, last.order[last.parallel - 1])
-        first = Schedule(order, {k_axis.symbol: (t.terms,)}, at=at, block=block, split=t.parts)
-        made.append(replace(plan.kernel, body=(nest, root), schedules=(first, last)))
-    return [*few, *made]
+    if laid == r.factors:
+        return nest, deep
+    value = Op("mul", laid, store.values[0].dtype)
+    return replace(nest, stores=(replace(store, values=(value,)),)), deep
+
+
+def _shape(
+    size: tuple[int, int], sums: Sequence[Terms], batch: int, unit: tuple[int, str]
+) -> Shape:
+    """What the model is asked about; several sums are one of all terms."""
+    counts = [(s.k.extent, prod(a.extent for a in s.taps)) for s in sums]
+    terms, of_taps = counts[0] if len(sums) == 1 else (sum(map(prod, counts)), 1)
+    scattered = not all(s.together for s in sums)
+    return Shape(*size, terms, of_taps, batch, scattered, *unit, len(sums))
 
 
 def few_rows(plan: Plan, nest: Loops, root: Loops, few: Axis, many: Axis) -> list[Kernel]:
@@ -228,18 +278,37 @@ def elsewhere(w: Work, machine: Machine) -> str:
     scattered = w.taps > 1 and w.terms < DEEP
     if convolved and w.unit != "ieee" and (scattered or not w.rectified):
         return ""  # our kernels are as fast, and what follows is part of them
-    terms, taps = (w.terms * w.taps, 1) if scattered else (w.terms, w.taps)
-    size = 2 if w.unit == "half" else 4
-    shape = Shape(w.rows, w.columns, terms, taps, w.batch, scattered, size, w.unit)
+    shape = _shape_of(w)
     ours = microseconds(shape, tiles(shape, machine)[0], machine)
     theirs = aten_microseconds(shape, machine, convolved, w.followed and not w.rectified)
     gain = GAIN if w.followed and not w.rectified else GAIN_ALIKE
     if w.added:  # is read by both, for which nothing is lost
-        read = w.batch * w.rows * w.columns * size / DRAM
+        read = w.batch * w.rows * w.columns * shape.bytes / DRAM
         ours, theirs, gain = ours + read, theirs + read, GAIN_ADDED
+        if (other := w.beside) is not None and one_sum(w) and one_sum(other):
+            apart, both = _shape_of(other), _shape_of(w, other)
+            theirs += microseconds(apart, tiles(apart, machine)[0], machine)
+            ours = microseconds(both, tiles(both, machine)[0], machine)
     if theirs > gain * ours:
         return ""
     return f"ATen's {w.kind} is faster: {theirs:.0f} us, ours {ours:.0f}"
+
+
+def _shape_of(w: Work, *others: Work) -> Shape:
+    """Of a sum of products, or of several as one."""
+    scattered = any(x.taps > 1 and x.terms < DEEP for x in (w, *others))
+    terms, taps = w.terms, w.taps
+    if scattered or others:
+        terms, taps = sum(x.terms * x.taps for x in (w, *others)), 1
+    size = 2 if w.unit == "half" else 4
+    loops = 1 + len(others)
+    return Shape(w.rows, w.columns, terms, taps, w.batch, scattered, size, w.unit, loops)
+
+
+def one_sum(w: Work) -> bool:
+    """Whether a sum may be one with others in a kernel: it is of products of blocks."""
+    fewest = FEW_ROWS[-1][0] + 1 if w.unit == "ieee" else FEWEST
+    return min(max(w.rows, w.columns), w.terms) >= SMALLEST and min(w.rows, w.columns) >= fewest
 
 
 @dataclass(frozen=True)
@@ -282,11 +351,8 @@ def _unit(value: Expr) -> tuple[int, str]:
     """Bytes of a product's operands, and what multiplies them: see `Shape`."""
     factors = product_factors(value)
     assert factors is not None
-    if all(is_op(f, "tf32") for f in factors):
-        return 4, "tf32"
-    if all(is_op(f, "cast") and f.args[0].dtype in HALVES for f in factors):
-        return 2, "half"
-    return 4, "ieee"
+    unit = unit_of(factors)
+    return 2 if unit == "half" else 4, unit
 
 
 def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:

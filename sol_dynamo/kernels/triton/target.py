@@ -14,7 +14,7 @@ from .binary import version
 from .cost import Machine
 from .interpreted import interpreting
 from .launch import SHARED, shared_memory
-from .product import elsewhere
+from .product import elsewhere, one_sum
 from .walk import walk_kernel
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class TritonTarget:
             and nvidia
             and torch.backends.cudnn.is_available(),
             elsewhere=partial(elsewhere, machine=Machine(processors, shared)),
+            one_sum=one_sum,
             seconds=self._seconds,
         )
 

@@ -44,7 +44,7 @@ def walk_kernel(plan: Plan, choose: Choose = lambda plan, kernels: kernels[0]) -
     if any(a.extent == 0 for n in nests for a in n.axes if a.kind == "parallel"):
         plan.kernel = replace(plan.kernel, body=())
         return
-    if len(nests) == 2 and is_contraction(nests[0]) and (ways := product(plan)):
+    if len(nests) > 1 and all(map(is_contraction, nests[:-1])) and (ways := product(plan)):
         plan.kernel = choose(plan, ways)
         return
     plan.kernel = replace(plan.kernel, body=tuple(map(unrounded, nests)))
