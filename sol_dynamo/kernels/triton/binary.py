@@ -27,8 +27,7 @@ from ...runtime.toolchain import cores
 from .blocks import ALIGNED
 from .compile import compile_fitting, compile_launch, load
 from .graphs import driver
-from .interpreted import interpreting
-from .launch import Launch, shared_memory
+from .launch import Launch, interpreting, shared_memory
 from .program import HEADER
 
 SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES

@@ -10,9 +10,14 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice as _by_backend
 
-from .interpreted import interpreting, libdevice_of_interpreter
+from .launch import interpreting
 
-libdevice = libdevice_of_interpreter() if interpreting() else _by_backend
+if interpreting():
+    from .interpreted import libdevice_of_interpreter
+
+    libdevice = libdevice_of_interpreter()
+else:
+    libdevice = _by_backend
 
 ALL = tl.PropagateNan.ALL
 

@@ -7,8 +7,6 @@ functions one element at a time.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from types import SimpleNamespace
@@ -27,14 +25,6 @@ _REDUCED = {
 }  # fmt: skip
 
 _FOUND = {"combine_argmax": np.maximum, "combine_argmin": np.minimum}
-
-
-def interpreting() -> bool:
-    """Whether Triton's functions run in its interpreter; it is not imported to be asked."""
-    knobs = sys.modules.get("triton.knobs")
-    if knobs is not None:
-        return bool(knobs.runtime.interpret)
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
 
 
 @cache

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-
-from .interpreted import interpreting
 
 # memory that is no buffer of the program: partial sums of programs that share a block, and how many
 # of them have arrived, zero before and after each kernel
@@ -49,8 +47,18 @@ class Launch:
         return {"num_warps": self.warps, "num_stages": self.stages, **own}
 
 
+def interpreting() -> bool:
+    """Whether Triton's functions run in its interpreter; it is not imported to be asked."""
+    knobs = sys.modules.get("triton.knobs")
+    if knobs is not None:
+        return bool(knobs.runtime.interpret)
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
 def shared_memory() -> int:
     """How many bytes of shared memory a program can have on the current GPU."""
+    import torch
+
     if not torch.cuda.is_available():
         return SHARED
     return getattr(torch.cuda.get_device_properties(), "shared_memory_per_block_optin", SHARED)
@@ -58,6 +66,8 @@ def shared_memory() -> int:
 
 def _current() -> int | str:
     """What the current GPU is; an H100 where there is none."""
+    import torch
+
     if torch.version.hip:
         return torch.cuda.get_device_properties().gcnArchName
     if not torch.cuda.is_available():

@@ -12,8 +12,7 @@ from ...schedule.plan import Plan
 from ...target import Caps
 from .binary import version
 from .cost import Machine
-from .interpreted import interpreting
-from .launch import SHARED, shared_memory
+from .launch import SHARED, interpreting, shared_memory
 from .product import elsewhere, one_sum
 from .walk import walk_kernel
 
