@@ -748,7 +748,7 @@ assert "triton" not in sys.modules, [m for m in sys.modules if "triton" in m]
 
 
 def test_what_takes_more_to_launch_is_left_to_triton():
-    from sol_dynamo.kernels.triton.binary import _written
+    from sol_dynamo.kernels.triton.compile import written
 
     plain = {"name": "k", "num_warps": 4, "shared": 128, "num_ctas": 1, "global_scratch_size": 0}
     for more in (
@@ -758,7 +758,7 @@ def test_what_takes_more_to_launch_is_left_to_triton():
         {"launch_cooperative_grid": True},
     ):
         kernel = SimpleNamespace(metadata=SimpleNamespace(**plain | more), asm={"cubin": b"code"})
-        assert _written(kernel, 3) == (None if more else b'["k", 4, 128, 3]\ncode')
+        assert written(kernel, 3) == (None if more else b'["k", 4, 128, 3]\ncode')
 
 
 def test_a_kernel_that_takes_more_memory_than_expected():

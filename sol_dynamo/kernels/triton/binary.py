@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, byref, c_int, c_uint, c_void_p
 from functools import cache as once
 from importlib import metadata
@@ -24,11 +24,11 @@ import torch
 from ...compat import cuda_stream
 from ...runtime import cache
 from ...runtime.toolchain import cores
+from . import workers
 from .blocks import ALIGNED
-from .compile import compile_fitting, compile_launch, load
+from .compile import load
 from .graphs import driver
 from .launch import Launch, interpreting, shared_memory
-from .program import HEADER
 
 SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 PLAIN_SHARED = 48 << 10  # bytes that need no such attribute
@@ -76,12 +76,9 @@ class Binary:
         key = cache.key("binary", self._text, self._dtypes, options, capability, *_versions())
         path = cache.lookup(key, SUFFIX)
         if path is None:
-            number = 10 * capability[0] + capability[1]
-            loading().exception()
-            made, self._stages = compile_fitting(
-                self._launch, self._text, self._dtypes, number, shared_memory()
+            data, self._stages = workers.made(
+                self._launch, self._text, self._dtypes, _number(capability), shared_memory()
             )
-            data = _written(made, self._stages)
             if data is None:
                 return
             path = cache.store(key, SUFFIX, data)
@@ -130,12 +127,20 @@ class Binary:
             return self._handles[device]
 
 
-SPARE = 2  # pointers behind a kernel's own: memory that ours do not ask for (`_written`)
+SPARE = 2  # pointers behind a kernel's own: memory that ours do not ask for (`written`)
+
+
+def start() -> None:
+    """Have what compiles for the current GPU ready by the time that there are kernels."""
+    workers.start(_number(torch.cuda.get_device_capability()))
+
+
+def _number(capability: tuple[int, int]) -> int:
+    return 10 * capability[0] + capability[1]
 
 
 def compile_ahead(functions: Iterable[Any]) -> None:
-    """Compile what is not known yet, in as many threads as there are cores: most of Triton's
-    compiler does not hold Python's lock."""
+    """Compile what is not known yet, as much at a time as there are cores."""
     for error in compile_those_that_do(functions).values():
         raise error
 
@@ -143,7 +148,7 @@ def compile_ahead(functions: Iterable[Any]) -> None:
 def compile_those_that_do(functions: Iterable[Any]) -> dict[int, BaseException]:
     """As above; the errors of those that do not compile, by their place."""
     binaries = {n: f for n, f in enumerate(functions) if isinstance(f, Binary)}
-    with ThreadPoolExecutor(min(cores(), 16)) as pool:
+    with ThreadPoolExecutor(min(cores(), workers.MOST)) as pool:
         made = {n: pool.submit(f.compile) for n, f in binaries.items()}
         errors = {n: m.exception() for n, m in made.items()}
     return {n: e for n, e in errors.items() if e is not None}
@@ -154,51 +159,11 @@ def makes_binaries(device_type: str) -> bool:
     return device_type == "cuda" and torch.version.hip is None and not interpreting()
 
 
-NOTHING = """\
-@triton.jit
-def nothing(a, behind: tl.constexpr):
-    pass
-"""
-_starting = threading.Lock()
-_loading: Future[None] | None = None
-
-
-def loading() -> Future[None]:
-    """Triton's compiler on its way into this process, by a kernel that does nothing: importing it,
-    hashing its own files (a third of a second of each thread that comes before that is done), LLVM.
-    A later kernel finds out what goes wrong."""
-    global _loading
-    with _starting:
-        if _loading is None:
-            major, minor = torch.cuda.get_device_capability()
-            _loading = Future()
-            threading.Thread(target=_load, args=(_loading, 10 * major + minor)).start()
-        return _loading
-
-
-def _load(done: Future[None], capability: int) -> None:
-    try:
-        compile_launch(Launch("nothing", 1, ("a",), 1, 1), HEADER + NOTHING, ["f32"], capability)
-        done.set_result(None)
-    except BaseException as e:
-        done.set_exception(e)
-
-
 def function_of(launch: Launch, text: str, dtypes: Sequence[str], device_type: str) -> Any:
     """What launches a kernel: called with a grid, tensors and the launch's options."""
     if makes_binaries(device_type):
         return Binary(launch, text, dtypes)
     return getattr(load(launch.function, text), launch.function)
-
-
-def _written(kernel: Any, stages: int) -> bytes | None:
-    """What is kept of a compiled kernel; None for one whose launch takes more."""
-    m = kernel.metadata
-    more = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid")
-    if any(getattr(m, n, 0) for n in more) or getattr(m, "num_ctas", 1) != 1:
-        return None
-    head = json.dumps([m.name, m.num_warps, m.shared, stages])
-    return head.encode() + b"\n" + kernel.asm["cubin"]
 
 
 @once

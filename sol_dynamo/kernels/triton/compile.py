@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -96,3 +97,14 @@ def compile_fitting(
         f"{launch.function} takes {made.metadata.shared} bytes of shared memory, and a program on "
         f"this GPU has {shared}"
     )
+
+
+def written(kernel: Any, stages: int) -> bytes | None:
+    """What is kept of a compiled kernel; None for one whose launch takes more than `binary.py`
+    knows."""
+    m = kernel.metadata
+    more = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid")
+    if any(getattr(m, n, 0) for n in more) or getattr(m, "num_ctas", 1) != 1:
+        return None
+    head = json.dumps([m.name, m.num_warps, m.shared, stages])
+    return head.encode() + b"\n" + kernel.asm["cubin"]

@@ -78,10 +78,10 @@ class TritonTarget:
         return None
 
     def start(self) -> None:
-        from .binary import loading, makes_binaries
+        from .binary import makes_binaries, start
 
         if makes_binaries(self._device_type):
-            loading()
+            start()
 
     def walk(self, plan: Plan, measure: bool = False) -> None:
         if not measure:
