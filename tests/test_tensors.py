@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sol_dynamo.runtime import tensors
-from sol_dynamo.runtime.tensors import Snapshot, pointers
+from sol_dynamo.runtime.tensors import Counts, Snapshot, pointers
 
 
 @pytest.fixture(params=["native", "python"])
@@ -430,3 +430,54 @@ def test_memory_is_given_back():
     for _ in range(100):
         Snapshot(weights)
     assert resident() - before < 20 << 20  # one takes half a megabyte
+
+
+# ---- Counts --------------------------------------------------------------------------------------
+
+HOLDERS = {
+    "object": lambda t: t, "alias": lambda t: t.detach(), "view": lambda t: t[1:],
+    "storage": lambda t: t.untyped_storage(), "array": lambda t: t.numpy(),
+    "graph": lambda t: nn.Parameter(torch.ones(4)) * t,
+}  # fmt: skip
+CHANGES = {
+    "gradients": lambda t: t.requires_grad_(), "memory": lambda t: t.set_(torch.ones(2)),
+    "size": lambda t: t.untyped_storage().resize_(0), "shape": lambda t: t.t_(),
+}  # fmt: skip
+
+
+def counted() -> tuple[Counts, list[torch.Tensor]]:
+    held = [torch.ones(3, 4), torch.zeros(2, 4)]
+    held.append(torch.empty(0).set_(held[0]))
+    made = Counts.of(held, [t.untyped_storage() for t in held[:2]])
+    assert made is not None and made.same()
+    return made, held
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_whoever_holds_a_tensor_is_counted(holder: str, which: int) -> None:
+    counts, ts = counted()
+    for _ in range(3):
+        held = HOLDERS[holder](ts[which])
+        assert not counts.same()
+        del held
+        assert counts.same()
+
+
+@pytest.mark.parametrize("which", range(3))
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_becomes_of_a_tensor_is_seen(change: str, which: int) -> None:
+    counts, ts = counted()
+    CHANGES[change](ts[which])
+    assert not counts.same()
+    counts.take()
+    assert counts.same()
+
+
+def test_what_is_not_read_is_not_counted(monkeypatch) -> None:
+    assert Counts.of([Plain(torch.ones(2))], []) is None
+    native = tensors._native()
+    monkeypatch.setattr(native, "counts_uses", False)
+    assert Counts.of([torch.ones(2)], []) is None
+    monkeypatch.setattr(tensors, "_native", lambda: None)
+    assert Counts.of([torch.ones(2)], []) is None

@@ -32,6 +32,7 @@ from ..ir import (
     written,
 )
 from ..lowering.graph import TORCH_DTYPE
+from ..runtime.tensors import Counts
 from ..schedule.memory import nbytes
 
 KEPT = 16  # calls for which memory is kept that none of them took: others may be under way again
@@ -283,6 +284,20 @@ class Blocks:
         block.call = self._calls
         return list(zip(self._names, block.lent.tensors, strict=True))
 
+    def lenders(self) -> list[Lent]:
+        """Who lends the tensors of each block."""
+        return [k.lent for k in self._known]
+
+    def ahead(self, lent: Lent) -> int | None:
+        """How many calls may take a block's tensors without asking here, where nobody has them;
+        None: any number. They count as made."""
+        if len(self._known) == 1:
+            return None
+        self._calls += KEPT
+        for k in self._known:
+            k.call = self._calls if k.lent is lent else k.call
+        return KEPT
+
 
 _requires_grad = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
@@ -298,14 +313,25 @@ class Lent:
         self._who = tensors, storages, [s._cdata for s in storages]  # and nobody else has a storage
         self._at = addresses(tensors)
         self._free = all_users(*self._who)
+        self.counts = Counts.of(tensors, storages)  # the same in one native call, if there is such
 
     def is_free(self) -> bool:
-        return all_users(*self._who) == self._free
+        if self._is_untouched():
+            return True
+        free = all_users(*self._who) == self._free
+        if free and self.counts is not None and self.is_whole():
+            self.counts.take()  # more is compared: what a first use makes of them is none
+        return free
 
     def is_whole(self) -> bool:
         """Whether nobody has changed where they lie, or what autograd knows of them."""
+        if self._is_untouched():
+            return True
         known = any(map(_requires_grad, self.tensors))
         return not known and addresses(self.tensors) == self._at
+
+    def _is_untouched(self) -> bool:
+        return self.counts is not None and self.counts.same()
 
 
 class _Block:

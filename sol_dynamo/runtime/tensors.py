@@ -112,6 +112,38 @@ class Snapshot:
         return self._evidence.calls
 
 
+class Counts:
+    """How often some tensors and their memory are held, to tell later whether that is still so, and
+    whether the tensors are still what they were: where they lie, what autograd knows of them."""
+
+    def __init__(self, native: _Native, handle: int, *held: Any):
+        self._native, self.handle, self._held = native, handle, held
+        self.take()
+
+    @classmethod
+    def of(cls, tensors: list[torch.Tensor], storages: list[torch.UntypedStorage]) -> Counts | None:
+        """Both lists stay as they are. None where tensors.c does not read one of them."""
+        native = _native()
+        handle = native.counts(tensors, storages) if native and native.counts_uses else None
+        return Counts(native, handle, tensors, storages) if native and handle else None
+
+    @property
+    def function(self) -> int:
+        """Where C finds the function of `handle` that is `same`."""
+        return library.address(self._native.counted)
+
+    def take(self) -> None:
+        """Things are as they should be."""
+        self._native.count(self.handle)
+
+    def same(self) -> bool:
+        """Whether they are as they were at `take`. False where that is not certain."""
+        return bool(self._native.counted(self.handle))
+
+    def __del__(self) -> None:
+        self._native.uncount(self.handle)
+
+
 class _Evidence(Protocol):
     @property
     def calls(self) -> int: ...
@@ -293,10 +325,19 @@ class _Native:
         self.changed = function("sol_changed", ctypes.c_int64, address, list_)
         self.changes = function("sol_changes", None, address, list_, address)
         self.forget = function("sol_forget", None, address)
+        self.counts = function("sol_counts", address, list_, list_)
+        self.count = function("sol_count", None, address)
+        self.counted = function("sol_counted", ctypes.c_int64, address)
+        self.uncount = function("sol_uncount", None, address)
         self.types = (torch.Tensor, torch.nn.Parameter)
         self.layout = _calibrate()
         function("sol_layout", None, address)(ctypes.byref(self.layout))
         _verify(self)
+        try:
+            self.counts_uses = _counts_uses(self)
+        except RuntimeError as e:
+            log.info("who holds tensors is counted in Python, which is slower: %s", e)
+            self.counts_uses = False
 
 
 @lru_cache(maxsize=1)
@@ -526,3 +567,34 @@ def _describe(memory: _Memory, at: Layout, t: torch.Tensor) -> list[int]:
         *(word(sizes + 8 * d) for d in dims),
         *(word(strides + 8 * d) for d in dims),
     ]
+
+
+def _counts_uses(native: _Native) -> bool:
+    """Whether `Counts` sees whoever holds a tensor or its memory, and what becomes of a tensor."""
+    tensors = [torch.ones(3, 4), torch.ones(2, 4)]
+    storages = [t.untyped_storage() for t in tensors]
+    tensors.append(torch.empty(0).set_(storages[0], 0, (3, 4), (4, 1)))
+    counts = Counts(native, native.counts(tensors, storages), tensors, storages)
+    weight = torch.ones(4, requires_grad=True)
+    holders: list[Callable[[torch.Tensor], Any]] = [
+        lambda t: t, lambda t: t.detach(), lambda t: t[1:], lambda t: t.untyped_storage(),
+        lambda t: weight * t, lambda t: t.numpy(),
+    ]  # fmt: skip
+    changes: list[Callable[[torch.Tensor], Any]] = [
+        lambda t: t.requires_grad_(), lambda t: t.detach_().set_(torch.ones(2).untyped_storage()),
+    ]  # fmt: skip
+
+    def seen(act: Callable[[torch.Tensor], Any], i: int) -> bool:
+        held = act(tensors[i])
+        return held is not None and not counts.same()
+
+    with torch.inference_mode(False), torch.enable_grad():
+        for i in range(len(tensors)):
+            if not all(counts.same() and seen(hold, i) and counts.same() for hold in holders):
+                return False
+        for change in changes:
+            change(tensors[2])
+            if counts.same():
+                return False
+            counts.take()
+    return True

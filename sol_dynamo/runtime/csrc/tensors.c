@@ -351,3 +351,51 @@ snapshot *sol_take(void *list, const char *memory, const i64 *positions) {
   if (s->turns_per_call > TURNS) s->turns_per_call = TURNS;
   return s;
 }
+
+/* ---- Counts ------------------------------------------------------------------------------------
+ * Whether somebody has come to hold a tensor or its memory, or a tensor has become another one: what is
+ * compared are the counts of Python objects, TensorImpl from its counts to its dtype, and StorageImpl from
+ * its counts to its size. */
+enum { COUNTS = 8 };                  /* where these begin: behind a pointer to a table of functions */
+
+typedef struct { const char *at; i64 bytes; } stretch;
+typedef struct { i64 n; stretch *stretch; char *was; } counts;
+
+void sol_uncount(counts *c) { free(c->stretch), free(c->was), free(c); }
+
+/* Of tensors and of the objects of their storages, which must all stay. Null: one of them is not readable
+ * here. */
+counts *sol_counts(void *tensors, void *storages) {
+  i64 n = at.list_size(tensors), m = at.list_size(storages), bytes = 0;
+  counts *c = calloc(1, sizeof *c);
+  stretch *to = c->stretch = malloc((3 * n + m + 1) * sizeof(stretch));
+  const char *last = 0;
+  for (i64 i = 0; i < n; i++) {
+    const char *object = at.list_item(tensors, i), *impl = readable(object);
+    if (!impl) { sol_uncount(c); return 0; }
+    const char *storage = pointer(impl + at.storage);
+    *to++ = (stretch){object, 8};
+    *to++ = (stretch){impl + COUNTS, at.dtype - COUNTS};
+    if (storage != last) *to++ = (stretch){storage + COUNTS, at.bytes + 8 - COUNTS};
+    last = storage;
+  }
+  for (i64 i = 0; i < m; i++) *to++ = (stretch){at.list_item(storages, i), 8};
+  c->n = to - c->stretch;
+  for (i64 i = 0; i < c->n; i++) bytes += c->stretch[i].bytes;
+  c->was = malloc(bytes + 1);
+  return c;
+}
+
+/* How things are now. */
+void sol_count(counts *c) {
+  char *was = c->was;
+  for (i64 i = 0; i < c->n; was += c->stretch[i++].bytes) memcpy(was, c->stretch[i].at, c->stretch[i].bytes);
+}
+
+/* Whether they are as they were counted last. */
+i64 sol_counted(const counts *c) {
+  const char *was = c->was;
+  for (i64 i = 0; i < c->n; was += c->stretch[i++].bytes)
+    if (memcmp(was, c->stretch[i].at, c->stretch[i].bytes)) return 0;
+  return 1;
+}
