@@ -1,5 +1,4 @@
-"""Launches of recorded graphs in one native call, without a GPU: a driver of Python's, whose only
-kernel copies 24 bytes. It is told where from and where to, each with an offset."""
+"""Launches of recorded graphs in one native call, without a GPU (`replays`)."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 from weakref import ref
@@ -16,109 +14,13 @@ from weakref import ref
 import pytest
 import torch
 from at_once import at_once
+from replays import ACCEPTS, CPU, FROM, TO, Calls, Driver, Step, without_a_gpu
 
-from sol_dynamo.ir import Buffer
-from sol_dynamo.kernels.triton import fresh, native, replay
-from sol_dynamo.kernels.triton.fresh import Fresh
-from sol_dynamo.kernels.triton.graphs import Handles, NoGraph
+from sol_dynamo.kernels import host
+from sol_dynamo.kernels.triton import fresh, native
 from sol_dynamo.kernels.triton.recorded import Recorded
-from sol_dynamo.kernels.triton.scratch import Pool, Scratch, Where
+from sol_dynamo.kernels.triton.scratch import Pool, Scratch
 from sol_dynamo.runtime import library
-
-SET = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-LAUNCH = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-ACCEPTS = SET(lambda graph, node, parameters: 0)
-GRAPH, NODE = 0x1000, 0x2000
-TO, FROM = 64, 16  # bytes behind an address
-CPU = torch.device("cpu")
-
-
-class Driver:
-    """A graph of one kernel, by C and by `Graph`'s functions."""
-
-    def __init__(self) -> None:
-        self.words = (ctypes.c_uint64 * 2)()  # of its arguments
-        self._own = torch.zeros(6)  # what is read while nobody says otherwise
-        self.words[1] = self._own.data_ptr() + FROM
-        self.told = list(self.words)
-        self.sets = self.launches = 0
-        self.refuses = ""  # what is not done
-        self.seen: Callable[[], Any] = lambda: None
-        self._set, self._launch = SET(self._told), LAUNCH(self._launched)
-
-    def handles(self) -> Handles:
-        functions = map(library.address, (self._set, self._launch))
-        return Handles(GRAPH, *functions, [(NODE, 0, ctypes.addressof(self.words))])
-
-    def _told(self, graph: int, node: int, parameters: int) -> int:
-        assert (graph, node) == (GRAPH, NODE)
-        if self.refuses == "set":
-            return 1
-        self.told, self.sets = list(self.words), self.sets + 1
-        return 0
-
-    def _launched(self, graph: int, stream: int) -> int:
-        assert (graph, stream) == (GRAPH, 7)
-        if self.refuses == "launch":
-            return 700
-        self.seen()
-        ctypes.memmove(self.told[0] - TO, self.told[1] - FROM, 24)
-        self.launches += 1
-        return 0
-
-    # what Python calls
-    def set(self, node: int, argument: int, address: int) -> None:
-        self.words[argument] = address
-
-    def update(self, node: int) -> None:
-        if self._told(GRAPH, NODE, 0):
-            raise NoGraph("not this kernel")
-
-    def launch(self, stream: int) -> None:
-        if self._launched(GRAPH, stream):
-            raise NoGraph("not now")
-
-
-class Calls:
-    """A program of two inputs, of which the second one is copied, called as `execute` does."""
-
-    def __init__(self, users: list, still: set[int], results: list[str | None], pooled: bool):
-        self.driver, self.now = Driver(), {"device": -1, "stream": 7, "capturing": False}
-        self.scratch = Scratch.new(CPU, 64, 1)
-        self.free = [self.scratch]
-        self.by_pool: dict[Pool, Recorded] = {}
-        self.weights = {1}  # any object that can be held weakly
-        addresses = [*self.scratch.addresses, 0, 0]
-        self.recorded = Recorded(
-            self.driver, lambda _: [], addresses, users, still, {}, {}, {}, {}, []
-        )
-        segment = SimpleNamespace(
-            outside=("y", "x"), moving=("y", "x"), kept=None, leaving=(), lent_parts=(),
-            recorded=lambda d, scratch, b: self.by_pool.get(scratch.pool, self.recorded),
-            pooled=pooled,
-        )  # fmt: skip
-        y = Buffer("y", "f32", (2, 3), (1, 2), scope="output")
-        made = Fresh(SimpleNamespace(outputs=[y], saved=[]), "cuda", {})
-        where = Where(self.scratch, SimpleNamespace(index=-1), 7)
-        self.replay = replay.Replay(segment, where, self.free, ["w", "x"], made, results, {})
-        self.others = 0  # calls that were not native
-
-    def __call__(self, *inputs: Any, weights: Any = None) -> Any:
-        weights = self.weights if weights is None else weights
-        run = self.replay.natively(self.otherwise) or self.otherwise
-        return run(list(inputs), weights)
-
-    def otherwise(self, inputs: list, weights: Any) -> Any:
-        self.others += 1
-        return self.replay(inputs, weights)
-
-    def check(self, others: int = 0) -> list:
-        """A call that is right, and native but for so many."""
-        before, x = self.others, torch.randn(3, 2)
-        results = self(torch.empty(1), x)
-        assert torch.equal(results[0], x.t()) and results[0].stride() == (1, 2)
-        assert self.others - before == others and self.free == [self.scratch]
-        return results
 
 
 @pytest.fixture
@@ -129,15 +31,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Calls]]:
     def now(name: str) -> Any:
         return found[-1].now[name]
 
-    empty = getattr(torch._C._dynamo.guards, "_empty_strided_cpu")  # noqa: B009
-    for module in (native, fresh):
-        monkeypatch.setattr(module, "empty_cuda", empty)
-    monkeypatch.setattr(
-        native, "cuda_now", lambda: (lambda: now("device"), lambda i: now("stream"))
-    )
-    monkeypatch.setattr(replay, "cuda_device", lambda: now("device"))
-    monkeypatch.setattr(replay, "cuda_stream", lambda device: now("stream"))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: now("capturing"))
+    without_a_gpu(monkeypatch, now)
 
     def make(
         users: Any = ([], [], [(0, 0, TO)], [(0, 1, FROM)]),
@@ -402,26 +296,16 @@ def test_threads(made: Callable[..., Calls]) -> None:
     assert not wrong and len(calls.free) == 4
 
 
-def test_calls_that_are_more_than_a_launch(made: Callable[..., Calls]) -> None:
-    """Inputs that are copied in; results that are copied out, lent or renewed; parts of memory of
-    others, and memory that is saved: Python's."""
+def test_calls_that_copy(made: Callable[..., Calls]) -> None:
+    """Inputs or results: Python's."""
     calls, own, x = made(), torch.empty(3, 2), torch.randn(3, 2)
     with patch.object(calls.recorded, "copied", {"x": own}):
         calls.replay._native.clear()
         for n in range(3):
             assert torch.equal(calls(torch.empty(1), x)[0], x.t()) and calls.others == n + 2
         assert torch.equal(own, x)
-    own_parts: dict[str, Any] = {
-        "_results": {"y": own}, "_names": ["y"], "_renewed": [("y", lambda: own)],
-    }  # fmt: skip
-    for name, more in own_parts.items():
-        with patch.object(calls.recorded, name, more):
-            assert calls.recorded.told() is None
-    part = (0, 2, (6,), (1,), 0)
-    for name, more in {"_parts": [part], "_views": [part], "_leaving": ["y"], "_block": 2}.items():
-        calls.replay._native.clear()
-        with patch.object(calls.replay, name, more):
-            assert calls.replay.natively(calls.otherwise) is None
+    with patch.object(calls.recorded, "_results", {"y": own}):
+        assert calls.recorded.told() is None
     calls.replay._native.clear()
     assert calls.replay.natively(calls.otherwise) is not None
     calls.check()
@@ -471,3 +355,155 @@ def test_nothing_is_held(made: Callable[..., Calls]) -> None:
         del result
         assert gone() is None
     assert max(abs(a - b) for a, b in zip(before, counts(), strict=True)) < 50
+
+
+# -- a training step -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Step]:
+    """Programs that save and lend, called once: natively from then on."""
+    without_a_gpu(monkeypatch, {"device": -1, "stream": 7, "capturing": False}.__getitem__)
+    monkeypatch.setattr(fresh, "MANY", 2)
+    monkeypatch.setattr(fresh, "SMALL", 12)
+
+    def make(**options: bool) -> Step:
+        made = Step(**options)
+        made(torch.randn(3, 2))
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("by_block", [False, True])
+def test_what_is_lent_is_the_same(step: Callable[..., Step], by_block: bool) -> None:
+    """As long as nobody has it; results are new each time."""
+    run = step(by_block=by_block)
+    before, kept = dict[str, Any](), list[Any]()
+    for _ in range(5):
+        made = run(torch.randn(3, 2))
+        for name in ("kept", "lent", "part"):
+            assert id(made[name]) == before.setdefault(name, id(made[name]))
+        kept.append([made[name].data_ptr() for name in ("y", "small", "new")])
+        kept.append(made["y"])
+        kept.append(made["small"])
+        kept.append(made["new"])
+        del made
+    places = [p for p in kept if isinstance(p, list)]
+    assert all(len({*column}) == 5 for column in zip(*places, strict=True))
+    assert run.others == 1
+
+
+@pytest.mark.parametrize("name", ["kept", "lent", "part"])
+@pytest.mark.parametrize("hold", [lambda t: t, lambda t: t.detach(), lambda t: t.untyped_storage()])
+def test_what_somebody_has_stays(step: Callable[..., Step], name: str, hold: Callable) -> None:
+    """Another block, or no call of the graph at all while ATen's result is held; natively again
+    when it is given back."""
+    run, x = step(), torch.randn(3, 2)
+    held = hold(run(x)[name])
+    assert run.others == 1
+    driver, launches = run.drivers[0], run.drivers[0].launches
+    if name == "kept":
+        made = run(torch.randn(3, 2))
+        assert run.others == 2 and made["kept"].data_ptr() != held.data_ptr()
+        del made
+        run(torch.randn(3, 2))
+        assert run.others == 2  # that block's turn, natively
+    else:
+        assert run.again([torch.randn(3, 2)], run.weights) is None
+        assert driver.launches == launches
+    if isinstance(held, torch.Tensor):
+        wanted = x.flatten()[2:4] if name == "part" else x.t()
+        assert torch.equal(held, wanted)
+    del held
+    others = run.others
+    for _ in range(3):
+        run(torch.randn(3, 2))
+    assert run.others <= others + 1
+
+
+def test_what_has_become_something_else(step: Callable[..., Step]) -> None:
+    run = step()
+    run(torch.randn(3, 2))["kept"].requires_grad_()
+    made = run(torch.randn(3, 2))
+    assert not made["kept"].requires_grad and run.others == 2
+    made["kept"].set_(torch.zeros(1))
+    del made
+    assert run(torch.randn(3, 2))["kept"].shape == (2, 3) and run.others == 3
+
+
+def test_forwards_before_backward(step: Callable[..., Step]) -> None:
+    """Each has a block, and a graph for it; memory that no call takes any more is let go of."""
+    run = step(by_block=True)
+    run.graphs[None] = next(iter(run.graphs.values()))
+    with patch.object(Recorded, "held", lambda self: False):  # what calls lend is by block, too
+        inputs = [torch.randn(3, 2) for _ in range(3)]
+        made = [run(x) for x in inputs]
+        for x, results in zip(inputs, made, strict=True):
+            assert torch.equal(results["kept"], x.t()) and torch.equal(results["lent"], x.t())
+        assert len({r["kept"].data_ptr() for r in made}) == 3 == len(run.drivers)
+        lenders = [ref(k.lent) for k in _blocks(run)._known]
+        del made, results
+        for _ in range(4 * host.KEPT):
+            run(torch.randn(3, 2))
+    assert sum(k() is not None for k in lenders) == 1 == len(_blocks(run)._known)
+    others = run.others
+    for _ in range(2 * host.KEPT):
+        run(torch.randn(3, 2))
+    assert run.others == others
+
+
+def _blocks(run: Step) -> host.Blocks:
+    (found,) = run.fresh._blocks.values()
+    return found
+
+
+def test_threads_share_no_block(step: Callable[..., Step]) -> None:
+    """Of calls that run at once, natively and in Python, each has its own memory."""
+    run = step(lends=False)
+    run.free += [Scratch.new(CPU, 64, 1) for _ in range(3)]
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(200):
+            x = torch.randn(3, 2, generator=generator)
+            made = run.again([x], run.weights)
+            assert made is not None
+            kept = made[5]
+            time.sleep(1e-4)
+            if not torch.equal(kept, x.t()):
+                wrong.append(kept)
+
+    run.drivers[0].seen = lambda: time.sleep(1e-5)
+    at_once(work, 4)
+    assert not wrong and len(run.free) == 4 and not run.fresh.lock.locked()
+
+
+def test_a_lock_of_who_lends(step: Callable[..., Step]) -> None:
+    """Whoever takes a block is alone: Python waits."""
+    run = step()
+    run.fresh.lock.acquire()
+    threading.Timer(0.2, run.fresh.lock.release).start()
+    run(torch.randn(3, 2))
+    assert run.others == 2
+    run(torch.randn(3, 2))
+    assert run.others == 2
+
+
+def test_nothing_of_a_step_is_held(step: Callable[..., Step]) -> None:
+    run, x = step(), torch.randn(3, 2)
+    objects = [None, x, run.weights, *run.replay._fresh.places, run.scratch, False]
+
+    def counts() -> list[int]:
+        return [sys.getrefcount(o) for o in objects]
+
+    run(x)
+    before = counts()
+    for _ in range(100):
+        made = run(x)
+        gone = [ref(made[name]) for name in ("y", "small", "other", "new", "seen", "unseen")]
+        del made
+        assert all(r() is None for r in gone)
+    assert max(abs(a - b) for a, b in zip(before, counts(), strict=True)) < 50
+    assert run.others == 1

@@ -33,48 +33,47 @@ class Fresh:
     ):
         """`saved_parts`: views of what is saved, by name."""
         self._cuda = device_type == "cuda"
-        together, self._sizes = _together(operands.outputs)
+        together, sizes = _together(operands.outputs)
         small = {b.name for parts in together.values() for b, _ in parts}
         alone = [b for b in operands.outputs if b.name not in small]
-        self._alone = [(tuple(b.shape), tuple(b.strides), TORCH_DTYPE[b.dtype]) for b in alone]
-        self._parts: dict[torch.dtype, list[Part]] = {
-            dtype: [(tuple(b.shape), tuple(b.strides), at) for b, at in parts]
-            for dtype, parts in together.items()
-        }
-        self._saved, self._saved_parts = operands.saved, saved_parts
-        self._lock = threading.Lock()
-        self._blocks: dict[tuple[torch.device, int | None], Blocks] = {}
-        self.names = [
-            *(b.name for b in alone),
-            *(b.name for parts in together.values() for b, _ in parts),
-            *(b.name for b in operands.saved),
-            *saved_parts,
+        # shape, strides, dtype of what is allocated, and which of it the other results are parts of
+        self.places = [
+            *((tuple(b.shape), tuple(b.strides), TORCH_DTYPE[b.dtype]) for b in alone),
+            *(((sizes[dtype],), (1,), dtype) for dtype in together),
         ]
-
-    @property
-    def places(self) -> list[tuple] | None:
-        """Shape, strides and dtype of each result, on a GPU; None if some are not made alone."""
-        return self._alone if self._cuda and len(self._alone) == len(self.names) else None
+        self.parts: list[tuple[int, Part]] = [
+            (n, (tuple(b.shape), tuple(b.strides), at))
+            for n, parts in enumerate(together.values(), len(alone)) for b, at in parts
+        ]  # fmt: skip
+        self._saved, self._saved_parts = operands.saved, saved_parts
+        self.lock = threading.Lock()  # of whoever takes memory that is saved
+        self._blocks: dict[tuple[torch.device, int | None], Blocks] = {}
+        self.alone = [b.name for b in alone]
+        self.small = [b.name for parts in together.values() for b, _ in parts]
+        self.saved = [*(b.name for b in operands.saved), *saved_parts]
+        self.names = [*self.alone, *self.small, *self.saved]
 
     def new(self, device: torch.device, stream: int | None) -> list[torch.Tensor]:
         """A tensor for each of `names`, on a device, which is the current one where it is a GPU. It
         is free again, like memory of torch's allocators, for what runs on the same stream; for a
         call that somebody records (`stream` is None) all is new."""
         if self._cuda:
-            made = [empty_cuda(*place) for place in self._alone]
+            whole = [empty_cuda(*place) for place in self.places]
         else:
-            made = [torch.empty_strided(n, s, dtype=d, device=device) for n, s, d in self._alone]
-        for dtype, parts in self._parts.items():
-            whole = torch.empty(self._sizes[dtype], dtype=dtype, device=device)
-            made += [part_of(whole, *part) for part in parts]
+            whole = [torch.empty_strided(n, s, dtype=d, device=device) for n, s, d in self.places]
+        made = [*whole[: len(self.alone)], *(part_of(whole[n], *part) for n, part in self.parts)]
         if self._saved and self._cuda and stream is None:
             made += [t for _, t in self._new_blocks(device).take()]
         elif self._saved:
-            with self._lock:
+            with self.lock:
                 if (device, stream) not in self._blocks:
                     self._blocks[device, stream] = self._new_blocks(device)
                 made += [t for _, t in self._blocks[device, stream].take()]
         return made
+
+    def blocks(self, device: torch.device, stream: int) -> Blocks | None:
+        """What is saved by calls there, for who has the lock."""
+        return self._blocks.get((device, stream))
 
     def _new_blocks(self, device: torch.device) -> Blocks:
         return Blocks(self._saved, str(device), self._saved_parts)

@@ -60,6 +60,10 @@ class Told(NamedTuple):
     users: Sequence[Sequence[tuple[int, int, int]]]  # of each address: node, argument, offset
     still: Sequence[bool]  # which must not change
     lock: threading.Lock
+    lent: Lent | None  # what a launch writes and a call returns, unless somebody has it,
+    names: Sequence[str]  # by name
+    # results that are to be new memory, by name: shape, strides, dtype, and which address it is
+    renewed: Mapping[str, tuple[tuple, int]]
 
 
 class Recorded:
@@ -96,16 +100,22 @@ class Recorded:
             )
         self._weights: Callable[[], Any] = lambda: None
         self.renewed = set[str]()
-        self._renewed: list[tuple[str, Callable[[], torch.Tensor]]] = []
+        self._renewed: list[tuple[str, partial[torch.Tensor]]] = []
         self._places: list[int] = []  # of theirs among the addresses
         self._lock = threading.Lock()
 
     def told(self) -> Told | None:
-        """What a call compares and changes; None where it does more than tell and launch."""
-        if self.copied or self._results or self._names or self._renewed:
+        """What a call compares and changes; None where it copies something."""
+        if self.copied or self._results:
             return None
         still = [i in self._still for i in range(len(self._users))]
-        return Told(self._graph.handles(), self._addresses, self._users, still, self._lock)
+        lent = self._lent if self._names else None
+        made = zip(self._renewed, self._places, strict=True)
+        renewed = {b: (make.args, place) for (b, make), place in made}
+        return Told(
+            self._graph.handles(), self._addresses, self._users, still, self._lock,
+            lent, self._names, renewed,
+        )  # fmt: skip
 
     def held(self) -> bool:
         """Whether somebody has what it lent."""
@@ -243,7 +253,7 @@ def like(t: torch.Tensor) -> torch.Tensor:
     return _maker(t)()
 
 
-def _maker(t: torch.Tensor) -> Callable[[], torch.Tensor]:
+def _maker(t: torch.Tensor) -> partial[torch.Tensor]:
     """What makes memory for a copy."""
     place = tuple(t.shape), t.stride()
     if t.device.type == "cuda":

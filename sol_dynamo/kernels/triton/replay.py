@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from ...compat import addresses, cuda_device, cuda_stream, part_of
+from ..host import Lent
 from . import native
 from .fresh import Fresh, Part
 from .graphs import NoGraph
+from .native import Native
 from .recorded import Recorded
 from .scratch import Pool, Scratch, Where
 from .segment import Segment
@@ -43,8 +45,10 @@ class Replay:
         assert where.stream is not None
         self._device, self._stream, self._fresh = where.device, where.stream, fresh
         names = (*inputs, *fresh.names)
+        self._names, self._results, self._every_part = inputs, results, parts
         self._inputs = len(inputs)
         self._at = at = {b: i for i, b in enumerate(names)}
+        self._first_saved = at[fresh.saved[0]] if fresh.saved else None
         self._moving = itemgetter(*(at[b] for b in segment.outside), 0, 0)
         self._block = None if segment.kept is None else at[segment.kept]
         # an input that kernels read
@@ -58,9 +62,10 @@ class Replay:
         self._wholes = wholes
         self._parts = [(n, places[b], *part) for n, b, part, seen in found if not seen]
         self._views = [(n, places[b], *part) for n, b, part, seen in found if seen]
-        # the graph of the last call, and whose scratch it is for: in one, for threads
-        self._last: tuple[Recorded, Pool | None] | None = None
-        self._native: dict[Pool | None, tuple[Recorded, Callable | None]] = {}
+        # the graph of the last call, whose scratch it is for, and the id of the first tensor that
+        # was saved: in one, for threads
+        self._last: tuple[Recorded, Pool | None, int | None] | None = None
+        self._native: dict[tuple[Pool | None, Lent | None], tuple[Recorded, Native | None]] = {}
 
     def is_for(self, where: Where) -> bool:
         """Whether it is for a call's device and stream."""
@@ -97,7 +102,9 @@ class Replay:
             made = recorded(given, values, weights, stream)
             if made is None:
                 return None
-            self._last = recorded, scratch.pool if self._segment.pooled else None
+            pool = scratch.pool if self._segment.pooled else None
+            first = None if self._first_saved is None else id(every[self._first_saved])
+            self._last = recorded, pool, first
         except NoGraph:
             return None
         finally:
@@ -114,28 +121,57 @@ class Replay:
     def natively(self, otherwise: Callable) -> Callable | None:
         """Calls like the last one as one of C, which gives those that are not to `otherwise`; None
         where there is no such."""
-        last, known = self._last, self._native  # which another thread may be replacing
+        last = self._last  # which another thread may be replacing
         if last is None:
             return None
-        recorded, pool = last
-        found = known.get(pool)
+        recorded, pool, saved = last
+        block, lenders, uses = None, list[Lent | None]([None]), None
+        if saved is not None:
+            with self._fresh.lock:
+                blocks = self._fresh.blocks(self._device, self._stream)
+                lenders = [] if blocks is None else [*blocks.lenders()]
+                block = next((k for k in lenders if k and id(k.tensors[0]) == saved), None)
+                if blocks is None or block is None:
+                    return None
+                uses = blocks.ahead(block)
+        # the memory of other blocks goes with them
+        known = {k: n for k, n in self._native.items() if k[1] in lenders}
+        found = known.get((pool, block))
         if found is None or found[0] is not recorded:
-            known[pool] = found = recorded, self._natively(recorded, pool, otherwise)
-        return found[1]
+            found = recorded, self._natively(recorded, pool, block, otherwise)
+        self._native = known | {(pool, block): found}
+        return found[1] and found[1].allow(uses)
 
     def _natively(
-        self, recorded: Recorded, pool: Pool | None, otherwise: Callable
-    ) -> Callable | None:
-        places = self._fresh.places
-        more = self._parts or self._views or self._leaving or self._block is not None
-        if places is None or more:
+        self, recorded: Recorded, pool: Pool | None, block: Lent | None, otherwise: Callable
+    ) -> Native | None:
+        fresh, told = self._fresh, recorded.told()
+        if told is None:
             return None
-        *moving, _, _ = self._moving(range(self._inputs + len(places)))
-        sizes, read = (self._size, self._counters), self._read
+        # where tensors stand: see `native.Call`
+        at = {b: i for i, b in enumerate(self._names)}
+        at |= {b: len(at) + i for i, b in enumerate((*fresh.saved, *told.names))}
+        new = len(at)
+        places = [*fresh.places, *(place for place, _ in told.renewed.values())]
+        at |= {b: new + i for i, b in enumerate(fresh.alone)}
+        at |= {b: new + len(fresh.places) + i for i, b in enumerate(told.renewed)}
+        after = new + len(places)
+        at |= {b: after + i for i, b in enumerate(fresh.small)}
+        parts = [((new + whole, *part), False) for whole, part in fresh.parts]
+        for b in self._results:
+            if b is not None and b not in at:
+                of, part, seen = self._every_part[b]
+                at[b] = after + len(parts)
+                parts.append(((at[of], *part), seen))
+        moving = [*self._segment.outside, *told.renewed]
+        first = 2 + len(self._segment.outside)
+        slots = [*range(2, first), *(slot for _, slot in told.renewed.values())]
         return native.replay(
             native.Call(
-                self._device, self._stream, self._free, pool, sizes, read,
-                self._inputs, places, moving, self._wholes,
+                self._device, self._stream, self._free, pool, (self._size, self._counters),
+                self._read, len(self._names), [k for k in (block, told.lent) if k],
+                fresh.lock if block else None, places, parts, [at[b] for b in moving], slots,
+                [None if b is None else at[b] for b in self._results],
             ),
-            recorded, otherwise,
+            told, recorded, otherwise,
         )  # fmt: skip
