@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sol_dynamo.ir import Buffer
-from sol_dynamo.kernels.triton import fresh, native, replay
+from sol_dynamo.kernels.triton import fresh, native, recorded, replay
 from sol_dynamo.kernels.triton.fresh import Fresh
 from sol_dynamo.kernels.triton.graphs import Handles, NoGraph
 from sol_dynamo.kernels.triton.recorded import Recorded
@@ -129,14 +129,16 @@ class Device:
 
 class Step:
     """A forward graph that copies "x" to what it returns: "y", two "small" results in one piece of
-    memory, and "new", which is a call's of ATen; and to what it saves: "kept", which is in a block,
-    and "lent" with a part of it, a call's. "seen" is a view of "x", "unseen" a part of "y"."""
+    memory, "new" and "copied", which ATen's calls make; and to what it saves: "kept", which is in a
+    block, and "lent" with a part of it, a call's. "seen" is a view of "x", "unseen" a part of "y".
+    """
 
     def __init__(self, by_block: bool = False, lends: bool = True) -> None:
         """`by_block`: a graph for each block, as where calls read what is in it; `lends`: anything
         but what is in the block."""
         own = ("lent", "part") if lends else ()
-        self.results = ("y", None, "small", "other", "new", "kept", *own, "seen", "unseen")
+        self.results = ("y", None, "small", "other", "new", "kept", *own, "copied", "seen")
+        self.results += ("unseen",)
         self._lends = lends
         self.device, self.scratch = Device(), Scratch.new(CPU, 64, 1)
         self.free, self.weights = [self.scratch], {1}
@@ -144,8 +146,8 @@ class Step:
         self.graphs: dict[int | None, Recorded] = {}
         segment = SimpleNamespace(
             outside=("y", "small", "other", "kept", "x"), moving=("y", "x"),
-            kept="kept" if by_block else None, leaving=("new", *own[:1]), lent_parts=own[1:],
-            recorded=lambda d, scratch, block: self._graph(block), pooled=False,
+            kept="kept" if by_block else None, leaving=("new", "copied", *own[:1]),
+            lent_parts=own[1:], recorded=lambda d, scratch, block: self._graph(block), pooled=False,
         )  # fmt: skip
         names = [("y", "f32"), ("small", "f16"), ("other", "f16")]
         outputs = [Buffer(n, d, (2, 3), (1, 2), scope="output") for n, d in names]
@@ -163,16 +165,18 @@ class Step:
 
     def _graph(self, block: int | None) -> Recorded:
         if block not in self.graphs:
-            driver, own = Driver(5), torch.empty_strided((2, 3), (1, 2))
+            driver = Driver(6)
+            own, copied = (torch.empty_strided((2, 3), (1, 2)) for _ in range(2))
             self.drivers.append(driver)
             # y, small, other, kept, x; new: to which argument each goes
             users = [[], [], *([(0, n, FROM if n == 1 else TO)] for n in (0, 2, 3, 4, 1, 5))]
             found = Recorded(
                 driver, lambda _: [], [*self.scratch.addresses, 0, 0, 0, 0, 0, 0], users, set(),
-                {}, {}, {"lent": own} if self._lends else {},
+                {}, {"copied": copied}, {"lent": own} if self._lends else {},
                 {"part": ("lent", (2,), (1,), 2)} if self._lends else {}, [],
             )  # fmt: skip
             driver.words[6], driver.own = own.data_ptr() + TO, own
+            driver.words[7] = copied.data_ptr() + TO
             made = partial(fresh.empty_cuda, (2, 3), (1, 2), torch.float32)
             found._renewed, found._places, found.renewed = [("new", made)], [7], {"new"}
             self.graphs[block] = found
@@ -189,7 +193,7 @@ class Step:
         results = self.again([x], self.weights)
         assert results is not None and results.pop(1) is None and self.free == [self.scratch]
         made = dict(zip((r for r in self.results if r), results, strict=True))
-        for name in ("y", "new", "kept", *(["lent"] if self._lends else [])):
+        for name in ("y", "new", "copied", "kept", *(["lent"] if self._lends else [])):
             assert torch.equal(made[name], x.t()) and made[name].stride() == (1, 2)
         for name in ("small", "other"):
             assert made[name].untyped_storage().nbytes() > 2 * made[name].nbytes
@@ -206,6 +210,9 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch, now: Callable[[str], Any]) ->
     empty = getattr(torch._C._dynamo.guards, "_empty_strided_cpu")  # noqa: B009
     for module in (native, fresh):
         monkeypatch.setattr(module, "empty_cuda", empty)
+    monkeypatch.setattr(
+        recorded, "_maker", lambda t: partial(empty, tuple(t.shape), t.stride(), t.dtype)
+    )
     monkeypatch.setattr(
         native, "cuda_now", lambda: (lambda: now("device"), lambda i: now("stream"))
     )

@@ -296,16 +296,14 @@ def test_threads(made: Callable[..., Calls]) -> None:
     assert not wrong and len(calls.free) == 4
 
 
-def test_calls_that_copy(made: Callable[..., Calls]) -> None:
-    """Inputs or results: Python's."""
+def test_calls_that_copy_inputs(made: Callable[..., Calls]) -> None:
+    """Python's."""
     calls, own, x = made(), torch.empty(3, 2), torch.randn(3, 2)
     with patch.object(calls.recorded, "copied", {"x": own}):
         calls.replay._native.clear()
         for n in range(3):
             assert torch.equal(calls(torch.empty(1), x)[0], x.t()) and calls.others == n + 2
         assert torch.equal(own, x)
-    with patch.object(calls.recorded, "_results", {"y": own}):
-        assert calls.recorded.told() is None
     calls.replay._native.clear()
     assert calls.replay.natively(calls.otherwise) is not None
     calls.check()
@@ -384,7 +382,8 @@ def test_what_is_lent_is_the_same(step: Callable[..., Step], by_block: bool) -> 
         made = run(torch.randn(3, 2))
         for name in ("kept", "lent", "part"):
             assert id(made[name]) == before.setdefault(name, id(made[name]))
-        kept.append([made[name].data_ptr() for name in ("y", "small", "new")])
+        kept.append([made[name].data_ptr() for name in ("y", "small", "new", "copied")])
+        kept.append(made["copied"])
         kept.append(made["y"])
         kept.append(made["small"])
         kept.append(made["new"])
@@ -502,8 +501,20 @@ def test_nothing_of_a_step_is_held(step: Callable[..., Step]) -> None:
     before = counts()
     for _ in range(100):
         made = run(x)
-        gone = [ref(made[name]) for name in ("y", "small", "other", "new", "seen", "unseen")]
+        gone = [ref(made[name]) for name in ("y", "small", "other", "new", "copied", "seen")]
         del made
         assert all(r() is None for r in gone)
     assert max(abs(a - b) for a, b in zip(before, counts(), strict=True)) < 50
     assert run.others == 1
+
+
+def test_a_copy_that_fails(step: Callable[..., Step], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(places: list, values: list) -> None:
+        raise RuntimeError("no copy")
+
+    monkeypatch.setattr(native, "copy_all", fails)
+    run = step()
+    with pytest.raises(RuntimeError, match="no copy"):
+        run(torch.randn(3, 2))
+    assert run.free == [run.scratch] and not run.fresh.lock.locked()
+    assert not run.graphs[None]._lock.locked()

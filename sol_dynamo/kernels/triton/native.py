@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...compat import cuda_now, empty_cuda, part_of
+from ...compat import copy_all, cuda_now, empty_cuda, part_of
 from ...runtime import library
 from ..host import Lent
 from .recorded import Recorded, Told
@@ -55,10 +55,10 @@ class _State(ctypes.Structure):
         ("uses", _N), ("take", _P), ("give", _P), ("counts", _P), ("counted", _P),
         ("empty", _P), ("places", _P), ("part", _P), ("inputs", _N), ("lent", _N),
         ("outputs", _N), ("parts", _N), ("lends", _P), ("results", _N), ("result", _P),
-        ("moving", _N), ("place", _P), ("slot", _P), ("recorded", _P), ("weights", _P),
-        ("acquire", _P), ("release", _P), ("addresses", _P), ("first", _P), ("users", _P),
-        ("still", _P), ("nodes", _P), ("count", _N), ("graph", _P), ("set", _P), ("launch", _P),
-        ("otherwise", _P),
+        ("moving", _N), ("place", _P), ("slot", _P), ("copy", _P), ("made", _P), ("copies", _N),
+        ("copied", _P), ("recorded", _P), ("weights", _P), ("acquire", _P), ("release", _P),
+        ("addresses", _P), ("first", _P), ("users", _P), ("still", _P), ("nodes", _P),
+        ("count", _N), ("graph", _P), ("set", _P), ("launch", _P), ("otherwise", _P),
     )  # fmt: skip
 
 
@@ -83,6 +83,7 @@ class Call:
     parts: Sequence[tuple[Part, bool]]  # of which one, shape, strides, offset; whether torch knows
     moving: Sequence[int]  # whose addresses the graph is told, behind the scratch's,
     slots: Sequence[int]  # and which of its addresses that are
+    copied: Sequence[int]  # to which ones what the graph itself makes is copied
     results: Sequence[int | None]  # which tensors are returned
 
 
@@ -130,6 +131,7 @@ def replay(call: Call, told: Told, recorded: Recorded, otherwise: Callable) -> N
         "device_of": torch.Tensor.get_device, "data_ptr": torch.Tensor.data_ptr,
         "free": call.free, "pop": call.free.pop, "pool": call.pool, "empty": empty_cuda,
         "take": call.lock and call.lock.acquire, "give": call.lock and call.lock.release,
+        "copy": copy_all, "made": told.made,
         "recorded": recorded, "weights": "_weights", "acquire": told.lock.acquire,
         "release": told.lock.release, "otherwise": otherwise,
     }  # fmt: skip
@@ -146,6 +148,7 @@ def replay(call: Call, told: Told, recorded: Recorded, otherwise: Callable) -> N
         "result": (_N * len(call.results))(*(-1 if r is None else r for r in call.results)),
         "place": (_N * (2 + len(call.moving)))(-1, -1, *call.moving),
         "slot": (_N * (2 + len(call.moving)))(0, 1, *call.slots),
+        "copied": (_N * len(call.copied))(*call.copied),
         "addresses": told.addresses,
         "first": (_N * (len(users) + 1))(*accumulate(map(len, users), initial=0)),
         "users": (_User * sum(map(len, users)))(
@@ -159,6 +162,7 @@ def replay(call: Call, told: Told, recorded: Recorded, otherwise: Callable) -> N
         "read": -1 if call.read is None else call.read, "inputs": call.inputs,
         "lent": len(lends), "outputs": len(call.places), "parts": len(call.parts),
         "results": len(call.results), "moving": 2 + len(call.moving),
+        "copies": len(call.copied),
         "counted": next((c.function for c in counts if c), None), "count": len(graph.nodes),
         "graph": graph.graph, "set": graph.update, "launch": graph.launch,
     }  # fmt: skip

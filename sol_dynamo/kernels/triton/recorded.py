@@ -64,6 +64,8 @@ class Told(NamedTuple):
     names: Sequence[str]  # by name
     # results that are to be new memory, by name: shape, strides, dtype, and which address it is
     renewed: Mapping[str, tuple[tuple, int]]
+    copied: Mapping[str, tuple]  # results that are to be copied to new memory: where that is, too
+    made: list[torch.Tensor]  # and where they are
 
 
 class Recorded:
@@ -105,8 +107,8 @@ class Recorded:
         self._lock = threading.Lock()
 
     def told(self) -> Told | None:
-        """What a call compares and changes; None where it copies something."""
-        if self.copied or self._results:
+        """What a call compares and changes; None where it copies inputs."""
+        if self.copied:
             return None
         still = [i in self._still for i in range(len(self._users))]
         lent = self._lent if self._names else None
@@ -115,6 +117,7 @@ class Recorded:
         return Told(
             self._graph.handles(), self._addresses, self._users, still, self._lock,
             lent, self._names, renewed,
+            {b: _maker(t).args for b, t in self._results.items()}, [*self._results.values()],
         )  # fmt: skip
 
     def held(self) -> bool:

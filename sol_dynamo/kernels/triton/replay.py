@@ -152,9 +152,10 @@ class Replay:
         at = {b: i for i, b in enumerate(self._names)}
         at |= {b: len(at) + i for i, b in enumerate((*fresh.saved, *told.names))}
         new = len(at)
-        places = [*fresh.places, *(place for place, _ in told.renewed.values())]
+        renewed = (place for place, _ in told.renewed.values())
+        places = [*fresh.places, *renewed, *told.copied.values()]
         at |= {b: new + i for i, b in enumerate(fresh.alone)}
-        at |= {b: new + len(fresh.places) + i for i, b in enumerate(told.renewed)}
+        at |= {b: new + len(fresh.places) + i for i, b in enumerate((*told.renewed, *told.copied))}
         after = new + len(places)
         at |= {b: after + i for i, b in enumerate(fresh.small)}
         parts = [((new + whole, *part), False) for whole, part in fresh.parts]
@@ -171,7 +172,7 @@ class Replay:
                 self._device, self._stream, self._free, pool, (self._size, self._counters),
                 self._read, len(self._names), [k for k in (block, told.lent) if k],
                 fresh.lock if block else None, places, parts, [at[b] for b in moving], slots,
-                [None if b is None else at[b] for b in self._results],
+                [at[b] for b in told.copied], [None if b is None else at[b] for b in self._results],
             ),
             told, recorded, otherwise,
         )  # fmt: skip

@@ -1,5 +1,5 @@
 /* A launch of a program's CUDA graph, from its inputs to its results, with no code of Python between: what
- * `Replay` does, where nothing is copied. Functions of Python and of the CUDA driver come as pointers. The
+ * `Replay` does, where no input is copied. Functions of Python and of the CUDA driver come as pointers. The
  * GIL must be held; it is let go of while the driver works. */
 #include <stdint.h>
 #include <string.h>
@@ -53,6 +53,7 @@ typedef struct {
   i64 inputs, lent, outputs, parts; void *const *lends; /* tensors of a call, in this order; those that are lent */
   i64 results; const i64 *result;                     /* what is returned: places of all, or -1 for None */
   i64 moving; const i64 *place, *slot;                /* whose addresses kernels are told, the scratch's in front; */
+  void *copy, *made; i64 copies; const i64 *copied;   /* copies what the graph makes, a list, to these behind it */
   void *recorded, *weights, *acquire, *release;       /* ... which of its addresses that are; `_weights`, a lock's functions */
   u64 *addresses;                                     /* as they were told last */
   const i64 *first; const user *users; const char *still;     /* users by address; who must not change */
@@ -167,6 +168,20 @@ static void *part_of(const part *p, void **every) {
   return made;
 }
 
+/* Results of ATen's calls, to where the caller gets them. Who has the scratch has the graphs of its pool. */
+static int copied(const replay *r, void **every) {
+  void *to = r->copies ? python.list(r->copies) : 0;
+  if (!to) return !r->copies;
+  for (i64 i = 0; i < r->copies; i++) {
+    python.hold(every[r->copied[i]]);
+    python.set_item(to, i, every[r->copied[i]]);
+  }
+  void *args[] = {to, r->made}, *done = python.call(r->copy, args, 2, 0);
+  python.release(to);
+  if (done) python.release(done);
+  return done != 0;
+}
+
 /* `every`: the inputs; what else there is comes behind them. */
 static void *with_scratch(const replay *r, void **every, void *scratch, const void *weights) {
   u64 now[r->moving];
@@ -176,7 +191,7 @@ static void *with_scratch(const replay *r, void **every, void *scratch, const vo
   while (n < whole && (made[n] = python.call_tuple(r->empty, r->places[n - r->lent], 0))) n++;
   while (n >= whole && n < all && (made[n] = part_of(&r->part[n - whole], every))) n++;
   for (i64 i = 2; n == all && ready && i < r->moving; i++) ready = address(r, every[r->place[i]], &now[i]);
-  if (n == all && ready && alone(r, now, weights) && (list = python.list(r->results)))
+  if (n == all && ready && alone(r, now, weights) && copied(r, every) && (list = python.list(r->results)))
     for (i64 i = 0; i < r->results; i++) {
       void *x = r->result[i] < 0 ? python.none : every[r->result[i]];
       python.hold(x);
