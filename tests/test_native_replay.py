@@ -434,22 +434,30 @@ def test_what_has_become_something_else(step: Callable[..., Step]) -> None:
 def test_forwards_before_backward(step: Callable[..., Step]) -> None:
     """Each has a block, and a graph for it; memory that no call takes any more is let go of."""
     run = step(by_block=True)
-    run.graphs[None] = next(iter(run.graphs.values()))
-    with patch.object(Recorded, "held", lambda self: False):  # what calls lend is by block, too
-        inputs = [torch.randn(3, 2) for _ in range(3)]
-        made = [run(x) for x in inputs]
-        for x, results in zip(inputs, made, strict=True):
-            assert torch.equal(results["kept"], x.t()) and torch.equal(results["lent"], x.t())
-        assert len({r["kept"].data_ptr() for r in made}) == 3 == len(run.drivers)
-        lenders = [ref(k.lent) for k in _blocks(run)._known]
-        del made, results
-        for _ in range(4 * host.KEPT):
-            run(torch.randn(3, 2))
+    inputs = [torch.randn(3, 2) for _ in range(3)]
+    made = [run(x) for x in inputs]
+    for x, results in zip(inputs, made, strict=True):
+        assert torch.equal(results["kept"], x.t()) and torch.equal(results["lent"], x.t())
+    assert len({r["kept"].data_ptr() for r in made}) == 3 == len(run.drivers)
+    lenders = [ref(k.lent) for k in _blocks(run)._known]
+    del made, results
+    for _ in range(4 * host.KEPT):
+        run(torch.randn(3, 2))
     assert sum(k() is not None for k in lenders) == 1 == len(_blocks(run)._known)
     others = run.others
     for _ in range(2 * host.KEPT):
         run(torch.randn(3, 2))
     assert run.others == others
+
+
+def test_two_forwards_in_each_step(step: Callable[..., Step]) -> None:
+    """They share two blocks for good, and one of them is native."""
+    run = step(by_block=True)
+    for n in range(4 * host.KEPT):
+        made = [run(torch.randn(3, 2)) for _ in range(2)]
+        assert len(run.drivers) == 2 == len(_blocks(run)._known)
+        assert run.others <= n + 2
+        del made
 
 
 def _blocks(run: Step) -> host.Blocks:

@@ -288,15 +288,11 @@ class Blocks:
         """Who lends the tensors of each block."""
         return [k.lent for k in self._known]
 
-    def ahead(self, lent: Lent) -> int | None:
-        """How many calls may take a block's tensors without asking here, where nobody has them;
-        None: any number. They count as made."""
-        if len(self._known) == 1:
-            return None
-        self._calls += KEPT
+    def took(self, lent: Lent, calls: int) -> None:
+        """So many calls have taken a block's tensors without asking here."""
+        self._calls += calls
         for k in self._known:
             k.call = self._calls if k.lent is lent else k.call
-        return KEPT
 
 
 _requires_grad = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]

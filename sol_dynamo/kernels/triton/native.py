@@ -99,6 +99,10 @@ class Native(NamedTuple):
         self.state.uses = -1 if uses is None else uses
         return self.call
 
+    def left(self) -> int | None:
+        """How many of those are left."""
+        return None if self.state.uses < 0 else self.state.uses
+
 
 @lru_cache(maxsize=1)
 def _builtins() -> library.Builtins | None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ...compat import addresses, cuda_device, cuda_stream, part_of
-from ..host import Lent
+from ..host import KEPT, Lent
 from . import native
 from .fresh import Fresh, Part
 from .graphs import NoGraph
@@ -65,6 +65,8 @@ class Replay:
         # the graph of the last call, whose scratch it is for, and the id of the first tensor that
         # was saved: in one, for threads
         self._last: tuple[Recorded, Pool | None, int | None] | None = None
+        # what is called natively, and the block that it takes
+        self._handed_out: tuple[Native, Lent] | None = None
         self._native: dict[tuple[Pool | None, Lent | None], tuple[Recorded, Native | None]] = {}
 
     def is_for(self, where: Where) -> bool:
@@ -92,7 +94,8 @@ class Replay:
             block = None if self._block is None else every[self._block].data_ptr()
             recorded = self._segment.recorded(self._device, scratch, block)
             if recorded is None:
-                self._last, self._native = None, {}  # memory of a graph goes with it
+                # memory of a graph goes with it
+                self._last, self._native, self._handed_out = None, {}, None
                 return None
             if recorded.held():
                 return None
@@ -121,7 +124,7 @@ class Replay:
     def natively(self, otherwise: Callable) -> Callable | None:
         """Calls like the last one as one of C, which gives those that are not to `otherwise`; None
         where there is no such."""
-        last = self._last  # which another thread may be replacing
+        last, handed = self._last, self._handed_out  # which another thread may be replacing
         if last is None:
             return None
         recorded, pool, saved = last
@@ -133,13 +136,19 @@ class Replay:
                 block = next((k for k in lenders if k and id(k.tensors[0]) == saved), None)
                 if blocks is None or block is None:
                     return None
-                uses = blocks.ahead(block)
+                if handed is not None:  # whose calls the blocks have not seen
+                    left = handed[0].left()
+                    blocks.took(handed[1], 0 if left is None else KEPT - left)
+                blocks.took(block, 0)
+                # with several, Python comes by to see whether there is one that nobody takes
+                uses = None if len(lenders) == 1 else KEPT
         # the memory of other blocks goes with them
         known = {k: n for k, n in self._native.items() if k[1] in lenders}
         found = known.get((pool, block))
         if found is None or found[0] is not recorded:
             found = recorded, self._natively(recorded, pool, block, otherwise)
         self._native = known | {(pool, block): found}
+        self._handed_out = (found[1], block) if found[1] and block else None
         return found[1] and found[1].allow(uses)
 
     def _natively(
