@@ -286,7 +286,7 @@ class Lowering:
         given = {"taps": 1, "constant": False, **more}
         work = Work(kind, *sizes, unit=unit, followed=followed, **given)
         reason = self.products.elsewhere(work, self.node)
-        if not reason and dtype == "f32":
+        if not reason and dtype == "f32" and kind != "sum inside":  # which is of ATen's product
             self.sums[self.node] = work
         return reason
 

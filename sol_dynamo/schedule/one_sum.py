@@ -74,12 +74,13 @@ def _other(
     added = _Added.find(k.body[-1], own)
     if added is None:
         return None
+    twice = _loaded_twice(k)
     for load in added.others:
         if not isinstance(load, Load) or load.mask or load.index != added.own.index:
             continue
         b = program.buffers[load.buffer]
         alone = b.scope == "arena" and b.base is None and users[b.name] == 1
-        if not alone or b.shape != program.buffers[own].shape or b.name in _loaded_twice(k):
+        if not alone or b.shape != program.buffers[own].shape or b.name in twice:
             continue
         place = next((n for n, x in enumerate(before) if b.name in written(x)), None)
         if place is None or not _can_wait(program, before[place], before[place + 1 :]):

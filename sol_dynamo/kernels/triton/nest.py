@@ -366,6 +366,8 @@ class KernelText:
         if s.split > 1:
             if m is None or len(totals) != 1:
                 raise EmitError(f"{nest.name} in parts, which is no product of blocks")
+            if before is None and nest is not self.kernel.body[0]:
+                raise EmitError(f"{nest.name} in parts, which does not go on with the sum before")
             if nest is self.kernel.body[-2]:  # else a sum that the next one goes on with
                 totals = [[self.added(totals[0][0], outer, s.split)]]
         for x, found in zip(nest.stores, totals, strict=True):
