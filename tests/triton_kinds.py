@@ -197,6 +197,50 @@ def misrounded() -> str:
     return ""
 
 
+def misbordered() -> str:
+    """How convolutions over few channels differ, which read a copy with a border, or ""."""
+    models = (
+        nn.Conv2d(3, 64, 7, padding=3),
+        nn.Sequential(nn.Conv2d(4, 64, 5, padding=2, bias=False), nn.ReLU()),
+        nn.Conv2d(3, 64, (5, 7), padding=(4, 3), dilation=(2, 1)),
+        nn.Conv2d(3, 96, 7, padding=3).bfloat16(),
+    )
+    before = dict(target._loaded)
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    if DEVICE == "cpu":  # fewer multiprocessors, for which it pays with fewer points
+        target._loaded["cpu"] = TritonTarget("cpu", processors=16)
+    try:
+        return next(filter(None, map(unlike_bordered, models)), "")
+    finally:
+        target._loaded |= before
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+
+
+def unlike_bordered(model: nn.Module) -> str:
+    torch._dynamo.reset()
+    weight = next(model.parameters())
+    h, w = (183, 191) if DEVICE == "cuda" else (33, 31)
+    model, x = model.to(DEVICE), torch.randn(1, weight.shape[1], h, w, device=DEVICE)
+    rounded = tf32(x)
+    for t in (x, rounded):
+        t[0, 0, h // 2, w // 2] = torch.inf  # stays in the windows that hold it
+    exact, backend = copy.deepcopy(model).double(), Backend()
+    for p in exact.parameters():
+        p.data = tf32(p.data.float()).double() if p.dim() > 1 else p.data
+    with torch.no_grad():
+        run = torch.compile(model, backend=backend, dynamic=False)
+        got, want = run(x.to(weight.dtype)), exact(rounded.to(weight.dtype).double())
+    names = [k.name for k in backend.graphs[0].compiled.program.kernels]
+    if not any("bordered" in name for name in names):
+        return f"{model}: {names}"
+    if not torch.equal(got.isfinite(), want.isfinite()):
+        return f"{model}: infinite elsewhere"
+    within = want.isfinite()
+    error = relative_error(got[within], want[within])
+    allowed = 3e-6 if weight.dtype == torch.float32 else 1e-2
+    return f"{model}: off by {error:.1e}" if error > allowed else ""
+
+
 def miscopied() -> str:
     """The same where operands whose terms lie apart are copied."""
     with patch.object(product, "ACROSS", 1e-6):
@@ -454,6 +498,7 @@ def main() -> int:
     others = {
         "TF32": misrounded,
         "TF32, copied": miscopied,
+        "few channels": misbordered,
         "timing": mistuned,
         "candidates": misjudged,
         "far apart": misaddressed,

@@ -205,7 +205,7 @@ def _lies_otherwise(t: torch.Tensor, b: Buffer) -> bool:
 
 def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Evaluate a weight-only copy, as it is or rounded: an affine load is a strided view of the
-    weight's memory."""
+    weight's memory, where it is not masked."""
     store = pack.stores[0]
     value = store.values[0]
     load = value.args[0] if is_op(value, "tf32") else value
@@ -224,6 +224,12 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
         longer[:have].copy_(flat)
         flat = longer
     view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)
+    if load.mask:
+        at = [torch.arange(n, device=w.device) for n in sizes]
+        grid = torch.meshgrid(at, indexing="ij")
+        points = {a.symbol: x for a, x in zip(pack.axes, grid, strict=True)}
+        inside = torch.stack([m.evaluate(points) >= 0 for m in load.mask]).all(0)
+        view = view.masked_fill(~inside, load.other or 0)
     if load is not value:
         view = rounded_to_tf32(view)
     target = program.buffers[store.buffers[0]]

@@ -31,6 +31,7 @@ from ...ir import (
 )
 from ...schedule.nests import product_factors, unit_of
 from ...schedule.plan import Plan, vector_axis
+from . import bordered
 from .blocks import ALIGNED, axis_of, fuse, grid, pow2, symbols_of
 from .cost import (
     DRAM,
@@ -74,6 +75,9 @@ ACROSS = (
     10_000  # elements that a multiprocessor reads per us more slowly than terms that lie together
 )
 DEEP = 16  # terms that lie together from which windows go tap by tap
+# terms up to which each is loaded alone at the speed of memory; and what neighbouring rows that
+# read the same elements take, of the model's time (H200; RESULTS, 2026-11-29 02:10)
+GATHERED, OVERLAPPING = 32, 0.85
 
 
 class Roles(NamedTuple):
@@ -83,6 +87,16 @@ class Roles(NamedTuple):
     rows: list[Axis]
     columns: list[Axis]
     batch: list[Axis]
+
+
+class Laid(NamedTuple):
+    """A sum whose operands lie as they are read."""
+
+    nest: Loops
+    deep: Axis | None  # along which terms lie together
+    # whether neighbouring rows read the same elements: loads that are ahead of their use go past
+    # the first-level cache, those of one stage come from there (RESULTS, 2026-11-29 02:10)
+    overlapping: bool = False
 
 
 class Terms(NamedTuple):
@@ -108,16 +122,16 @@ def product(plan: Plan) -> list[Kernel]:
     if min(max(m, n), fewest) < SMALLEST or min(m, n) < 2:
         return []
     laid = [_laid(plan, nest, r) for nest, r in zip(nests, roles, strict=True)]
-    body, m_axis = fuse((*(nest for nest, _ in laid), root), rows, "rows")
+    body, m_axis = fuse((*(x.nest for x in laid), root), rows, "rows")
     body, n_axis = fuse(body, columns, "columns")
     nests, sums = [], list[Terms]()
-    for place, (nest, (_, deep)) in enumerate(zip(body, laid, strict=False)):
+    for place, (nest, x) in enumerate(zip(body, laid, strict=False)):
         terms = list(nest.reduce_axes)
-        if deep is None:
+        if x.deep is None:
             (nest,), k = fuse((nest,), terms, f"terms{place or ''}")
             sums.append(Terms(k, [], False))
         else:
-            sums.append(Terms(deep, [a for a in terms if a is not deep], True))
+            sums.append(Terms(x.deep, [a for a in terms if a != x.deep], True))
         nests.append(nest)
     root = body[-1]
     few = list[Kernel]()
@@ -129,14 +143,17 @@ def product(plan: Plan) -> list[Kernel]:
     made = []
     unit = _unit(nests[0].stores[0].values[0])
     shape = _shape((m, n), sums, prod(a.extent for a in batch), unit)
-    for t in tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes)):
+    ways = tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes))
+    if any(x.overlapping for x in laid):
+        ways = tuple(dict.fromkeys(t._replace(stages=1) for t in ways))
+    for t in ways:
         last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
         last = replace(last, warps=t.warps, stages=t.stages)
         at = (root.name, last.order[last.parallel - 1])
         schedules = []
         for k, taps, _ in sums:
             point = f"{k.symbol}.1"
-            order = (*(f"{a.symbol}.0" for a in (*batch, *taps, k)), *lead, point)
+            order = (*(f"{a.symbol}.0" for a in (*batch, k, *taps)), *lead, point)
             chunk = {k.symbol: (min(t.terms, max(pow2(k.extent), SMALLEST)),)}
             schedules.append(Schedule(order, chunk, at=at, block=(*lead, point), split=t.parts))
         body = (*nests, root)
@@ -162,23 +179,55 @@ def _roles(plan: Plan, nest: Loops, root: Loops) -> Roles | None:
     return Roles(factors, rows, columns, batch)
 
 
-def _laid(plan: Plan, nest: Loops, r: Roles) -> tuple[Loops, Axis | None]:
-    """A sum whose operands lie as they are read; and the axis along which terms lie together."""
-    terms, store = list(nest.reduce_axes), nest.stores[0]
+def _laid(plan: Plan, nest: Loops, r: Roles) -> Laid:
+    terms, factors, store = list(nest.reduce_axes), r.factors, nest.stores[0]
     m, n = (prod(a.extent for a in axes) for axes in (r.rows, r.columns))
     deep = _deep(plan, nest, terms)
-    within = [a for a in terms if a is not deep] + ([deep] if deep else [])
-    laid = tuple(
-        packed(plan, f, [*r.batch, *axes, *within], 1 if deep else len(within), copied)
+    together = [deep] if deep else []
+    if deep is None and (row := _row(plan, nest, r)) is not None:
+        factors, (neighbours, channels) = bordered.copied(plan, nest, row, factors)
+        terms.remove(row.channels)
+        terms.append(channels)
+        together = [neighbours, channels]
+    within = [*(a for a in terms if a not in together), *together]
+    a, b = (
+        packed(plan, f, [*r.batch, *axes, *within], len(together) or len(within), copied)
         for f, axes, copied in (
-            (r.factors[0], r.rows, _lies_across(plan, r.factors[0], r.rows, terms, n)),
-            (r.factors[1], r.columns, _lies_across(plan, r.factors[1], r.columns, terms, m)),
+            (factors[0], r.rows, _lies_across(plan, factors[0], r.rows, terms, n)),
+            (factors[1], r.columns, _lies_across(plan, factors[1], r.columns, terms, m)),
         )
     )
-    if laid == r.factors:
-        return nest, deep
-    value = Op("mul", laid, store.values[0].dtype)
-    return replace(nest, stores=(replace(store, values=(value,)),)), deep
+    if (a, b) == r.factors:
+        return Laid(nest, deep)
+    value = Op("mul", (a, b), store.values[0].dtype)
+    nest = replace(nest, stores=(replace(store, values=(value,)),))
+    if len(together) < 2:
+        return Laid(nest, deep)
+    outer = [a for a in nest.axes if a.kind != "reduce"]
+    nest = replace(nest, axes=(*outer, *within))
+    (nest,), deep = fuse((nest,), together, "".join(a.symbol for a in together))
+    return Laid(nest, deep, overlapping=True)
+
+
+def _row(plan: Plan, nest: Loops, r: Roles) -> bordered.Row | None:
+    """The row of a window for whose image a copy with a border pays: not where the plain pipes
+    multiply, which take longer than any load."""
+    terms, machine = nest.reduce_axes, Machine(plan.caps.cores, plan.caps.local_bytes)
+    m, n, batch = (prod(a.extent for a in axes) for axes in (r.rows, r.columns, r.batch))
+    count, unit = prod(a.extent for a in terms), _unit(nest.stores[0].values[0])
+    if nest.binds or min(m, n) < FEWEST or count <= GATHERED or unit[1] == "ieee":
+        return None
+    for factor, other in (r.factors, r.factors[::-1]):
+        row = bordered.row(factor, other, terms, DEEP)
+        if row is None:
+            continue
+        rest = prod(a.extent for a in terms if a not in (row.neighbours, row.channels))
+        apart = Shape(m, n, count, 1, batch, True, *unit)
+        together = Shape(m, n, row.terms, rest, batch, False, *unit)
+        now, then = (microseconds(s, tiles(s, machine)[0], machine) for s in (apart, together))
+        copied = OVERLAPPING * then + bordered.microseconds(row, nest)
+        return row if copied < now else None
+    return None
 
 
 def _shape(
@@ -390,20 +439,22 @@ def packed(
     if is_op(load, "cast") and load.args[0].dtype in HALVES:
         inner = packed(plan, load.args[0], axes, padded)
         return factor if inner is load.args[0] else Op("cast", (inner,), load.dtype)
-    if not isinstance(load, Load) or load.mask:
+    if not isinstance(load, Load):
         return factor
     weight = plan.buffers[load.buffer].scope == "weight"
-    if not weight and not copied:
+    if not weight and (load.mask or not copied):
         return factor
     address = plan.address(load.buffer, load.index)
     own = [a for a in axes if a.symbol in address.symbols]
-    if not own or address.symbols != {a.symbol for a in own}:
+    symbols = {a.symbol for a in own}
+    if not own or address.symbols != symbols or any(i.symbols - symbols for i in load.mask):
         return factor
     if not all(address.is_affine_in(a.symbol) for a in own):
         return factor
     each = ALIGNED // DTYPES[load.dtype][0]
     steps = [address.coefficient(a.symbol) for a in own]
-    if load is factor and steps[-1] == 1 and all(n % each == 0 for n in steps[:-1]):
+    aligned = steps[-1] == 1 and all(n % each == 0 for n in steps[:-1])
+    if load is factor and not load.mask and aligned:
         return factor
     shape = tuple(a.extent for a in own)
     apart = sum(a not in axes[-padded:] for a in own)  # from here on, terms that lie together
