@@ -157,6 +157,71 @@ def test_tiles_fit_the_machine_and_the_product():
             assert first.parts * first.terms <= max(shape.taps * shape.terms, first.terms)
 
 
+def convolution(images: int, channels: int, size: int, window: int, stride: int, unit="tf32"):
+    """The scheduled program of a convolution with 64 filters, for a GPU that is not there."""
+    from torch import fx
+
+    from sol_dynamo.kernels.triton.target import TritonTarget
+    from sol_dynamo.lowering import lower
+    from sol_dynamo.lowering.graph import Products
+    from sol_dynamo.schedule import schedule
+    from sol_dynamo.spec import check
+
+    g, pad = fx.Graph(), window // 2
+    x, w = g.placeholder("x"), g.placeholder("w")
+    args = (None, [stride, stride], [pad, pad], [1, 1], False, [0, 0], 1)
+    y = g.call_function(torch.ops.aten.convolution.default, (x, w, *args))
+    g.output((y,))
+    last = {"memory_format": torch.channels_last, "device": "meta"}
+    images_of = {} if channels < 16 else last  # as given, or made by the kernel before
+    x.meta["val"] = torch.empty(images, channels, size, size, **{"device": "meta", **images_of})
+    w.meta["val"] = torch.empty(64, channels, window, window, device="meta")
+    y.meta["val"] = torch.empty(images, 64, -(-size // stride), -(-size // stride), **last)
+    y.meta["sol_strides"] = y.meta["val"].stride()
+    rounded = frozenset({"convolution"} if unit == "tf32" else ())
+    program = lower(
+        fx.GraphModule({}, g), [("input", 0), ("weight", 0)], products=Products(tf32=rounded)
+    )
+    target = TritonTarget("cpu")
+    return schedule(program, target.caps, target.walk, lambda step, p: check(p, step))
+
+
+def test_windows_over_few_channels_read_a_copy():
+    """Where that pays by the model: not for windows of few terms, nor where the plain pipes, which
+    would multiply zeros, are what takes long."""
+    program = convolution(8, 3, 224, window=7, stride=2)
+    copy, product = program.kernels
+    (store,) = copy.body[0].stores
+    assert program.buffers[store.buffers[0]].numel == 8 * 229 * 229 * 4 and "border" in copy.note
+    assert [a.extent for a in product.body[0].reduce_axes] == [7, 28]
+    assert product.schedules[-1].stages == 1
+    assert [program.buffers[p.stores[0].buffers[0]].shape for p in program.packs] == [(64, 7, 7, 4)]
+    assert len(convolution(8, 3, 224, window=3, stride=2).kernels) == 1
+    assert len(convolution(8, 3, 224, window=7, stride=2, unit="ieee").kernels) == 1
+    assert len(convolution(8, 64, 56, window=3, stride=1).kernels) == 1
+
+
+@pytest.mark.parametrize(("images", "first"), [(1, "kh.0"), (32, "i.0")])
+def test_taps_are_innermost_where_there_are_many_blocks(images, first):
+    (product,) = convolution(images, 64, 56, window=3, stride=1).kernels
+    assert product.schedules[0].order[0] == first
+
+
+def test_of_tiles_that_are_equal_the_one_that_loads_least_is_first():
+    from sol_dynamo.kernels.triton.cost import Machine, Shape, loads_of, microseconds
+    from sol_dynamo.kernels.triton.product import EQUAL, tiles
+
+    machine = Machine(132, 227 << 10)
+    for rows, columns, terms in ((784, 576, 96), (25088, 192, 32), (6272, 128, 832)):
+        shape = Shape(rows, columns, terms)
+        first, *others = tiles(shape, machine)
+        times = [microseconds(shape, t, machine) for t in (first, *others)]
+        assert times[0] <= EQUAL * min(times)
+        equal = [t for t, x in zip(others, times[1:], strict=True) if x <= EQUAL * min(times)]
+        assert all(loads_of(shape, first) <= loads_of(shape, t) for t in equal)
+    assert equal
+
+
 def test_large_products_are_left_to_the_faster_one():
     """Of plain float32, which has units of its own in neither, ATen's are; small ones never."""
     from sol_dynamo.ir import Work

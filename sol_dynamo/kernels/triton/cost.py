@@ -24,6 +24,7 @@ ADDRESSED = 223  # elements loaded by a thread: their addresses
 SCATTERED = 8_000  # elements whose addresses have terms to divide
 PARTLY = 0.25  # more of an iteration where the last block of terms is not full
 DRAM = 2.46e6  # bytes, of the whole GPU
+EIGHT_WARPS = 0.6  # of a program that has them: where they are few iterations, waits fill less
 SHARED_STEP, SHARED_BYTES, SHARED_STORED = 0.73, 53_900, 4.24  # of programs that share a block
 WARPS, REGISTERS, OWN_REGISTERS = 64, 65536, 60  # of a multiprocessor; of a thread, beside sums,
 MORE_REGISTERS = 30  # and for each loop behind the first (as compiled: 22 to 41)
@@ -128,12 +129,19 @@ def microseconds(s: Shape, t: Tile, machine: Machine) -> float:
         trips * max(ROUND_TRIP / (t.stages - 1), multiply + addresses) + share
     )
     in_flight = min(together, each) * (t.stages - 1)
-    worked = max(multiply, loaded / LOADED) * (1 + WAITING / in_flight)
+    read = (min(t.rows, s.rows) + min(t.columns, s.columns)) * t.terms * s.bytes
+    worked = max(multiply, read / LOADED) * (1 + WAITING / in_flight)
     if s.terms % t.terms:
         worked *= 1 + PARTLY
     if s.scattered:
         worked += t.rows * t.terms / SCATTERED * (1 + (t.stages - 2) / 4)
     stored = 4 * sums / STORED * (1 + SHARED_STORED if t.parts > 1 else 1)
-    busy = each * (trips * worked + stored)
+    busy = each * (trips * worked + stored + (EIGHT_WARPS if t.warps > 4 else 0))
     memory = s.batch * s.rows * (s.columns + s.terms) * s.bytes / DRAM
     return LAUNCH + (waited**4 + busy**4 + memory**4) ** 0.25
+
+
+def loads_of(s: Shape, t: Tile) -> int:
+    """The elements of operands that a kernel's programs load for each term."""
+    blocks = s.batch * -(-s.rows // t.rows) * -(-s.columns // t.columns)
+    return blocks * (min(t.rows, s.rows) + min(t.columns, s.columns))

@@ -41,6 +41,7 @@ from .cost import (
     Shape,
     Tile,
     aten_microseconds,
+    loads_of,
     microseconds,
 )
 from .register_tile import split
@@ -62,6 +63,7 @@ SO_FEW = 16  # but where so few rows wait for long columns
 PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
 STAGES = (2, 3, 4)
+EQUAL = 1.01  # times of tiles between which the model does not decide
 WAYS = 12  # that are timed, where tiles are chosen so
 LARGE = 1 << 28  # flop from which a call of ATen is thought of
 LARGER = 1 << 30  # where nothing but the call itself is gained
@@ -71,13 +73,16 @@ GAIN_ALIKE, GAIN_ADDED = 0.8, 0.95  # where both are one kernel, and one that ad
 # 33 us more than without (H100; RESULTS, 2026-11-27 21:30)
 FEW_BLOCKS = 0.6
 DOUBLES = 1 << 20  # float64 products from which ATen computes them
+# blocks for each multiprocessor from which taps are innermost: what a program reads is what it or
+# another one has just read (10 % of a 3x3 convolution at 56 x 56; RESULTS, 2026-11-29 02:10)
+MANY_BLOCKS = 2
 ACROSS = (
     10_000  # elements that a multiprocessor reads per us more slowly than terms that lie together
 )
 DEEP = 16  # terms that lie together from which windows go tap by tap
 # terms up to which each is loaded alone at the speed of memory; and what neighbouring rows that
 # read the same elements take, of the model's time (H200; RESULTS, 2026-11-29 02:10)
-GATHERED, OVERLAPPING = 32, 0.85
+GATHERED, OVERLAPPING, CLEARLY = 32, 0.85, 0.9
 
 
 class Roles(NamedTuple):
@@ -150,10 +155,13 @@ def product(plan: Plan) -> list[Kernel]:
         last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
         last = replace(last, warps=t.warps, stages=t.stages)
         at = (root.name, last.order[last.parallel - 1])
+        blocks = prod(a.extent for a in batch) * -(-m // t.rows) * -(-n // t.columns)
+        many = blocks >= MANY_BLOCKS * plan.caps.cores
         schedules = []
         for k, taps, _ in sums:
             point = f"{k.symbol}.1"
-            order = (*(f"{a.symbol}.0" for a in (*batch, k, *taps)), *lead, point)
+            walked = (k, *taps) if many else (*taps, k)
+            order = (*(f"{a.symbol}.0" for a in (*batch, *walked)), *lead, point)
             chunk = {k.symbol: (min(t.terms, max(pow2(k.extent), SMALLEST)),)}
             schedules.append(Schedule(order, chunk, at=at, block=(*lead, point), split=t.parts))
         body = (*nests, root)
@@ -226,7 +234,7 @@ def _row(plan: Plan, nest: Loops, r: Roles) -> bordered.Row | None:
         together = Shape(m, n, row.terms, rest, batch, False, *unit)
         now, then = (microseconds(s, tiles(s, machine)[0], machine) for s in (apart, together))
         copied = OVERLAPPING * then + bordered.microseconds(row, nest)
-        return row if copied < now else None
+        return row if copied < CLEARLY * now else None
     return None
 
 
@@ -290,7 +298,8 @@ def _divisor(n: int, most: int) -> int:
 
 @lru_cache(1024)
 def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
-    """Blocks to choose from, first those that take the least time by the model."""
+    """Blocks to choose from, first those that take the least time by the model; of those that are
+    equal by it, the one that loads the least."""
     found: dict[Tile, float] = {}
     for (bm, bn), bk, parts, stages in every(SIZES, TERMS, PARTS, STAGES):
         bm, bn, bk = (
@@ -305,7 +314,10 @@ def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
             t = Tile(bm, bn, bk, parts, warps, stages)
             if t not in found:
                 found[t] = microseconds(shape, t, machine)
-    return tuple(sorted(found, key=found.__getitem__)[:WAYS])
+    best, *others = sorted(found, key=found.__getitem__)
+    equal = [t for t in (best, *others) if found[t] <= EQUAL * found[best]]
+    first = min(equal, key=lambda t: loads_of(shape, t))  # the quickest of several
+    return tuple(dict.fromkeys((first, best, *others)))[:WAYS]
 
 
 def elsewhere(w: Work, machine: Machine) -> str:
