@@ -208,7 +208,7 @@ def misbordered() -> str:
     before = dict(target._loaded)
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     if DEVICE == "cpu":  # fewer multiprocessors, for which it pays with fewer points
-        target._loaded["cpu"] = TritonTarget("cpu", processors=16)
+        target._loaded["cpu"] = TritonTarget("cpu", processors=4)
     try:
         return next(filter(None, map(unlike_bordered, models)), "")
     finally:
