@@ -206,33 +206,46 @@ def misbordered() -> str:
         nn.Conv2d(3, 96, 7, padding=3).bfloat16(),
     )
     before = dict(target._loaded)
-    torch.backends.cudnn.conv.fp32_precision = "tf32"
     if DEVICE == "cpu":  # fewer multiprocessors, for which it pays with fewer points
         target._loaded["cpu"] = TritonTarget("cpu", processors=4)
+    size = (183, 191) if DEVICE == "cuda" else (33, 31)
     try:
-        return next(filter(None, map(unlike_bordered, models)), "")
+        return next(filter(None, (unlike(m, size, bordered) for m in models)), "")
     finally:
         target._loaded |= before
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
 
 
-def unlike_bordered(model: nn.Module) -> str:
+def bordered(kernels: list[Kernel]) -> bool:
+    return any("border" in k.note for k in kernels)
+
+
+def misfilled() -> str:
+    """How a product of eight terms differs, which fills half of a block, or ""."""
+    with patch.object(product, "MANY_RESULTS", 1):
+        return unlike(nn.Conv2d(8, 24, 1), (9, 7), lambda ks: len(ks[-1].schedules[0].block) == 3)
+
+
+def unlike(model: nn.Module, size: tuple[int, int], wanted: Callable[[list[Kernel]], bool]) -> str:
+    """How a convolution in TF32 or in half precision differs, or what is not as `wanted` of its
+    kernels."""
     torch._dynamo.reset()
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
     weight = next(model.parameters())
-    h, w = (183, 191) if DEVICE == "cuda" else (33, 31)
-    model, x = model.to(DEVICE), torch.randn(1, weight.shape[1], h, w, device=DEVICE)
+    x = torch.randn(1, weight.shape[1], *size, device=DEVICE)
     rounded = tf32(x)
     for t in (x, rounded):
-        t[0, 0, h // 2, w // 2] = torch.inf  # stays in the windows that hold it
-    exact, backend = copy.deepcopy(model).double(), Backend()
+        t[0, 0, size[0] // 2, size[1] // 2] = torch.inf  # stays in the windows that hold it
+    model, backend = model.to(DEVICE), Backend()
+    exact = copy.deepcopy(model).double()
     for p in exact.parameters():
         p.data = tf32(p.data.float()).double() if p.dim() > 1 else p.data
     with torch.no_grad():
         run = torch.compile(model, backend=backend, dynamic=False)
         got, want = run(x.to(weight.dtype)), exact(rounded.to(weight.dtype).double())
-    names = [k.name for k in backend.graphs[0].compiled.program.kernels]
-    if not any("bordered" in name for name in names):
-        return f"{model}: {names}"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    kernels = backend.graphs[0].compiled.program.kernels
+    if not all(isinstance(k, Kernel) for k in kernels) or not wanted([*kernels]):
+        return f"{model}: {[k.name for k in kernels]}"
     if not torch.equal(got.isfinite(), want.isfinite()):
         return f"{model}: infinite elsewhere"
     within = want.isfinite()
@@ -499,6 +512,7 @@ def main() -> int:
         "TF32": misrounded,
         "TF32, copied": miscopied,
         "few channels": misbordered,
+        "few terms": misfilled,
         "timing": mistuned,
         "candidates": misjudged,
         "far apart": misaddressed,

@@ -47,6 +47,9 @@ from .cost import (
 from .register_tile import split
 
 SMALLEST = 16  # rows, columns and terms of a block
+# terms that still pay where they fill half of the units, of so many results that memory is what
+# takes long: point by point 8 terms of 24 columns ran at half of its speed (RESULTS, 2026-11-29)
+LEAST_TERMS, MANY_RESULTS = 8, 1 << 22
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
 # rows and columns of a block: of two that the model takes for equal, the one with fewer rows, whose
 # operand may be computed, is the faster one (3 % in the median of 273 pairs, 7 % in DenseNet's)
@@ -124,7 +127,9 @@ def product(plan: Plan) -> list[Kernel]:
     _, rows, columns, batch = roles[0]
     m, n = (prod(a.extent for a in axes) for axes in (rows, columns))
     fewest = min(prod(a.extent for a in nest.reduce_axes) for nest in nests)
-    if min(max(m, n), fewest) < SMALLEST or min(m, n) < 2:
+    unit = _unit(nests[0].stores[0].values[0])
+    least = LEAST_TERMS if unit[1] != "ieee" and m * n >= MANY_RESULTS else SMALLEST
+    if max(m, n) < SMALLEST or fewest < least or min(m, n) < 2:
         return []
     laid = [_laid(plan, nest, r) for nest, r in zip(nests, roles, strict=True)]
     body, m_axis = fuse((*(x.nest for x in laid), root), rows, "rows")
@@ -146,7 +151,6 @@ def product(plan: Plan) -> list[Kernel]:
         return few
     lead = f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"
     made = []
-    unit = _unit(nests[0].stores[0].values[0])
     shape = _shape((m, n), sums, prod(a.extent for a in batch), unit)
     ways = tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes))
     if any(x.overlapping for x in laid):
@@ -417,10 +421,13 @@ def _unit(value: Expr) -> tuple[int, str]:
 
 
 def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
-    """The reduce axis along which an operand lies together in memory, if it is long enough."""
+    """The reduce axis along which an operand lies together in memory, if it is long enough to go
+    along it for each point of a window."""
     for a in terms:
         steps = [plan.address(e.buffer, e.index) for e in loads(nest)]
-        if a.extent >= DEEP and any(i.coefficient(a.symbol) == 1 for i in steps):
+        if (a.extent >= DEEP or len(terms) == 1) and any(
+            i.coefficient(a.symbol) == 1 for i in steps
+        ):
             return a
     return None
 
