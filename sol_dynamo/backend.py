@@ -336,13 +336,35 @@ def compile_graph(
     results, tokens = compat.results_of_forward(), compat.effect_tokens()
     if results is not None:
         strides[tokens + results :] = [None] * (len(strides) - tokens - results)
-    runner = _runner(gm, c, _roles(kind), strides)
+    runner = _runner(gm, c, _roles(kind), strides, _updates(gm))
     compat.report_output_strides((runner.output_strides or [])[tokens:])
     return runner
 
 
+def _updates(gm: fx.GraphModule) -> tuple[tuple[int, int], ...]:
+    """(output, input) of a forward graph: the statistics of batch norms, say. AOTAutograd copies
+    them one by one behind the call, which finds nothing to do where the runner has done so. Not of
+    an input that backward reads, since autograd is to see that it has changed."""
+    given, results = gm.graph.find_nodes(op="placeholder"), gm.graph.output_node().args[0]
+    assert isinstance(results, (tuple, list))
+
+    def kind(n: Any) -> tuple | None:
+        t = n.meta.get("val") if isinstance(n, fx.Node) else None
+        return (t.shape, t.dtype, t.device) if isinstance(t, torch.Tensor) else None
+
+    return tuple(
+        (k, i)
+        for k, i in compat.updates_of_inputs()
+        if kind(given[i]) == kind(results[k]) is not None and given[i] not in results
+    )
+
+
 def _runner(
-    gm: fx.GraphModule, c: Config, roles: Roles, output_strides: Strides | None = None
+    gm: fx.GraphModule,
+    c: Config,
+    roles: Roles,
+    output_strides: Strides | None = None,
+    updates: Sequence[tuple[int, int]] = (),
 ) -> Runner:
     """A traced graph, compiled; `output_strides` as in `fx_passes.run`."""
     values = _placeholders(gm)
@@ -357,7 +379,7 @@ def _runner(
     def find(weights: Sequence[int], strides: Strides | None) -> Found:
         return build(gm, weights, c, strides, views)
 
-    graph = Graph(values, static, constants)
+    graph = Graph(values, static, constants, updates)
     return Runner(graph, weights, find, _target(gm), c.weight_sets, output_strides)
 
 

@@ -385,6 +385,25 @@ def mutated_input_indices() -> set[int]:
     return found
 
 
+def updates_of_inputs() -> list[tuple[int, int]]:
+    """(output, input): what AOTAutograd copies behind a forward graph to which of its inputs, of
+    those that are plain tensors without gradients."""
+    meta = _forward_meta()
+    if meta is None or meta.tokens:
+        return []
+    if any(s is not None for s in getattr(meta, "mutated_inp_stream_indices", None) or ()):
+        return []
+    if any(type(m).__name__ != "PlainTensorMeta" for m in meta.subclass_inp_meta):
+        return []
+    found = []
+    for k, i in enumerate(meta.mutated_inp_runtime_indices):
+        info = meta.input_info[i]
+        moved = info.mutates_metadata or info.mutates_storage_metadata or info.requires_grad
+        if info.mutates_data and not moved:
+            found.append((k, i))
+    return found
+
+
 def inputs_with_gradients() -> set[int]:
     """Which graph inputs gradients are asked for."""
     infos = getattr(_forward_meta(), "input_info", None) or []

@@ -47,6 +47,7 @@ class Graph:
     values: Sequence[Any]  # its inputs, fake
     static: frozenset[int]  # those that belong to the model, and that the target can take
     constants: Sequence[tuple[int, Any]] = ()  # outputs that are no tensors, by position
+    updates: Sequence[tuple[int, int]] = ()  # outputs that are to be copied to inputs
 
 
 @dataclass
@@ -102,7 +103,7 @@ class Runner:
             compat.Layouts([(v.shape, v.strides, v.dtype) for v in traced]),
         )
         self._now = made.executable, made.sets, inputs  # in one step: other threads may be calling
-        plain = not rest and not self.graph.constants
+        plain = not (rest or self.graph.constants or self.graph.updates)
         self.parts = Parts(made.executable, made.sets, inputs) if plain else None
         self.compiled = made
         results = (None if o is None else made.program.buffers[o] for o in made.program.outputs)
@@ -142,14 +143,29 @@ class Runner:
         if sets.unstable and self._demotes:
             self._demote(sets)
         inputs = [args[i] for i in wanted]
+        updated = [args[i] for _, i in self.graph.updates]
         given = len(args)
         args.clear()
         results = executable(inputs, prepared)
+        if updated:
+            self._update(updated, results)
         for k, value in self.graph.constants:
             results[k] = value
         if self.noting:
             self.noted = given, [*map(id, inputs)], [*map(id, results)]
         return results
+
+    def _update(self, inputs: list[torch.Tensor], results: list[Any]) -> None:
+        """Copy results to inputs, all of a dtype at once; they are given as the inputs' memory."""
+        of_dtype: dict[torch.dtype, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
+        for (k, _), x in zip(self.graph.updates, inputs, strict=True):
+            places, values = of_dtype.setdefault(x.dtype, ([], []))
+            places.append(x)
+            values.append(results[k])
+        for places, values in of_dtype.values():
+            compat.copy_all(places, values)
+        for (k, _), x in zip(self.graph.updates, inputs, strict=True):
+            results[k] = compat.part_of(x, tuple(x.shape), x.stride(), 0)
 
     def _demote(self, sets: WeightSets) -> None:
         with self._lock:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from accuracy import ULP2, relative_error
 from torch import nn
 
+from sol_dynamo import compat
 from sol_dynamo.backend import Backend
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -278,6 +279,31 @@ def test_nothing_outlives_its_step():
         second.sum().backward()
     finally:
         gc.enable()
+
+
+def test_statistics_are_updated_at_once(monkeypatch):
+    torch._dynamo.reset()
+    model = resnet().train()
+    ours, exact = copy.deepcopy(model), copy.deepcopy(model).double()
+    backend, copied = Backend(), []
+    monkeypatch.setattr(
+        compat, "copy_all", lambda places, values, real=compat.copy_all: (
+            copied.append(len(places)), real(places, values)
+        ),
+    )  # fmt: skip
+    run, before = torch.compile(ours, backend=backend), [b._version for b in ours.buffers()]
+    for _ in range(3):
+        x = torch.randn(8, 3, 12, 12)
+        for f, m, t in ((model, model, x), (run, ours, x), (exact, exact, x.double())):
+            m.zero_grad()
+            f(t).square().sum().backward()
+    assert copied == 3 * [4, 8]  # counts; means and variances
+    for a, e, w in zip(ours.buffers(), model.buffers(), exact.buffers(), strict=True):
+        assert a.dtype == e.dtype and relative_error(a, w) <= 2 * relative_error(e, w) + 4e-7
+    for a, e, w in zip(ours.parameters(), model.parameters(), exact.parameters(), strict=True):
+        assert relative_error(a.grad, w.grad) <= 2 * relative_error(e.grad, w.grad) + 4e-7
+    versions = [b._version for b in ours.buffers()]
+    assert all(now > then for now, then in zip(versions, before, strict=True))
 
 
 def test_frozen_layers_are_packed_once():
