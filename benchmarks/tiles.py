@@ -228,7 +228,7 @@ def judge(path: Path) -> None:
         for (_, shape), times in measured.items():
             if shape.unit == unit:
                 cost = {t: microseconds(shape, t, H100) for t in times}
-                losses.append(times[min(cost, key=cost.__getitem__)] / min(times.values()))
+                losses.append(times[product.preferred(shape, cost)] / min(times.values()))
         mean = exp(sum(map(log, losses)) / len(losses))
         print(f"{unit}: {len(losses)} shapes, {mean:.3f} of the best, {max(losses):.2f} at worst")
 

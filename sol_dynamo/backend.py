@@ -352,11 +352,10 @@ def _updates(gm: fx.GraphModule) -> tuple[tuple[int, int], ...]:
         t = n.meta.get("val") if isinstance(n, fx.Node) else None
         return (t.shape, t.dtype, t.device) if isinstance(t, torch.Tensor) else None
 
-    return tuple(
-        (k, i)
-        for k, i in compat.updates_of_inputs()
-        if kind(given[i]) == kind(results[k]) is not None and given[i] not in results
-    )
+    def fits(result: Any, x: fx.Node) -> bool:
+        return kind(x) is not None and kind(x) == kind(result) and x not in results
+
+    return tuple((k, i) for k, i in compat.updates_of_inputs() if fits(results[k], given[i]))
 
 
 def _runner(

@@ -201,6 +201,26 @@ def test_windows_over_few_channels_read_a_copy():
     assert len(convolution(8, 64, 56, window=3, stride=1).kernels) == 1
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_copy_of_a_weight_with_channels_that_are_not_there(rounded):
+    from sol_dynamo.affine import Index
+    from sol_dynamo.ir import Axis, Buffer, Load, Loops, Op, Program, Store
+    from sol_dynamo.kernels.host import packed, rounded_to_tf32
+
+    o, c, k = map(Index.of, "ock")
+    weight = Buffer("w", "f32", (5, 3, 7), (21, 7, 1), scope="weight")
+    copy = Buffer("p", "f32", (5, 7, 4), (28, 4, 1), scope="weight")
+    value = Load("w", (o, c, k), "f32", (Index.of(2) - c,), 0.0)
+    stored = Op("tf32", (value,), "f32") if rounded else value
+    nest = Loops((Axis("o", 5), Axis("k", 7), Axis("c", 4)), (Store(("p",), (o, k, c), (stored,)),))
+    w = torch.randn(5, 3, 7)
+    w[4, 2] = torch.inf  # next to what is not there
+    made = packed(Program({"w": weight, "p": copy}, (), ("w",), ()), nest, {"w": w})
+    want = torch.cat([w, torch.zeros(5, 1, 7)], 1).permute(0, 2, 1)
+    assert torch.equal(made, rounded_to_tf32(want) if rounded else want)
+    assert made.stride() == (28, 4, 1)
+
+
 @pytest.mark.parametrize(("images", "first"), [(1, "kh.0"), (32, "i.0")])
 def test_taps_are_innermost_where_there_are_many_blocks(images, first):
     (product,) = convolution(images, 64, 56, window=3, stride=1).kernels

@@ -155,6 +155,18 @@ class Positions(nn.MaxPool2d):
         )[1].to(x.dtype)
 
 
+class TwoWindows(nn.Module):
+    """Of one image, added, so that one kernel reads two copies of it."""
+
+    def __init__(self, ins: int, outs: int):
+        super().__init__()
+        self.near = nn.Conv2d(ins, outs, 7, padding=3)
+        self.far = nn.Conv2d(ins, outs, 7, padding=(6, 3), dilation=(2, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.near(x) + self.far(x)
+
+
 def networks(names: list[str]) -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
     from torchvision import models
 
@@ -204,6 +216,7 @@ def misbordered() -> str:
         nn.Sequential(nn.Conv2d(4, 64, 5, padding=2, bias=False), nn.ReLU()),
         nn.Conv2d(3, 64, (5, 7), padding=(4, 3), dilation=(2, 1)),
         nn.Conv2d(3, 96, 7, padding=3).bfloat16(),
+        TwoWindows(3, 64),
     )
     before = dict(target._loaded)
     if DEVICE == "cpu":  # fewer multiprocessors, for which it pays with fewer points

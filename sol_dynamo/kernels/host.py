@@ -205,7 +205,7 @@ def _lies_otherwise(t: torch.Tensor, b: Buffer) -> bool:
 
 def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Evaluate a weight-only copy, as it is or rounded: an affine load is a strided view of the
-    weight's memory, where it is not masked."""
+    weight's memory, with another value where it is masked."""
     store = pack.stores[0]
     value = store.values[0]
     load = value.args[0] if is_op(value, "tf32") else value
@@ -224,18 +224,21 @@ def packed(program: Program, pack: Loops, values: Mapping[str, torch.Tensor]) ->
         longer[:have].copy_(flat)
         flat = longer
     view = flat.as_strided(sizes, steps, flat.storage_offset() + address.const)
-    if load.mask:
-        at = [torch.arange(n, device=w.device) for n in sizes]
-        grid = torch.meshgrid(at, indexing="ij")
-        points = {a.symbol: x for a, x in zip(pack.axes, grid, strict=True)}
-        inside = torch.stack([m.evaluate(points) >= 0 for m in load.mask]).all(0)
-        view = view.masked_fill(~inside, load.other or 0)
     if load is not value:
         view = rounded_to_tf32(view)
     target = program.buffers[store.buffers[0]]
-    if not _lies_otherwise(view, target) and view.data_ptr() % ALIGN == 0:
+    if not (load.mask or _lies_otherwise(view, target) or view.data_ptr() % ALIGN):
         return view
-    return view.new_empty_strided(sizes, target.strides).copy_(view)
+    made = view.new_empty_strided(sizes, target.strides).copy_(view)
+    if load.mask:
+        # each axis in a dimension of its own, so that a condition is as large as what it is about
+        points = {
+            a.symbol: torch.arange(n, device=w.device).view(n, *(1,) * (len(sizes) - 1 - d))
+            for d, (a, n) in enumerate(zip(pack.axes, sizes, strict=True))
+        }
+        for m in load.mask:
+            made.masked_fill_(m.evaluate(points) < 0, load.other or 0)
+    return made
 
 
 def rounded_to_tf32(x: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,12 @@ class Plan:
         """Whether a buffer starts at the image that the kernel works on."""
         return self.images > 1 and (self.buffers[buffer].base or buffer) in self.chunked
 
+    def unused(self, name: str) -> str:
+        """A buffer's name like this one that no buffer has."""
+        while name in self.buffers:
+            name += "_2"
+        return name
+
     def address(self, buffer: str, index: tuple[Index, ...]) -> Index:
         return self.buffers[buffer].address(index)
 

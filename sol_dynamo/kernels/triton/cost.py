@@ -1,12 +1,13 @@
 """How long a product of blocks takes on a GPU, by a model fitted to measured times.
 
 `benchmarks/tiles.py` timed 9,758 kernels in TF32 and 2,235 in float32, of 112 and 70 shapes of
-five networks, on an H100 (benchmarks/data). The tile that the model takes for the best is 4 %
-slower than the best in the mean (float32: 4 %), 28 % at worst (31 %):
+five networks, on an H100 (benchmarks/data). The tile that `product.preferred` takes by the model is
+3 % slower than the best in the mean (float32: 4 %), 22 % at worst (31 %):
 `python -m benchmarks.tiles --judge`. The constants of loads, sums and parts were fitted again to
 what `mode="max-autotune"` timed on four networks (RESULTS, 2026-11-27 10:25): they order tiles
-better than they tell times, of which large products' are a sixth too long (`product.GAIN`). Times
-are in us, rates those of a multiprocessor per us.
+better than they tell times, of which large products' are a sixth too long (`product.GAIN`).
+`EIGHT_WARPS` was fitted to the former (RESULTS, 2026-11-29 02:10). Times are in us, rates those of
+a multiprocessor per us.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ are, and how weights are laid out for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product as every
@@ -48,7 +48,8 @@ from .register_tile import split
 
 SMALLEST = 16  # rows, columns and terms of a block
 # terms that still pay where they fill half of the units, of so many results that memory is what
-# takes long: point by point 8 terms of 24 columns ran at half of its speed (RESULTS, 2026-11-29)
+# takes long: point by point 8 terms of 24 columns ran at half of its speed (RESULTS,
+# 2026-11-29 02:10)
 LEAST_TERMS, MANY_RESULTS = 8, 1 << 22
 FEWEST = 4  # rows or columns for which a block that they do not fill still pays
 # rows and columns of a block: of two that the model takes for equal, the one with fewer rows, whose
@@ -66,7 +67,9 @@ SO_FEW = 16  # but where so few rows wait for long columns
 PARTS = (1, 2, 4, 8)  # programs that share one,
 TRIPS = 2  # each of them with so many iterations at least
 STAGES = (2, 3, 4)
-EQUAL = 1.01  # times of tiles between which the model does not decide
+# times of tiles between which the model does not decide: the one that loads less is 0.4 % better in
+# the mean of what was measured (RESULTS, 2026-11-29 02:10)
+EQUAL = 1.01
 WAYS = 12  # that are timed, where tiles are chosen so
 LARGE = 1 << 28  # flop from which a call of ATen is thought of
 LARGER = 1 << 30  # where nothing but the call itself is gained
@@ -302,8 +305,7 @@ def _divisor(n: int, most: int) -> int:
 
 @lru_cache(1024)
 def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
-    """Blocks to choose from, first those that take the least time by the model; of those that are
-    equal by it, the one that loads the least."""
+    """Blocks to choose from, first the `preferred` one, then by their times."""
     found: dict[Tile, float] = {}
     for (bm, bn), bk, parts, stages in every(SIZES, TERMS, PARTS, STAGES):
         bm, bn, bk = (
@@ -318,10 +320,16 @@ def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
             t = Tile(bm, bn, bk, parts, warps, stages)
             if t not in found:
                 found[t] = microseconds(shape, t, machine)
-    best, *others = sorted(found, key=found.__getitem__)
-    equal = [t for t in (best, *others) if found[t] <= EQUAL * found[best]]
-    first = min(equal, key=lambda t: loads_of(shape, t))  # the quickest of several
-    return tuple(dict.fromkeys((first, best, *others)))[:WAYS]
+    return tuple(dict.fromkeys((preferred(shape, found), *sorted(found, key=found.__getitem__))))[
+        :WAYS
+    ]
+
+
+def preferred(shape: Shape, times: Mapping[Tile, float]) -> Tile:
+    """The quickest tile, or one that is equal to it by the model and loads less."""
+    least = min(times.values())
+    equal = [t for t, time in times.items() if time <= EQUAL * least]
+    return min(equal, key=lambda t: (loads_of(shape, t), times[t]))
 
 
 def elsewhere(w: Work, machine: Machine) -> str:
@@ -466,7 +474,9 @@ def packed(
     address = plan.address(load.buffer, load.index)
     own = [a for a in axes if a.symbol in address.symbols]
     symbols = {a.symbol for a in own}
-    if not own or address.symbols != symbols or any(i.symbols - symbols for i in load.mask):
+    if not own or address.symbols != symbols:
+        return factor
+    if load.mask and (address.const < 0 or any(i.symbols - symbols for i in load.mask)):
         return factor
     if not all(address.is_affine_in(a.symbol) for a in own):
         return factor
@@ -481,10 +491,7 @@ def packed(
     strides = (*contiguous((*shape[:apart], pitch))[:-1], *contiguous(shape[apart:]))
     key = load, (tuple(a.symbol for a in own), strides, load is factor)
     if key not in plan.packed:
-        name = f"{plan.kernel.name}_packed"
-        while name in plan.buffers:  # of a product of two weights
-            name += "_2"
-        plan.packed[key] = name
+        name = plan.packed[key] = plan.unused(f"{plan.kernel.name}_packed")
         scope = "weight" if weight else "arena"
         plan.buffers[name] = Buffer(name, load.dtype, shape, strides, scope=scope)
         value = factor if weight else load  # which is rounded, too, where its only readers do so
