@@ -262,6 +262,9 @@ class Schedule:
     ahead: str | None = None  # a loop over blocks of weights: the next one is fetched meanwhile
     # loops whose points are computed at once, as the dimensions of a block of values
     block: tuple[str, ...] = ()
+    # axis -> points at a block's start and end that are others' results: they are computed again,
+    # for what reads its neighbours, and not stored
+    halo: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     split: int = 1  # programs that share the iterations of a block's sums; the last one adds them
     # a program's threads by 32, and how far loads are ahead of their use; 0: the emitter's choice
     warps: int = 0

@@ -40,6 +40,8 @@ class Caps:
     column_bytes: int = 0  # memory read for so many neighbouring results that are not cut
     images_first: bool = True  # large batches walk runs of kernels image by image, in cache
     columns: int = 1  # of a product that are computed at once: an operand is made once for them
+    # of a product whose neighbouring rows a kernel sums itself (`taps`): the fewest, and the most
+    taps_columns: tuple[int, int] = (0, 0)
     tf32: bool = False  # products of float32 may round operands, where torch's flags say so
     half_products: bool = False  # products of 16-bit floats are summed in float32 by hardware
     elsewhere: Callable[[Work], str] | None = None  # why ATen is to do it, or "", by a model

@@ -404,6 +404,8 @@ def test_taps_along_a_row_are_summed_afterwards(
     made = fuse(program, replace(CAPS, images_first=False))
     assert len(same(made, f, (x, w, b))) == 1 + split
     assert len(fuse(program, CAPS).kernels) == 1
+    inside = replace(CAPS, images_first=False, taps_columns=(4, 128))  # of products with TF32
+    assert len(fuse(program, inside).kernels) == 1 + split
     monkeypatch.undo()
     assert len(fuse(program, replace(CAPS, images_first=False)).kernels) == 1  # too little to gain
 

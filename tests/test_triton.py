@@ -157,8 +157,10 @@ def test_tiles_fit_the_machine_and_the_product():
             assert first.parts * first.terms <= max(shape.taps * shape.terms, first.terms)
 
 
-def convolution(images: int, channels: int, size: int, window: int, stride: int, unit="tf32"):
-    """The scheduled program of a convolution with 64 filters, for a GPU that is not there."""
+def convolution(
+    images: int, channels: int, size: int, window: int, stride: int, unit="tf32", outputs: int = 64
+):
+    """The scheduled program of a convolution, for a GPU that is not there."""
     from torch import fx
 
     from sol_dynamo.kernels.triton.target import TritonTarget
@@ -175,8 +177,8 @@ def convolution(images: int, channels: int, size: int, window: int, stride: int,
     last = {"memory_format": torch.channels_last, "device": "meta"}
     images_of = {} if channels < 16 else last  # as given, or made by the kernel before
     x.meta["val"] = torch.empty(images, channels, size, size, **{"device": "meta", **images_of})
-    w.meta["val"] = torch.empty(64, channels, window, window, device="meta")
-    y.meta["val"] = torch.empty(images, 64, -(-size // stride), -(-size // stride), **last)
+    w.meta["val"] = torch.empty(outputs, channels, window, window, device="meta")
+    y.meta["val"] = torch.empty(images, outputs, -(-size // stride), -(-size // stride), **last)
     y.meta["sol_strides"] = y.meta["val"].stride()
     rounded = frozenset({"convolution"} if unit == "tf32" else ())
     program = lower(
@@ -219,6 +221,27 @@ def test_a_copy_of_a_weight_with_channels_that_are_not_there(rounded):
     want = torch.cat([w, torch.zeros(5, 1, 7)], 1).permute(0, 2, 1)
     assert torch.equal(made, rounded_to_tf32(want) if rounded else want)
     assert made.stride() == (28, 4, 1)
+
+
+@pytest.mark.parametrize(("outputs", "window", "unit", "halo"), [
+    (32, 3, "tf32", (1, 1)),
+    (16, 5, "tf32", (2, 2)),
+    (24, 3, "tf32", None),  # no power of two
+    (32, 5, "tf32", None),  # 160 columns
+    (32, 3, "ieee", None),
+])  # fmt: skip
+def test_taps_along_a_row_are_summed_in_one_kernel(outputs, window, unit, halo):
+    """Where their columns are a block's, and units for rounded operands multiply."""
+    program = convolution(8, 128, 112, window, 1, unit, outputs)
+    assert len(program.kernels) == (1 if halo else 2)
+    parts, *_, root = program.kernels[0].schedules
+    if halo is None:
+        assert not root.halo
+        return
+    (rows,) = root.halo
+    assert root.halo[rows] == halo and root.tile[rows] == (128,) and parts.split == 1
+    made = [b for nest in program.kernels[0].body[:-1] for x in nest.stores for b in x.buffers]
+    assert [program.buffers[b].scope for b in made] == ["local", "local"]
 
 
 @pytest.mark.parametrize(("images", "first"), [(1, "kh.0"), (32, "i.0")])

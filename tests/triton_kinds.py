@@ -35,6 +35,7 @@ from sol_dynamo.kernels.triton import product, tune, walk
 from sol_dynamo.kernels.triton.compile import compile_program
 from sol_dynamo.kernels.triton.segment import Segment
 from sol_dynamo.kernels.triton.target import TritonTarget
+from sol_dynamo.schedule import taps
 
 os.environ["SOL_STRICT"] = "1"
 ULPS = 2 * torch.finfo(torch.float32).eps
@@ -238,13 +239,39 @@ def misfilled() -> str:
         return unlike(nn.Conv2d(8, 24, 1), (9, 7), lambda ks: len(ks[-1].schedules[0].block) == 3)
 
 
-def unlike(model: nn.Module, size: tuple[int, int], wanted: Callable[[list[Kernel]], bool]) -> str:
+def overlap(kernels: list[Any]) -> bool:
+    return any(s.halo for k in kernels if isinstance(k, Kernel) for s in k.schedules)
+
+
+def misplaced() -> str:
+    """How convolutions differ that sum the taps of a row in a block of neighbours, or ""."""
+    models = (
+        nn.Conv2d(64, 8, 3, padding=1),
+        nn.Sequential(nn.Conv2d(48, 4, (3, 5), padding=(0, 2), bias=False), nn.ReLU()),
+        nn.Conv2d(40, 16, (5, 3), (2, 1), (4, 1), (2, 1)),
+        nn.Sequential(nn.Conv2d(64, 8, 3, padding=1), nn.Sigmoid()).bfloat16(),
+        nn.Conv2d(96, 2, (1, 7), padding=(0, 3)).half(),
+    )
+
+    with patch.object(taps, "READ_AGAIN", 0):
+        sizes = (13, 19), (7, 66)
+        found = (unlike(m, s, overlap, 3, torch.channels_last) for m in models for s in sizes)
+        return next(filter(None, found), "")
+
+
+def unlike(
+    model: nn.Module,
+    size: tuple[int, int],
+    wanted: Callable[[list[Kernel]], bool],
+    images: int = 1,
+    layout: torch.memory_format = torch.contiguous_format,
+) -> str:
     """How a convolution in TF32 or in half precision differs, or what is not as `wanted` of its
     kernels."""
     torch._dynamo.reset()
     torch.backends.cudnn.conv.fp32_precision = "tf32"
     weight = next(model.parameters())
-    x = torch.randn(1, weight.shape[1], *size, device=DEVICE)
+    x = torch.randn(images, weight.shape[1], *size, device=DEVICE).to(memory_format=layout)
     rounded = tf32(x)
     for t in (x, rounded):
         t[0, 0, size[0] // 2, size[1] // 2] = torch.inf  # stays in the windows that hold it
@@ -482,8 +509,10 @@ class CompilingOnly(TritonTarget):
     def __init__(self, capabilities: list[int | str]):
         super().__init__("cpu")
         self.capabilities = capabilities
+        self.overlap = False  # whether a kernel's blocks did
 
     def build(self, sources, program):
+        self.overlap |= overlap([*program.kernels])
         for capability in self.capabilities:
             made = compile_program(sources, program, capability, SHARED.get(capability))
             for name, (_, k) in made.items():
@@ -504,6 +533,17 @@ def uncompiled(f: Callable[..., Tensor], inputs: list[Tensor]) -> str:
     return "not compiled"
 
 
+def uncompiled_neighbours(compiling: CompilingOnly) -> str:
+    """Why kernels that sum the taps of a row in a block of neighbours do not compile, or ""."""
+    x = torch.randn(2, 96, 30, 30).to(memory_format=torch.channels_last)
+    with patch.object(taps, "READ_AGAIN", 0):
+        for dtype in (torch.float32, torch.bfloat16):
+            f = nn.Conv2d(96, 32, 3, padding=1).to(dtype)
+            if text := uncompiled(f, [x.to(dtype)]):
+                return text
+    return "" if compiling.overlap else "no blocks overlap"
+
+
 def main() -> int:
     given = [a for a in sys.argv[1:] if a != DEVICE]
     capabilities = [int(a) if a.isdigit() else a for a in given if a.isdigit() or a[:3] == "gfx"]
@@ -521,11 +561,16 @@ def main() -> int:
         text = check(f, [torch.randn(s, device=DEVICE) for s in shapes])
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)
+    if isinstance(compiling := target._loaded["cpu"], CompilingOnly) and not nets:
+        text = uncompiled_neighbours(compiling)
+        print(f"{'neighbours':20} {text or 'ok'}")
+        failed += bool(text)
     others = {
         "TF32": misrounded,
         "TF32, copied": miscopied,
         "few channels": misbordered,
         "few terms": misfilled,
+        "neighbours": misplaced,
         "timing": mistuned,
         "candidates": misjudged,
         "far apart": misaddressed,

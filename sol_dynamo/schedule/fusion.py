@@ -32,7 +32,7 @@ def fuse(program: Program, caps: Caps) -> Program:
     program = without_unit_axes(program)
     program = resolve_views(program)
     if not caps.images_first:
-        program = split_taps(program)
+        program = split_taps(program, caps)
     for _ in range(SWEEPS):
         before = len(program.kernels)
         program = inline(program, caps.columns, caps.row_cost)

@@ -6,7 +6,9 @@
 
 Where products are computed from memory, each tap reads its operand again: the one of few outputs
 and many channels costs more than parts that are written and read once. It is for machines that run
-kernel by kernel; who walks images holds rows in cache.
+kernel by kernel; who walks images holds rows in cache. Where a machine's kernels read a block's
+values at other rows of it, parts need not be written: its walk makes one kernel of both sums
+(`summed_inside`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from ..ir import (
     Axis,
     Buffer,
     Expr,
+    Extern,
     Kernel,
     Load,
     Loops,
@@ -29,7 +32,8 @@ from ..ir import (
     contiguous,
     loads,
 )
-from .nests import is_contraction, map_leaves, substitute
+from ..target import Caps
+from .nests import is_contraction, map_leaves, product_factors, substitute, unit_of
 
 READ_AGAIN = 64 << 20  # bytes that taps read, from which two kernels may be faster than one
 PART = 4  # reads of an operand that writing and reading a part's element is worth
@@ -43,29 +47,46 @@ class Row:
     tap: Axis
     shift: int
     extent: int
+    outputs: int  # results of a point
 
 
-def split_taps(program: Program) -> Program:
-    """The equation above, for each contraction that gains by it."""
+def split_taps(program: Program, caps: Caps) -> Program:
+    """The equation above as two kernels, for each contraction that gains by it, but for those of
+    which a walk makes one."""
     buffers = dict(program.buffers)
     kernels: list = []
     for k in program.kernels:
-        if isinstance(k, Kernel) and (row := _row(program, k)):
-            kernels += _split(k, row, buffers)
-        else:
+        row = row_of(buffers, k.body[0]) if isinstance(k, Kernel) else None
+        if isinstance(k, Extern) or row is None or summed_inside(k.body[0], row, caps):
             kernels.append(k)
+            continue
+        name = f"{k.body[0].stores[0].buffers[0]}_parts"
+        first, second = split(k.body[0], row, name, buffers)
+        kernels += [replace(k, name=name, body=(first,)), replace(k, body=(second,))]
     return replace(program, buffers=buffers, kernels=tuple(kernels))
 
 
-def _row(program: Program, k: Kernel) -> Row | None:
-    nest = k.body[0]
+def summed_inside(nest: Loops, row: Row, caps: Caps) -> bool:
+    """Whether a kernel of products is to sum the taps of its parts itself: rows of parts are as
+    many as results, of a power of two each, and all taps' columns are few enough for one block."""
+    block = row.outputs << (row.tap.extent - 1).bit_length()
+    same = row.axis.extent == row.extent and 0 <= -row.shift < row.tap.extent
+    (store,) = nest.stores
+    factors = product_factors(store.values[0])
+    rounded = factors is not None and unit_of(factors) != "ieee"
+    fewest, most = caps.taps_columns
+    return same and rounded and fewest <= block <= most and not row.outputs & (row.outputs - 1)
+
+
+def row_of(buffers: Mapping[str, Buffer], nest: Loops) -> Row | None:
+    """The taps that a contraction gains by summing afterwards, if it has some."""
     if not is_contraction(nest) or nest.binds or nest.stores[0].mask:
         return None
     (store,) = nest.stores
     assert store.reduce is not None
     if store.reduce.acc_dtype != "f32" or len(store.buffers) != 1:
         return None
-    found = [r for r in map(lambda e: _along(program, nest, e), loads(nest)) if r is not None]
+    found = [r for r in map(lambda e: _along(buffers, nest, e), loads(nest)) if r is not None]
     if len(found) != 1 or any(type(a.extent) is not int for a in nest.axes):
         return None
     (row,) = found
@@ -79,15 +100,16 @@ def _row(program: Program, k: Kernel) -> Row | None:
         a.extent for a in outputs
     )
     again = terms - terms // row.tap.extent  # reads of the operand that are saved, for each point
-    columns = row.tap.extent * prod(a.extent for a in outputs)
+    row = replace(row, outputs=prod(a.extent for a in outputs))
+    columns = row.tap.extent * row.outputs
     size = DTYPES[operand.dtype][0]
     gains = again > PART * columns and rows * terms * size >= READ_AGAIN
     return row if gains else None
 
 
-def _along(program: Program, nest: Loops, e: Load) -> Row | None:
+def _along(buffers: Mapping[str, Buffer], nest: Loops, e: Load) -> Row | None:
     """The taps along the innermost row of an operand, if they move by one."""
-    b = program.buffers[e.buffer]
+    b = buffers[e.buffer]
     for i, n in zip(e.index, b.shape, strict=True):
         if len(i.symbols) != 2 or not all(i.is_affine_in(s) for s in i.symbols):
             continue
@@ -99,7 +121,7 @@ def _along(program: Program, nest: Loops, e: Load) -> Row | None:
         inner = [s for s, m in zip(b.strides, b.shape, strict=True) if m > 1]
         dense = sorted(s for s in inner if s > 1)  # channels are innermost, then the row
         if dense and b.strides[list(e.index).index(i)] == dense[0] and type(n) is int:
-            return Row(parallel[0], taps[0], i.const, n)
+            return Row(parallel[0], taps[0], i.const, n, 0)
     return None
 
 
@@ -115,11 +137,13 @@ def _unmasked(e: Expr, ranges: Mapping[str, Range]) -> Expr:
     return Load(e.buffer, e.index, e.dtype, mask, e.other if mask else None)
 
 
-def _split(k: Kernel, row: Row, buffers: dict[str, Buffer]) -> list[Kernel]:
-    (nest,) = k.body
+def split(
+    nest: Loops, row: Row, name: str, buffers: dict[str, Buffer], scope: str = "arena"
+) -> tuple[Loops, Loops]:
+    """The nest as two: parts of the taps along the row, in a new buffer of that name and scope, and
+    their sum."""
     (store,) = nest.stores
     assert store.reduce is not None
-    name = f"{store.buffers[0]}_parts"
     place = Index.of(row.axis.symbol) + Index.of(row.tap.symbol) + row.shift
     others = [a for a in nest.axes if a.kind == "parallel" and a.symbol != row.axis.symbol]
     operand = next(e for e in loads(nest) if row.axis.symbol in _symbols(e))
@@ -129,7 +153,7 @@ def _split(k: Kernel, row: Row, buffers: dict[str, Buffer]) -> list[Kernel]:
     tap = replace(row.tap, kind="parallel")
     dims = [*rows, along, tap, *outputs]
     shape = tuple(a.extent for a in dims)
-    buffers[name] = Buffer(name, "f32", shape, contiguous(shape))
+    buffers[name] = Buffer(name, "f32", shape, contiguous(shape), scope=scope)
     index = tuple(Index.of(a.symbol) for a in dims)
     left = tuple(a for a in nest.reduce_axes if a is not row.tap)
     there = Index.of(row.axis.symbol) - Index.of(row.tap.symbol) - row.shift
@@ -142,5 +166,4 @@ def _split(k: Kernel, row: Row, buffers: dict[str, Buffer]) -> list[Kernel]:
     mask = tuple(m for m in inside if m.bounds(ranges)[0] < 0)
     part = Load(name, at, "f32", mask, 0.0 if mask else None)
     axes = (*(a for a in nest.axes if a.kind == "parallel"), row.tap)
-    second = Loops(axes, (replace(store, values=(part,)),))
-    return [replace(k, name=name, body=(first,)), replace(k, body=(second,))]
+    return first, Loops(axes, (replace(store, values=(part,)),))

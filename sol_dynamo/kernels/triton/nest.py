@@ -39,6 +39,7 @@ from ...ir import (
 )
 from ...schedule.memory import nbytes
 from .blocks import axis_of, in_one_chunk, pow2
+from .halo import Neighbours, neighbours
 from .launch import BEHIND, COUNTERS, PARTS, SCRATCH, Launch
 from .product import Matrix, adds_products, matrix
 from .register_tile import RegisterTile, common, register_tile
@@ -126,7 +127,8 @@ class KernelText:
             v.write(f"part = pid % {self.split}")
             v.write(f"pid = pid // {self.split}")
         loops = list(map(axis_of, s.order[: s.parallel]))
-        counts = {a: -(-self.root.axis(a).extent // s.tile.get(a, (1,))[0]) for a in loops}
+        own = {a: s.tile.get(a, (1,))[0] - sum(s.halo.get(a, ())) for a in loops}
+        counts = {a: -(-self.root.axis(a).extent // own[a]) for a in loops}
         rest = prod(counts.values())
         total = rest
         first = {}
@@ -140,7 +142,8 @@ class KernelText:
         for axis in self.root.axes:
             start = first.get(axis.symbol)
             if start is not None and axis.symbol in s.tile:
-                self._block(axis, s.tile[axis.symbol][0], "" if start == "0" else start)
+                size, halo = s.tile[axis.symbol][0], s.halo.get(axis.symbol, (0, 0))
+                self._block(axis, size, "" if start == "0" else start, *halo)
             elif start is not None:
                 name = v.name(start, f"{axis.symbol}_")
                 v.define(axis.symbol, name, False, (0, axis.extent - 1))
@@ -148,13 +151,17 @@ class KernelText:
         self.blocks = total
         return total
 
-    def _block(self, a: Axis, size: int, start: str = "") -> None:
-        """An axis's points in this block: those from `start` blocks on."""
+    def _block(self, a: Axis, size: int, start: str = "", before: int = 0, behind: int = 0) -> None:
+        """An axis's points in this block: those from `start` blocks on, of which so many are the
+        blocks' `before` and `behind`."""
         points = f"tl.arange(0, {size})" + (".to(tl.int64)" if self.far else "")
-        text = f"({start}) * {size} + {points}" if start else points
-        reach = 0, -(-a.extent // size) * size - 1
-        self.values.define(a.symbol, self.values.name(text, f"{a.symbol}_"), True, reach)
-        self.extents[a.symbol] = a.extent, a.extent % size == 0
+        own = size - before - behind
+        text = f"({start}) * {own} + {points}" if start else points
+        text = f"{text} - {before}" if before else text
+        reach = -before, -(-a.extent // own) * own - 1 + behind
+        name = self.values.name(text, f"{a.symbol}_")
+        self.values.define(a.symbol, name, True, reach)
+        self.extents[a.symbol] = a.extent, a.extent % own == 0 and own == size
 
     def _elements(self, name: str) -> int:
         """Of the memory that a buffer lies in."""
@@ -301,7 +308,7 @@ class KernelText:
         b = self.program.buffers[name]
         address = b.address(x.index)
         symbols = {s for i in (address, *x.mask) for s in i.symbols} | set(space)
-        tests = [self.values.mask(x.mask, space), self.inside(symbols, space)]
+        tests = [self.values.mask(x.mask, space), self.inside(symbols, space), self.own(space)]
         mask = " & ".join(t for t in tests if t)
         place = f"{self.pointer(name)} + ({self.values.index(address, space)})"
         shape = ", ".join(str(self.sizes[d]) for d in space)
@@ -323,6 +330,9 @@ class KernelText:
         v = self.values
         if tile := register_tile(nest, s):
             self.several(nest, s, tile)
+            return
+        if moved := self.neighbours(nest):
+            self.sum_neighbours(moved, nest, s)
             return
         m = matrix(nest, s)
         with_chunks = any(
@@ -373,6 +383,33 @@ class KernelText:
         for x, found in zip(nest.stores, totals, strict=True):
             start = None if before is not None or x.reduce is None else x.reduce.init
             self.hold(x, found, space, outer, m, start)
+
+    def neighbours(self, nest: Loops) -> Neighbours | None:
+        """What a nest sums of other rows of a block that an earlier one made, if it does that."""
+        for e in loads(nest):
+            if e.buffer in self.held:
+                held, index = self.held[e.buffer]
+                if e.index != index and len(held.space) == 2:
+                    made = (n for n in self.kernel.body for x in n.stores if e.buffer in x.buffers)
+                    rows, columns = map(next(made).axis, held.space)
+                    return neighbours(nest, rows, columns, index)
+        return None
+
+    def sum_neighbours(self, x: Neighbours, nest: Loops, s: Schedule) -> None:
+        """The taps of all columns side by side, moved to their rows, then summed."""
+        v, (held, _) = self.values, self.held[x.part]
+        space = held.space
+        rows, columns = (self.sizes[a] for a in space)
+        at = v.name(f"tl.arange(0, {rows})[:, None] + ({v.index(x.rows, space)})", "at")
+        at = v.name(f"tl.minimum(tl.maximum({at}, 0), {rows - 1}).to(tl.int32)", "at")
+        moved = v.name(f"tl.gather({held.text}, {at}, 0)", "moved")
+        tests = " & ".join(t for t in (v.mask(x.mask, space), self.inside(space[1:], space)) if t)
+        moved = v.name(f"tl.where({tests}, {moved}, 0.0)", "moved") if tests else moved
+        each = x.output.extent
+        total = v.name(f"tl.sum(tl.reshape({moved}, [{rows}, {columns // each}, {each}]), axis=1)")
+        outer, (store,) = tuple(map(axis_of, s.block)), nest.stores
+        assert store.reduce is not None
+        self.hold(store, [total], outer, outer, None, store.reduce.init)
 
     def goes_on(self, nest: Loops, outer: Space) -> str | None:
         """The sum in registers from which one of products starts, if it does: that is then a part
@@ -649,7 +686,17 @@ class KernelText:
         v, tests = self.values, []
         for a in space:
             if a in self._axes(symbols) and not self.extents[a][1]:
+                tests.append(v.mask((Index.of(a),), space) if v.ranges[a][0] < 0 else "")
                 tests.append(v.below(a, self.extents[a][0], space))
+        return " & ".join(t for t in tests if t)
+
+    def own(self, space: Space) -> str:
+        """Where a block's points are not its neighbours' results; "" where none are."""
+        tests = []
+        for a, (before, behind) in self.schedule.halo.items():
+            size, at = self.sizes[a], ", ".join(":" if d == a else "None" for d in space)
+            place = f"tl.arange(0, {size})[{at}]"
+            tests.append(f"({place} >= {before}) & ({place} < {size - behind})")
         return " & ".join(tests)
 
     # -- memory --------------------------------------------------------------------------------

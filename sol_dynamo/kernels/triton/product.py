@@ -117,6 +117,16 @@ class Terms(NamedTuple):
     taps: list[Axis]
     together: bool  # whether an operand's terms lie so
 
+    def schedule(
+        self, t: Tile, batch: Sequence[str], lead: tuple[str, str], at: tuple[str, str], many: bool
+    ) -> Schedule:
+        """Of the sum in blocks of `lead`, at a loop of what follows; whether blocks are `many`."""
+        k, point = self.k, f"{self.k.symbol}.1"
+        walked = [f"{a.symbol}.0" for a in ((k, *self.taps) if many else (*self.taps, k))]
+        order = (*batch, *walked, *lead, point)
+        chunk = {k.symbol: (min(t.terms, max(pow2(k.extent), SMALLEST)),)}
+        return Schedule(order, chunk, at=at, block=(*lead, point), split=t.parts)
+
 
 def product(plan: Plan) -> list[Kernel]:
     """out[m, n] = f(sum over k of a[m, k] * b[k, n]), all in blocks: the kernel with blocks of
@@ -124,21 +134,21 @@ def product(plan: Plan) -> list[Kernel]:
     the one before (`schedule/one_sum.py`). None where rows, columns or terms are too few, or belong
     to both."""
     *nests, root = plan.kernel.body
-    roles = [r for nest in nests if (r := _roles(plan, nest, root)) is not None]
+    roles = [r for nest in nests if (r := roles_of(plan, nest, root)) is not None]
     if len(roles) < len(nests) or any(r[1:] != roles[0][1:] for r in roles):
         return []
     _, rows, columns, batch = roles[0]
     m, n = (prod(a.extent for a in axes) for axes in (rows, columns))
     fewest = min(prod(a.extent for a in nest.reduce_axes) for nest in nests)
-    unit = _unit(nests[0].stores[0].values[0])
+    unit = multiplied_by(nests[0].stores[0].values[0])
     least = LEAST_TERMS if unit[1] != "ieee" and m * n >= MANY_RESULTS else SMALLEST
     if max(m, n) < SMALLEST or fewest < least or min(m, n) < 2:
         return []
-    laid = [_laid(plan, nest, r) for nest, r in zip(nests, roles, strict=True)]
-    body, m_axis = fuse((*(x.nest for x in laid), root), rows, "rows")
+    lying = [laid(plan, nest, r) for nest, r in zip(nests, roles, strict=True)]
+    body, m_axis = fuse((*(x.nest for x in lying), root), rows, "rows")
     body, n_axis = fuse(body, columns, "columns")
     nests, sums = [], list[Terms]()
-    for place, (nest, x) in enumerate(zip(body, laid, strict=False)):
+    for place, (nest, x) in enumerate(zip(body, lying, strict=False)):
         terms = list(nest.reduce_axes)
         if x.deep is None:
             (nest,), k = fuse((nest,), terms, f"terms{place or ''}")
@@ -154,9 +164,9 @@ def product(plan: Plan) -> list[Kernel]:
         return few
     lead = f"{m_axis.symbol}.0", f"{n_axis.symbol}.0"
     made = []
-    shape = _shape((m, n), sums, prod(a.extent for a in batch), unit)
+    shape = shape_of((m, n), sums, prod(a.extent for a in batch), unit)
     ways = tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes))
-    if any(x.overlapping for x in laid):
+    if any(x.overlapping for x in lying):
         ways = tuple(dict.fromkeys(t._replace(stages=1) for t in ways))
     for t in ways:
         last = grid([(a, 1) for a in batch] + [(m_axis, t.rows), (n_axis, t.columns)])
@@ -164,19 +174,14 @@ def product(plan: Plan) -> list[Kernel]:
         at = (root.name, last.order[last.parallel - 1])
         blocks = prod(a.extent for a in batch) * -(-m // t.rows) * -(-n // t.columns)
         many = blocks >= MANY_BLOCKS * plan.caps.cores
-        schedules = []
-        for k, taps, _ in sums:
-            point = f"{k.symbol}.1"
-            walked = (k, *taps) if many else (*taps, k)
-            order = (*(f"{a.symbol}.0" for a in (*batch, *walked)), *lead, point)
-            chunk = {k.symbol: (min(t.terms, max(pow2(k.extent), SMALLEST)),)}
-            schedules.append(Schedule(order, chunk, at=at, block=(*lead, point), split=t.parts))
+        outer = [f"{a.symbol}.0" for a in batch]
+        schedules = [x.schedule(t, outer, lead, at, many) for x in sums]
         body = (*nests, root)
         made.append(replace(plan.kernel, body=body, schedules=(*schedules, last)))
     return [*few, *made]
 
 
-def _roles(plan: Plan, nest: Loops, root: Loops) -> Roles | None:
+def roles_of(plan: Plan, nest: Loops, root: Loops) -> Roles | None:
     """None for a sum that is none of products of blocks in float32."""
     store = nest.stores[0]
     factors = product_factors(store.values[0])
@@ -194,10 +199,11 @@ def _roles(plan: Plan, nest: Loops, root: Loops) -> Roles | None:
     return Roles(factors, rows, columns, batch)
 
 
-def _laid(plan: Plan, nest: Loops, r: Roles) -> Laid:
+def laid(plan: Plan, nest: Loops, r: Roles) -> Laid:
+    """A sum of products, with copies of operands where that is faster."""
     terms, factors, store = list(nest.reduce_axes), r.factors, nest.stores[0]
     m, n = (prod(a.extent for a in axes) for axes in (r.rows, r.columns))
-    deep = _deep(plan, nest, terms)
+    deep = deep_of(plan, nest, terms)
     together = [deep] if deep else []
     if deep is None and (row := _row(plan, nest, r)) is not None:
         factors, (neighbours, channels) = bordered.copied(plan, nest, row, factors)
@@ -229,7 +235,7 @@ def _row(plan: Plan, nest: Loops, r: Roles) -> bordered.Row | None:
     multiply, which take longer than any load."""
     terms, machine = nest.reduce_axes, Machine(plan.caps.cores, plan.caps.local_bytes)
     m, n, batch = (prod(a.extent for a in axes) for axes in (r.rows, r.columns, r.batch))
-    count, unit = prod(a.extent for a in terms), _unit(nest.stores[0].values[0])
+    count, unit = prod(a.extent for a in terms), multiplied_by(nest.stores[0].values[0])
     if nest.binds or min(m, n) < FEWEST or count <= GATHERED or unit[1] == "ieee":
         return None
     for factor, other in (r.factors, r.factors[::-1]):
@@ -245,7 +251,7 @@ def _row(plan: Plan, nest: Loops, r: Roles) -> bordered.Row | None:
     return None
 
 
-def _shape(
+def shape_of(
     size: tuple[int, int], sums: Sequence[Terms], batch: int, unit: tuple[int, str]
 ) -> Shape:
     """What the model is asked about; several sums are one of all terms."""
@@ -258,7 +264,7 @@ def _shape(
 def few_rows(plan: Plan, nest: Loops, root: Loops, few: Axis, many: Axis) -> list[Kernel]:
     """A product of few rows without `tl.dot`: a program loads some terms of some columns, and
     multiplies them with several rows'. None where terms are several axes or do not lie together."""
-    plain = _unit(nest.stores[0].values[0])[1] == "ieee"
+    plain = multiplied_by(nest.stores[0].values[0])[1] == "ieee"
     if len(nest.reduce_axes) != 1 or few.extent > (FEW_ROWS[-1][0] if plain else FEWEST - 1):
         return []
     if nest.binds or root.binds:
@@ -304,14 +310,17 @@ def _divisor(n: int, most: int) -> int:
 
 
 @lru_cache(1024)
-def tiles(shape: Shape, machine: Machine) -> tuple[Tile, ...]:
-    """Blocks to choose from, first the `preferred` one, then by their times."""
+def tiles(shape: Shape, machine: Machine, whole: bool = False) -> tuple[Tile, ...]:
+    """Blocks to choose from, first the `preferred` one, then by their times; or of the `whole`
+    width, each one program's."""
     found: dict[Tile, float] = {}
     for (bm, bn), bk, parts, stages in every(SIZES, TERMS, PARTS, STAGES):
         bm, bn, bk = (
             min(b, max(pow2(e), SMALLEST))
             for b, e in ((bm, shape.rows), (bn, shape.columns), (bk, shape.terms))
         )
+        if whole and (bn < shape.columns or parts > 1):
+            continue
         trips = shape.taps * -(-shape.terms // bk)
         if (parts > 1 and trips < TRIPS * parts) or stages > max(2, trips // parts):
             continue
@@ -420,7 +429,7 @@ def adds_products(x: Store) -> bool:
     return product and e.dtype == r.acc_dtype and e.dtype in ("f32", "f64")
 
 
-def _unit(value: Expr) -> tuple[int, str]:
+def multiplied_by(value: Expr) -> tuple[int, str]:
     """Bytes of a product's operands, and what multiplies them: see `Shape`."""
     factors = product_factors(value)
     assert factors is not None
@@ -428,7 +437,7 @@ def _unit(value: Expr) -> tuple[int, str]:
     return 2 if unit == "half" else 4, unit
 
 
-def _deep(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
+def deep_of(plan: Plan, nest: Loops, terms: Sequence[Axis]) -> Axis | None:
     """The reduce axis along which an operand lies together in memory, if it is long enough to go
     along it for each point of a window."""
     for a in terms:

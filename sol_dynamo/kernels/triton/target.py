@@ -13,7 +13,7 @@ from ...target import Caps
 from .binary import version
 from .cost import Machine
 from .launch import SHARED, interpreting, shared_memory
-from .product import elsewhere, one_sum
+from .product import SMALLEST, elsewhere, one_sum
 from .walk import walk_kernel
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PROCESSORS, L2 = 132, 50 << 20
 PART_COLUMNS = 32  # results side by side that a program sums (`walk`)
 COLUMNS = 64  # of a product, for which making an operand in each block pays
+TAPS_COLUMNS = 128  # of a block whose neighbouring rows are summed (RESULTS, 2026-11-29 06:30)
 ROUNDING = 8  # the major compute capability from which products round their operands to TF32
 
 
@@ -55,6 +56,7 @@ class TritonTarget:
             column_bytes=1 << 17,
             images_first=False,
             columns=COLUMNS,
+            taps_columns=(SMALLEST, TAPS_COLUMNS),
             local_bytes=shared,
             tf32=rounding,
             half_products=True,

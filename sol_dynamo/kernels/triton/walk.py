@@ -18,6 +18,7 @@ from ...ir import Axis, Kernel, Loops, Schedule, loads
 from ...schedule.nests import is_contraction, substitute
 from ...schedule.plan import Plan, scan_axis, vector_axis
 from .blocks import WARP, axis_of, fuse, fuse_all, fuse_beside, fuse_outer, grid, points_each, pow2
+from .halo import product_of_taps
 from .product import packed, product, unrounded, with_factors
 from .register_tile import RegisterTile, split, windows
 
@@ -44,7 +45,8 @@ def walk_kernel(plan: Plan, choose: Choose = lambda plan, kernels: kernels[0]) -
     if any(a.extent == 0 for n in nests for a in n.axes if a.kind == "parallel"):
         plan.kernel = replace(plan.kernel, body=())
         return
-    if len(nests) > 1 and all(map(is_contraction, nests[:-1])) and (ways := product(plan)):
+    sums = len(nests) > 1 and all(map(is_contraction, nests[:-1]))
+    if sums and (ways := product_of_taps(plan) or product(plan)):
         plan.kernel = choose(plan, ways)
         return
     plan.kernel = replace(plan.kernel, body=tuple(map(unrounded, nests)))
