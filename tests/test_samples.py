@@ -291,6 +291,7 @@ def test_every_rule_has_a_row():
     assert set(ROWS) == set(RULES)
 
 
+@pytest.mark.skipif(TARGET == "cuda", reason="numpy draws and computes as a CPU does")
 @pytest.mark.parametrize("name", names)
 def test_interpreter(name):
     """What lowering makes means what the op means, samples that fail once compiled included."""
