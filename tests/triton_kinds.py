@@ -561,7 +561,7 @@ def main() -> int:
         text = check(f, [torch.randn(s, device=DEVICE) for s in shapes])
         print(f"{name:20} {text or 'ok'}")
         failed += bool(text)
-    if isinstance(compiling := target._loaded["cpu"], CompilingOnly) and not nets:
+    if isinstance(compiling := target._loaded.get("cpu"), CompilingOnly) and not nets:
         text = uncompiled_neighbours(compiling)
         print(f"{'neighbours':20} {text or 'ok'}")
         failed += bool(text)

@@ -6,7 +6,7 @@
 A program makes the parts of a block of rows (points of all images, one behind the other), of which
 the first and the last are its neighbours', too: their results are not its own. Nothing but results
 is written (`schedule/taps.py` makes two kernels of it). A 3x3 convolution of 128 channels to 32 at
-56 x 56, batch 32: 44 us for 57 of two kernels (H200; RESULTS, 2026-11-29 06:30).
+56 x 56, batch 32: 44 us for 57 of two kernels (H200; RESULTS, 2026-11-29 06:40).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROCESSORS, L2 = 132, 50 << 20
 PART_COLUMNS = 32  # results side by side that a program sums (`walk`)
 COLUMNS = 64  # of a product, for which making an operand in each block pays
-TAPS_COLUMNS = 128  # of a block whose neighbouring rows are summed (RESULTS, 2026-11-29 06:30)
+TAPS_COLUMNS = 128  # of a block whose neighbouring rows are summed (RESULTS, 2026-11-29 06:40)
 ROUNDING = 8  # the major compute capability from which products round their operands to TF32
 
 
