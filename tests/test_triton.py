@@ -229,6 +229,7 @@ def test_a_copy_of_a_weight_with_channels_that_are_not_there(rounded):
     (24, 3, "tf32", None),  # no power of two
     (32, 5, "tf32", None),  # 160 columns
     (32, 3, "ieee", None),
+    (4, 17, "tf32", None),  # blocks would overlap by many rows
 ])  # fmt: skip
 def test_taps_along_a_row_are_summed_in_one_kernel(outputs, window, unit, halo):
     """Where their columns are a block's, and units for rounded operands multiply."""

@@ -36,6 +36,7 @@ from ..target import Caps
 from .nests import is_contraction, map_leaves, product_factors, substitute, unit_of
 
 READ_AGAIN = 64 << 20  # bytes that taps read, from which two kernels may be faster than one
+MOST_TAPS = 16  # along a row that a kernel sums: so many rows less one of a block are made again
 PART = 4  # reads of an operand that writing and reading a part's element is worth
 
 
@@ -67,10 +68,10 @@ def split_taps(program: Program, caps: Caps) -> Program:
 
 
 def summed_inside(nest: Loops, row: Row, caps: Caps) -> bool:
-    """Whether a kernel of products is to sum the taps of its parts itself: rows of parts are as
-    many as results, of a power of two each, and all taps' columns are few enough for one block."""
+    """Whether a kernel of products is to sum the taps of its parts itself: there is a row of parts
+    for each point, which has a power of two of outputs, and all taps' columns are one block's."""
     block = row.outputs << (row.tap.extent - 1).bit_length()
-    same = row.axis.extent == row.extent and 0 <= -row.shift < row.tap.extent
+    same = row.axis.extent == row.extent and 0 <= -row.shift < row.tap.extent <= MOST_TAPS
     (store,) = nest.stores
     factors = product_factors(store.values[0])
     rounded = factors is not None and unit_of(factors) != "ieee"
