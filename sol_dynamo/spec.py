@@ -627,6 +627,10 @@ def loop_options_name_loops(p: Program) -> Problems:
             yield Problem(f"weights fetched ahead of {s.ahead}, no loop of {nest.name}", (k,))
         if s.split < 1 or (s.split > 1 and not reduces & set(s.order) - set(s.block)):
             yield Problem(f"{s.split} programs share no reduce loop of {nest.name}", (k,))
+        for axis, points in s.halo.items():
+            if axis not in s.tile or min(points) < 0 or sum(points) >= s.tile[axis][0]:
+                text = f"a halo of {points} leaves no tile of {axis} in {nest.name} its own points"
+                yield Problem(text, (k,))
         for option, name in (("partial", s.partial), ("carried", s.carry)):
             if name is not None and name not in reduces & set(s.order):
                 yield Problem(f"{option} sums of {name}, no reduce loop of {nest.name}", (k,))

@@ -486,6 +486,13 @@ def cases() -> Iterator[tuple[str, str, Program, Program]]:
     )
     parts = replace(INSIDE, partial="j.0")
     yield name, "sums of i.0", scheduled(replace(parts, partial="i.0")), scheduled(parts)
+    tiled = replace(ROOT, order=("i.0", "j.0", "i.1"), tile={"i": (4,)})
+    yield (
+        name,
+        "a halo of (1, 3)",
+        scheduled(last=replace(tiled, halo={"i": (1, 3)})),
+        scheduled(last=replace(tiled, halo={"i": (1, 2)})),
+    )
     shared = scheduled(replace(INSIDE, split=2))
     yield name, "2 programs share no reduce loop", scheduled(last=replace(ROOT, split=2)), shared
     yield name, "sums of j.0, no reduce loop", scheduled(last=replace(ROOT, partial="j.0")), good

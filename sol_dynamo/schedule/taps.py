@@ -36,7 +36,8 @@ from ..target import Caps
 from .nests import is_contraction, map_leaves, product_factors, substitute, unit_of
 
 READ_AGAIN = 64 << 20  # bytes that taps read, from which two kernels may be faster than one
-MOST_TAPS = 16  # along a row that a kernel sums: so many rows less one of a block are made again
+# along a row that a kernel sums: so many rows less one of a block are made again (not timed)
+MOST_TAPS = 16
 PART = 4  # reads of an operand that writing and reading a part's element is worth
 
 
@@ -48,7 +49,7 @@ class Row:
     tap: Axis
     shift: int
     extent: int
-    outputs: int  # results of a point
+    outputs: int  # results of each point
 
 
 def split_taps(program: Program, caps: Caps) -> Program:
@@ -87,21 +88,19 @@ def row_of(buffers: Mapping[str, Buffer], nest: Loops) -> Row | None:
     assert store.reduce is not None
     if store.reduce.acc_dtype != "f32" or len(store.buffers) != 1:
         return None
+    if any(type(a.extent) is not int for a in nest.axes):
+        return None
     found = [r for r in map(lambda e: _along(buffers, nest, e), loads(nest)) if r is not None]
-    if len(found) != 1 or any(type(a.extent) is not int for a in nest.axes):
+    if len(found) != 1:
         return None
     (row,) = found
     touching = [e for e in loads(nest) if row.axis.symbol in _symbols(e)]
     if len(touching) != 1:  # the operand, and nothing else, depends on the place in a row
         return None
     (operand,) = touching
-    outputs = [a for a in nest.axes if a.kind == "parallel" and a.symbol not in _symbols(operand)]
     terms = prod(a.extent for a in nest.reduce_axes)
-    rows = prod(a.extent for a in nest.axes if a.kind == "parallel") // prod(
-        a.extent for a in outputs
-    )
+    rows = prod(a.extent for a in nest.axes if a.kind == "parallel") // row.outputs
     again = terms - terms // row.tap.extent  # reads of the operand that are saved, for each point
-    row = replace(row, outputs=prod(a.extent for a in outputs))
     columns = row.tap.extent * row.outputs
     size = DTYPES[operand.dtype][0]
     gains = again > PART * columns and rows * terms * size >= READ_AGAIN
@@ -122,7 +121,8 @@ def _along(buffers: Mapping[str, Buffer], nest: Loops, e: Load) -> Row | None:
         inner = [s for s, m in zip(b.strides, b.shape, strict=True) if m > 1]
         dense = sorted(s for s in inner if s > 1)  # channels are innermost, then the row
         if dense and b.strides[list(e.index).index(i)] == dense[0] and type(n) is int:
-            return Row(parallel[0], taps[0], i.const, n, 0)
+            others = (a for a in nest.axes if a.kind == "parallel" and a.symbol not in _symbols(e))
+            return Row(parallel[0], taps[0], i.const, n, prod(a.extent for a in others))
     return None
 
 

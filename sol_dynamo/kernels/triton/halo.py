@@ -47,7 +47,7 @@ def product_of_taps(plan: Plan) -> list[Kernel]:
     shape = shape_of((m.extent, n.extent), [terms], 1, multiplied_by(nest.stores[0].values[0]))
     halo = {m.symbol: (-row.shift, row.tap.extent - 1 + row.shift)}
     made = []
-    for t in tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes), True):
+    for t in tiles(shape, Machine(plan.caps.cores, plan.caps.local_bytes), whole=True):
         last = grid([(m, t.rows), (o, pow2(o.extent))])
         last = replace(last, warps=t.warps, stages=t.stages, halo=halo)
         at = (root.name, last.order[last.parallel - 1])
