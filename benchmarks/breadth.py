@@ -10,7 +10,8 @@ model and part; each model has a process of its own, so that a crash or hang cos
 transformers are looked for only when they are asked for. `--calls` lists what is left to ATen.
 With `--interpret` the kernels are Triton's, in its interpreter on CPU tensors, which is slow.
 With `--device` the compiled model is there, and the parts `ops` and `train_ops` run it op by op;
-what it is compared with stays on the CPU.
+what it is compared with stays on the CPU, so that a GPU's products are not rounded to TF32. Rows
+come as models are done.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -433,7 +434,6 @@ def interpret() -> None:
     from sol_dynamo.kernels.triton.target import TritonTarget
 
     target._loaded["cpu"] = TritonTarget("cpu", processors=4)
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def chosen(wanted: list[str]) -> Iterator[str]:
@@ -475,14 +475,16 @@ def main() -> None:
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     if args.interpret:
         interpret()
     if args.one:
         return one(args.one, args.parts, args.device)
     found: list[Row] = []
     with ThreadPoolExecutor(args.jobs) as pool:
-        for rows in pool.map(lambda n: in_a_process(n, args), list(chosen(args.models))):
-            rows = [r for r in rows if r.status != "skipped"]
+        running = [pool.submit(in_a_process, n, args) for n in chosen(args.models)]
+        for done in as_completed(running):
+            rows = [r for r in done.result() if r.status != "skipped"]
             print(*rows, sep="\n", flush=True)
             found += rows
             if args.json:
