@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from math import gcd
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -167,6 +168,8 @@ class Index(Interned):
             return whole + rest.const // divisor
         if divisor == 1:
             return whole + rest
+        if (g := _common(rest, divisor)) > 1:  # (g * y + r) // (g * d) ==> y // d, with 0 <= r < g
+            return whole + rest._over(g) // (divisor // g)
         if len(rest.terms) == 1 and rest.const == 0 and rest.terms[0][1] == 1:
             atom = rest.terms[0][0]
             if isinstance(atom, FloorDiv):  # (x // a) // b ==> x // (a * b)
@@ -182,6 +185,8 @@ class Index(Interned):
             return Index()
         if not rest.terms and isinstance(rest.const, int) and isinstance(divisor, int):
             return Index((), rest.const % divisor)
+        if (g := _common(rest, divisor)) > 1:
+            return rest._over(g) % (divisor // g) * g + rest.const % g
         if len(rest.terms) == 1 and rest.const == 0 and rest.terms[0][1] == 1:
             atom = rest.terms[0][0]
             if isinstance(atom, Mod) and _divides(divisor, atom.divisor):
@@ -198,6 +203,10 @@ class Index(Interned):
                 rest.append((atom, c))
         q = self.const // divisor if _is_int(self.const, divisor) else 0
         return Index(whole, q), Index(rest, self.const - q * divisor)
+
+    def _over(self, g: int) -> Index:
+        """self // g, where g divides every coefficient."""
+        return Index([(a, c // g) for a, c in self.terms], self.const // g)
 
     def __repr__(self) -> str:
         parts = [f"{a}" if c == 1 else f"-{a}" if c == -1 else f"{c}*{a}" for a, c in self.terms]
@@ -327,6 +336,12 @@ def _operand(x: Index) -> str:
 
 def _is_int(*values: Size) -> bool:
     return all(isinstance(v, int) for v in values)
+
+
+def _common(x: Index, divisor: Size) -> int:
+    """The greatest common divisor of a divisor and of all coefficients."""
+    sizes = [divisor, *(c for _, c in x.terms)]
+    return gcd(*sizes) if _is_int(*sizes, x.const) else 1
 
 
 def _divides(divisor: Size, value: Size) -> bool:

@@ -32,7 +32,6 @@ KEPT = (
 # where the weights, and running statistics, stand among the arguments of a normalization
 NORMS = {
     aten.native_layer_norm.default: slice(2, 4),
-    aten.native_group_norm.default: slice(1, 3),
     aten._native_batch_norm_legit_functional.default: slice(1, 5),
     aten._batch_norm_with_update_functional.default: slice(1, 5),
 }
@@ -51,6 +50,7 @@ def decompositions(fallback_random: bool = False, composite: bool = False) -> di
     }
     found |= {op: _in_float32(op, weights) for op, weights in NORMS.items()}
     found |= {**CELLS, aten.std.correction: _std, aten.std_mean.correction: _std_mean}
+    found[aten.native_group_norm.default] = _group_norm
     return found | {aten._transformer_encoder_layer_fwd.default: _encoder_layer}
 
 
@@ -68,6 +68,56 @@ def _in_float32(op: Callable, weights: slice) -> Callable:
         return (out.to(x.dtype), *rest)
 
     return decomposition
+
+
+def _group_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    batch: int,
+    channels: int,
+    points: int,
+    groups: int,
+    eps: float,
+) -> Any:
+    """As ATen computes it, in float32 at least. On a CPU, ATen does: its sweeps of a group take two
+    thirds of the time of ours."""
+    if x.device.type == "cpu" or not x.is_floating_point() or x.numel() == 0:
+        return _in_float32(aten.native_group_norm.default, slice(1, 3))(
+            x, weight, bias, batch, channels, points, groups, eps
+        )
+    return group_norm(x, weight, bias, groups, eps)
+
+
+def group_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    groups: int,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `native_group_norm` gives of (batch, channels, ...): the result, which lies as the
+    tensor does, and means and reciprocal deviations (batch, groups) in the dtype of the weights."""
+    batch, channels = x.shape[:2]
+    affine = [w for w in (weight, bias) if w is not None]
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    parts = wide.unflatten(1, (groups, channels // groups))
+    over = list(range(2, parts.dim()))
+    var, mean = aten.var_mean.correction(parts, over, correction=0)
+    rstd = (var + eps).rsqrt()
+    beside = (1,) * (x.dim() - 2)
+
+    def of_channels(t: torch.Tensor) -> torch.Tensor:
+        each = t.unsqueeze(-1).expand(batch, groups, channels // groups)
+        return each.reshape(batch, channels, *beside)
+
+    out = (wide - of_channels(mean)) * of_channels(rstd)
+    if weight is not None:
+        out = out * weight.view(channels, *beside)
+    if bias is not None:
+        out = out + bias.view(channels, *beside)
+    kept = next((w.dtype for w in affine), x.dtype)
+    return out.to(x.dtype), mean.to(kept), rstd.to(kept)
 
 
 def _std(x: torch.Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:

@@ -435,20 +435,37 @@ def stores_do_not_race(p: Program) -> Problems:
 def determined(index: Iterable[Index], ranges: Mapping[str, Range]) -> set[str]:
     """Symbols whose values follow from the index's, where mixed radix and x // d, x % d say so."""
     atoms: set[Any] = set()
-    pending, before = list(index), -1
-    while before != len(atoms):
-        before = len(atoms)
+    pending, before = list(index), (-1, 0)
+    while before != (len(atoms), len(pending)):
+        before = len(atoms), len(pending)
         for x in pending:
             rest = [(a, c) for a, c in x.terms if a not in atoms]
             if _mixed_radix(rest, ranges):
                 atoms.update(a for a, _ in rest)
+        wholes = {_whole(a) for a in atoms}
         for a in [a for a in atoms if isinstance(a, Mod)]:
             quotient = a.numerator // a.divisor
             if _static(quotient, ranges):
                 quotient = quotient.simplify(ranges)
-            if all(b in atoms for b, _ in quotient.terms) and a.numerator not in pending:
+            known = all(b in atoms or _whole(b) in wholes for b, _ in quotient.terms)
+            if known and a.numerator not in pending:
                 pending.append(a.numerator)
     return {a for a in atoms if isinstance(a, str)}
+
+
+def _whole(atom: Any) -> Any:
+    """A quotient without quotients in its dividend: (x // a + y) // b is (x + a * y) // (a * b)."""
+    while isinstance(atom, FloorDiv):
+        terms = dict(atom.numerator.terms)
+        inner = next((q for q, c in terms.items() if isinstance(q, FloorDiv) and c == 1), None)
+        if inner is None:
+            break
+        rest = atom.numerator - Index({inner: 1})
+        flat = (inner.numerator + rest * inner.divisor) // (inner.divisor * atom.divisor)
+        if len(flat.terms) != 1 or flat.const != 0 or flat.terms[0][1] != 1:
+            break
+        atom = flat.terms[0][0]
+    return atom
 
 
 def _mixed_radix(terms: list[tuple[Any, Any]], ranges: Mapping[str, Range]) -> bool:
@@ -459,9 +476,9 @@ def _mixed_radix(terms: list[tuple[Any, Any]], ranges: Mapping[str, Range]) -> b
         return False
     span = 0
     for a, c in sorted(terms, key=lambda t: abs(t[1])):
-        if abs(c) <= span:
-            return False
         lo, hi = Index({a: 1}).bounds(ranges)
+        if lo != hi and abs(c) <= span:
+            return False
         span += abs(c) * (hi - lo)
     return True
 

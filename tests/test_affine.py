@@ -111,6 +111,9 @@ def test_interned() -> None:
     assert (x % 12) // 4 is (x // 4) % 3
     assert (x * 8 + y) // 4 is x * 2 + y // 4
     assert (x * 8 + 5) % 4 is Index.of(1)
+    assert (x * 8) // 12 is (x * 2) // 3 and (x * 8) % 12 is ((x * 2) % 3) * 4
+    assert (x * 6 - y * 3 - 2) // 9 is (x * 2 - y - 1) // 3
+    assert (x * 6 - y * 3 - 2) % 9 is ((x * 2 - y - 1) % 3) * 3 + 1
     with pytest.raises(AttributeError):
         x.const = 1
     with pytest.raises(TypeError, match="not affine"):

@@ -13,6 +13,7 @@ from torch import fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
+from sol_dynamo.backend import Backend
 from sol_dynamo.compat import OpOverload
 from sol_dynamo.config import Config
 from sol_dynamo.decompositions import decompositions
@@ -115,6 +116,20 @@ def test_copies_in_whose_strides_something_is_read():
     assert "clone" in names(lambda a, b: torch._int_mm(a, copied(b).t()))
     assert "clone" in names(lambda a, b: torch._int_mm(a, copied(b).chunk(2)[0].t()))
     assert "clone" not in names(lambda a, b: copied(b).chunk(2)[0].t() + 1)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: torch.complex(x, x).transpose(1, 2).reshape(2, -1).abs() + 1,
+        lambda x: torch.arange(6.0).view(2, 3).t().to(torch.complex64).reshape(6).abs() + x[0, 0, 0],
+    ],
+)
+def test_copies_that_views_of_aten_need(f):
+    """Values that no kernel of ours holds are viewed by ATen, as they lie."""
+    x = torch.randn(2, 3, 5)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(f, backend=Backend())(x), f(x))
 
 
 # -- batch_norm ------------------------------------------------------------------------------

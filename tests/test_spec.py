@@ -623,6 +623,11 @@ def test_determined() -> None:
     assert determined((i + j, j), ranges) == {"i", "j"}
     assert determined((i + j, i - j), ranges) == set()  # true, but not by mixed radix
     assert determined((i * 6 - j,), ranges) == {"i", "j"}
+    point = (i * 6 + j) // 9, (i * 2 + j // 3) % 3, j % 3  # of 3 x 3 ones, six of them at a time
+    assert determined(point, ranges) == {"i", "j"}
+    assert determined((point[0], (i * 2 + j // 2) % 3, j % 3), ranges) == set()
+    ranges["one"] = (0, 0)
+    assert determined((i * 6 + Index.of("one") * 6 + j,), ranges) == {"i", "j", "one"}
 
 
 def test_symbolic_sizes_are_left_unproven() -> None:

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from sol_dynamo import candidates, compat, target
 from sol_dynamo.backend import Backend
+from sol_dynamo.decompositions import group_norm
 from sol_dynamo.ir import Extern, Kernel
 from sol_dynamo.kernels.triton import product, tune, walk
 from sol_dynamo.kernels.triton.compile import compile_program
@@ -91,6 +92,16 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
             lambda x, y, z, w, b: torch.addmm(b, x, y) + (z @ w + w.t() @ w),
             ((70, 999), (999, 70), (70, 555), (555, 70), (70, 1)),
         ),
+        "one sum, of which one part is short": (  # in parts
+            lambda x, y, z, w: torch.relu(x @ y + z @ w),
+            ((128, 32), (32, 128), (128, 2000), (2000, 128)),
+        ),
+        "sums of sums": (power_iteration, ((8, 48), (48,))),
+        "norm of norms": (global_response, ((2, 8, 8, 32), (32,))),
+        "norm of groups": (
+            lambda x, w, b: torch.relu(group_norm(x, w, b, 3, 1e-5)[0]),
+            ((2, 12, 9, 7), (12,), (12,)),
+        ),
         "one row": (lambda x, y: x @ y, ((1, 70), (70, 33))),
         "two rows": (functional.linear, ((2, 300), (70, 300))),
         "six rows": (lambda x, y: torch.relu(functional.linear(x, y) + 1), ((6, 600), (33, 600))),
@@ -107,12 +118,27 @@ def kinds() -> dict[str, tuple[Callable[..., Tensor], tuple[tuple[int, ...], ...
     }
 
 
+def power_iteration(w: Tensor, v: Tensor) -> Tensor:
+    """A step towards a matrix's largest singular value; every vector is read again."""
+    u = functional.normalize((w * v).sum(1), dim=0)
+    v = functional.normalize((w.t() * u).sum(1), dim=0)
+    return torch.cat([(w * v).sum(1) * u, u, v])
+
+
+def global_response(x: Tensor, w: Tensor) -> Tensor:
+    """Each channel scaled by its norm over an image, as a part of all channels' norms."""
+    norms = x.norm(dim=(1, 2), keepdim=True)
+    return w * (x * (norms / (norms.mean(-1, keepdim=True) + 1e-6))) + x
+
+
 def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
     return {
         "3x3": (nn.Conv2d(16, 32, 3, padding=1), ((2, 16, 9, 9),)),
         "3x3 of few": (nn.Conv2d(96, 24, 3, padding=1), ((1, 96, 5, 5),)),
         "7x7 of three": (nn.Conv2d(3, 32, 7, 2, 3), ((2, 3, 19, 19),)),
         "1x1": (nn.Sequential(nn.Conv2d(256, 512, 1), nn.ReLU()), ((2, 256, 28, 28),)),
+        "3x3 of few points": (rectified(64, 256), ((3, 64, 3, 3),)),
+        "3x3 of fewer points": (rectified(64, 256), ((2, 64, 3, 3),)),
         "1x1 of few": (nn.Conv2d(256, 512, 1, stride=2, bias=False), ((2, 256, 55, 56),)),
         "shortcut": (Shortcut(64, 96, 3), ((2, 64, 17, 16),)),
         "shortcut of few points": (Shortcut(512, 128, 1), ((1, 512, 7, 7),)),
@@ -135,6 +161,10 @@ def windows() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "where 3x3 is greatest": (Positions(3, 1, 1), ((2, 8, 14, 8),)),
         "average inside": (nn.AvgPool2d(5, 1, 2, count_include_pad=False), ((1, 5, 8, 14),)),
     }
+
+
+def rectified(ins: int, outs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(ins, outs, 3, padding=1), nn.ReLU())
 
 
 class Shortcut(nn.Module):

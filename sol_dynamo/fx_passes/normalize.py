@@ -1,6 +1,6 @@
 """One form of each op.
 
-clone(x), alias(x), detach(x)     ==>  x                (layout comes later)
+clone(x), alias(x), detach(x)     ==>  x                (layout comes later; ATen's copies stay)
 x * 1, x / 1, view or expand      ==>  x                (where dtype and shape stay the same)
 as_strided(x)                     ==>  x                (where shape and elements stay the same)
 t(x)                              ==>  permute(x, [1, 0])
@@ -25,7 +25,7 @@ aten = torch.ops.aten
 
 def normalize(r: Rewriter) -> None:
     for n in r.nodes():
-        same = _identity(n)
+        same = _identity(n, r.caps.device_type)
         if same is not None and r.spend():
             r.replace(n, same)
             continue
@@ -34,11 +34,11 @@ def normalize(r: Rewriter) -> None:
             r.replace(n, r.call(n, *new))
 
 
-def _identity(n: fx.Node) -> Any:
+def _identity(n: fx.Node, device: str) -> Any:
     """The argument that a node returns unchanged, or None."""
     if n.target in (aten.alias.default, aten.detach.default, aten.lift_fresh.default):
         return n.args[0]
-    if n.target is aten.clone.default and _only_read(n):
+    if n.target is aten.clone.default and not _is_foreign(n, device) and _only_read(n):
         return n.args[0]
     if n.target is aten.mul.Tensor and n.args[1] == 1 and _same_dtype(n):
         return n.args[0]
@@ -49,6 +49,14 @@ def _identity(n: fx.Node) -> Any:
     if n.target is aten.as_strided.default and _same_shape(n) and _lies_alike(n):
         return n.args[0]
     return None
+
+
+def _is_foreign(n: fx.Node, device: str) -> bool:
+    """Whether what reads a value is ATen's, whose views need the strides that a copy has."""
+    value = n.meta["val"]
+    kind, size = value.dtype, value.itemsize
+    float8, unsigned = kind.is_floating_point and size == 1, not kind.is_signed and size > 1
+    return value.device.type != device or kind.is_complex or float8 or unsigned
 
 
 def _only_read(n: fx.Node) -> bool:

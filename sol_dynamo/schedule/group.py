@@ -173,6 +173,9 @@ def _aligned(program: Program, nest: Loops, g: Group) -> bool:
     names = {d: dims[d] for d in g.rows}
     if any(a is None or extents[a] != g.shape[d] for d, a in names.items()):
         return False
+    own = {a.symbol for a in nest.axes if a.extent != 1} - set(names.values())
+    if reduces and any(a.symbol in own and a.kind != "reduce" for a in nest.axes):
+        return False  # several sums of one row: its points are all that one nest walks
     identity = True
     memory = {program.base(b).name for b in g.made}
     for e in loads(nest):
@@ -186,6 +189,9 @@ def _aligned(program: Program, nest: Loops, g: Group) -> bool:
             along = names.get(d) or (None if i.is_const else next(iter(i.symbols)))
             if along is not None and i != Index.of(along):
                 return False
+        row = {s for i in e.index for s in i.symbols} - set(names.values())
+        if row and row != own:
+            return False  # a row's points, each of them for several of its own
         identity = identity and e.index == nest.stores[0].index
     if len(g.members) == 1 and not reduces and identity:
         return True

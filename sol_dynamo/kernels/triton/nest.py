@@ -221,11 +221,11 @@ class KernelText:
     ) -> None:
         """Neighbouring loops are one loop, which a compiler can pipeline; or a part of one. Without
         `stages` it does so for products only."""
-        if not serial:
-            if split > 1:
-                raise EmitError(f"{self.kernel.name} in parts, without a loop to share")
-            return
         v = self.values
+        if not serial:
+            if split > 1:  # all terms at once: the first program's
+                stack.enter_context(v.block("for _ in range(part, 1):"))
+            return
         trips = [-(-a.extent // (size or 1)) for a, size in serial]
         trips_all = rest = prod(trips)
         name = v.fresh("t" if len(serial) > 1 else serial[0][0].symbol)
