@@ -382,8 +382,28 @@ def _multiples(x: Index, m: Index) -> set[int]:
 
 def _follows(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) -> bool:
     """Whether x >= 0 follows from the ranges and a sum of multiples of masks: of those that share a
-    term with what is left of x, which nearly always do, or of all."""
-    return any(_nonnegative(x, facts, ranges, near, set()) for near in (True, False))
+    term with what is left of x, which nearly always do, or of all; where the masks tell of parts of
+    a symbol, of these."""
+    if any(_nonnegative(x, facts, ranges, near, set()) for near in (True, False)):
+        return True
+    parts = _in_parts(x, facts, ranges)
+    return parts is not None and _follows(*parts)
+
+
+def _in_parts(
+    x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]
+) -> tuple[Index, list[Index], dict[str, Range]] | None:
+    """The same with a symbol of x as d * quotient + rest, where a mask divides it by d; or None."""
+    for atom in (a for f in facts for a, _ in f.terms if not isinstance(a, str)):
+        d, s = atom.divisor, min(atom.numerator.symbols, default="")
+        low, high = ranges.get(s, (1, 0))
+        if atom.numerator is not Index.of(s) or s not in x.symbols or low or (high + 1) % d:
+            continue
+        quotient, rest = f"{s} // {d}", f"{s} % {d}"
+        split = {**ranges, quotient: (0, high // d), rest: (0, d - 1)}
+        values = {s: Index({quotient: d, rest: 1})}
+        return x.subst(values), [f.subst(values).simplify(split) for f in facts], split
+    return None
 
 
 def _nonnegative(

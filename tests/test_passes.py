@@ -122,7 +122,9 @@ def test_copies_in_whose_strides_something_is_read():
     "f",
     [
         lambda x: torch.complex(x, x).transpose(1, 2).reshape(2, -1).abs() + 1,
-        lambda x: torch.arange(6.0).view(2, 3).t().to(torch.complex64).reshape(6).abs() + x[0, 0, 0],
+        lambda x: (
+            torch.arange(6.0).view(2, 3).t().to(torch.complex64).reshape(6).abs() + x[0, 0, 0]
+        ),
     ],
 )
 def test_copies_that_views_of_aten_need(f):

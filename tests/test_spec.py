@@ -291,6 +291,8 @@ def cases() -> Iterator[tuple[str, str, Program, Program]]:
     yield name, "may be -2..7", value(_masked(sums, (j, 2 - j))), value(sums)
     deep = at(X, i, (j + 1) // 4 - 1, mask=((j + 1) // 2 - 2,), other=0.0)
     yield name, "may be -1..0", value(_masked(deep, ((j + 1) // 2 - 1,))), value(deep)
+    last = at(X, i, j + 1, mask=(1 - j % 3,), other=0.0)
+    yield name, "may be 1..6", value(_masked(last, (2 - j % 3,))), value(last)
     never = at(X, i, j + 9, mask=(j - 9,), other=0.0)
     yield name, "may be 9..14", value(_masked(never, (j - 5,))), value(never)
     row = Bind("r", Iota(j), 6)
