@@ -121,7 +121,7 @@ def test_copies_in_whose_strides_something_is_read():
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: torch.complex(x, x).transpose(1, 2).reshape(2, -1).abs() + 1,
+        lambda x: torch.complex(x, x).t().reshape(-1).abs() + 1,
         lambda x: (
             torch.arange(6.0).view(2, 3).t().to(torch.complex64).reshape(6).abs() + x[0, 0, 0]
         ),
@@ -129,7 +129,7 @@ def test_copies_in_whose_strides_something_is_read():
 )
 def test_copies_that_views_of_aten_need(f):
     """Values that no kernel of ours holds are viewed by ATen, as they lie."""
-    x = torch.randn(2, 3, 5)
+    x = torch.randn(3, 5)
     with torch.no_grad():
         assert torch.equal(torch.compile(f, backend=Backend())(x), f(x))
 
