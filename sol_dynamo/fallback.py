@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import fx
 
 from . import compat
+
+aten = torch.ops.aten
+VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
 def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
@@ -23,6 +28,17 @@ def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
         for n in gm.graph.find_nodes(op="placeholder")
     ]
 
+    @cache
+    def module() -> fx.GraphModule:
+        """Of what lies otherwise than traced (of fake kernels that are wrong about it: group norms
+        of channels that lie innermost, on a CPU) a view may have to be a copy."""
+        copied = fx.GraphModule(gm, copy.deepcopy(gm.graph))
+        for n in copied.graph.nodes:
+            if n.target in VIEWS:
+                n.target = aten.reshape.default
+        copied.recompile()
+        return copied
+
     def run(args: list[Any]) -> list[Any]:
         values = list(args)
         args.clear()
@@ -33,7 +49,7 @@ def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
             strides, offset = place
             if tuple(x.stride()) != strides or offset not in (None, x.storage_offset()):
                 values[i] = x.new_empty_strided(x.shape, strides).copy_(x)
-        return gm(*values)
+        return module()(*values)
 
     run._boxed_call = True  # type: ignore[attr-defined]
     return run
