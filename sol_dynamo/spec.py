@@ -10,6 +10,7 @@ newcomer reads here all that a pass must keep.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .affine import FloorDiv, Index, Mod, Range
@@ -393,17 +394,36 @@ def _follows(x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]) -> b
 def _in_parts(
     x: Index, facts: Sequence[Index], ranges: Mapping[str, Range]
 ) -> tuple[Index, list[Index], dict[str, Range]] | None:
-    """The same with a symbol of x as d * quotient + rest, where a mask divides it by d; or None."""
-    for atom in (a for f in facts for a, _ in f.terms if not isinstance(a, str)):
-        d, s = atom.divisor, min(atom.numerator.symbols, default="")
-        low, high = ranges.get(s, (1, 0))
-        if atom.numerator is not Index.of(s) or s not in x.symbols or low or (high + 1) % d:
+    """The same with a symbol of x as its digits, by which it and the masks divide; None without."""
+    for s in sorted(x.symbols & ranges.keys()):
+        low, high = ranges[s]
+        radices = sorted({d for i in (x, *facts) for a, _ in i.terms for d in _radices(a, s)})
+        ends = [1, *radices, high + 1]
+        if not radices or low or any(b % a for a, b in pairwise(ends)):
             continue
-        quotient, rest = f"{s} // {d}", f"{s} % {d}"
-        split = {**ranges, quotient: (0, high // d), rest: (0, d - 1)}
-        values = {s: Index({quotient: d, rest: 1})}
-        return x.subst(values), [f.subst(values).simplify(split) for f in facts], split
+        digits = {f"{s}/{a}": (a, b // a - 1) for a, b in pairwise(ends) if b > a}
+        split = {**ranges, **{name: (0, most) for name, (_, most) in digits.items()}}
+        whole = {s: Index({name: size for name, (size, _) in digits.items()})}
+        return (
+            x.subst(whole).simplify(split),
+            [f.subst(whole).simplify(split) for f in facts],
+            split,
+        )
     return None
+
+
+def _radices(atom: Any, s: str) -> Iterator[int]:
+    """By what s is divided: 8 in s // 8 and s % 8, 8 and 48 in (s // 8) % 6."""
+    if isinstance(atom, str):
+        return
+    inner = atom.numerator.terms[0][0] if len(atom.numerator.terms) == 1 else s
+    if atom.numerator is Index.of(s):
+        yield atom.divisor
+    elif isinstance(inner, FloorDiv) and inner.numerator is Index.of(s):
+        yield from (inner.divisor, inner.divisor * atom.divisor)
+    else:
+        for a, _ in atom.numerator.terms:
+            yield from _radices(a, s)
 
 
 def _nonnegative(
@@ -427,6 +447,9 @@ def _nonnegative(
         others = (*facts[:p], *facts[p + 1 :])
         if any(_nonnegative(x - m * k, others, ranges, near, tried) for k in _multiples(x, m)):
             return True
+        for k in _multiples(m, x) - {1}:  # k * x > -k is enough
+            if _nonnegative(x * k + (k - 1) - m, others, ranges, near, tried):
+                return True
     for atom, c in x.terms:
         if not isinstance(atom, FloorDiv):
             continue
