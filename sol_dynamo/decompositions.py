@@ -98,24 +98,20 @@ def group_norm(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What `native_group_norm` gives of (batch, channels, ...): the result, which lies as the
     tensor does, and means and reciprocal deviations (batch, groups) in the dtype of the weights."""
-    batch, channels = x.shape[:2]
+    channels = x.shape[1]
     affine = [w for w in (weight, bias) if w is not None]
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     parts = wide.unflatten(1, (groups, channels // groups))
     over = list(range(2, parts.dim()))
-    var, mean = aten.var_mean.correction(parts, over, correction=0)
+    var, mean = aten.var_mean.correction(parts, over, correction=0, keepdim=True)
     rstd = (var + eps).rsqrt()
+    out = ((parts - mean) * rstd).flatten(1, 2)
     beside = (1,) * (x.dim() - 2)
-
-    def of_channels(t: torch.Tensor) -> torch.Tensor:
-        each = t.unsqueeze(-1).expand(batch, groups, channels // groups)
-        return each.reshape(batch, channels, *beside)
-
-    out = (wide - of_channels(mean)) * of_channels(rstd)
     if weight is not None:
         out = out * weight.view(channels, *beside)
     if bias is not None:
         out = out + bias.view(channels, *beside)
+    mean, rstd = mean.squeeze(over), rstd.squeeze(over)
     kept = next((w.dtype for w in affine), x.dtype)
     return out.to(x.dtype), mean.to(kept), rstd.to(kept)
 

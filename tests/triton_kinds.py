@@ -142,12 +142,25 @@ def modules() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:
         "1x1 of few": (nn.Conv2d(256, 512, 1, stride=2, bias=False), ((2, 256, 55, 56),)),
         "shortcut": (Shortcut(64, 96, 3), ((2, 64, 17, 16),)),
         "shortcut of few points": (Shortcut(512, 128, 1), ((1, 512, 7, 7),)),
+        "repeated": (Shared(32, 33), ((50, 2, 32),)),
         "grouped": (nn.Conv2d(32, 32, 3, padding=1, groups=2), ((2, 32, 9, 9),)),
         "depthwise": (nn.Conv2d(32, 32, 3, padding=1, groups=32), ((2, 32, 9, 9),)),
         **windows(),
         "pool": (nn.MaxPool2d(3, 2, 1), ((2, 32, 9, 9),)),
         "average": (nn.AdaptiveAvgPool2d(1), ((2, 32, 9, 9),)),
     }
+
+
+class Shared(nn.Module):
+    """Products of each matrix of a batch by one that repeats."""
+
+    def __init__(self, rows: int, columns: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(rows, columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1)
+        return torch.bmm(x, self.weight.expand(len(x), -1, -1))
 
 
 def windows() -> dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]]:

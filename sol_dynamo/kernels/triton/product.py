@@ -28,6 +28,7 @@ from ...ir import (
     contiguous,
     is_op,
     loads,
+    subst,
 )
 from ...schedule.nests import product_factors, unit_of
 from ...schedule.plan import Plan, vector_axis
@@ -504,6 +505,8 @@ def packed(
         scope = "weight" if weight else "arena"
         plan.buffers[name] = Buffer(name, load.dtype, shape, strides, scope=scope)
         value = factor if weight else load  # which is rounded, too, where its only readers do so
+        same = {s for i in load.index for s in i.symbols} - symbols  # along these it repeats
+        value = subst(value, dict.fromkeys(same, 0))
         store = Store((name,), tuple(Index.of(a.symbol) for a in own), (value,))
         copy = Loops(tuple(replace(a, kind="parallel") for a in own), (store,))
         if weight:
