@@ -84,6 +84,8 @@ SEQUENCE = torch.ops.aten.arange.start_step
         (lambda x, y: [torch.cat((x, y.neg()), 1) + 1], 3),  # x is the caller's: copied
         (lambda x, y: (lambda a: [torch.cat((a, a), 1) + 1])(x.exp()), 3),  # one home only
         (lambda x, y: (lambda a: [a, torch.cat((a, y.neg()), 1) + 1])(x.exp()), 4),  # a is returned
+        # cropped: less than a is copied
+        (lambda x, y: [torch.cat((functional.pad(x.exp(), (0, -2)), y[..., 2:].neg()), 1) + 1], 4),
     ],
 )
 def test_slices(f, kernels):

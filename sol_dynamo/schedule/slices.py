@@ -31,6 +31,8 @@ def place_slices(program: Program) -> Program:
         source, target = buffers[copy[0]], buffers[copy[1]]
         if target.base is None or source.base is not None or source.scope != "arena":
             continue
+        if source.shape != target.shape:  # of which the copy is the first part
+            continue
         own = [source.name, *views.get(source.name, ())]
         if source.name in foreign or not any(n in ours for n in own):
             continue
