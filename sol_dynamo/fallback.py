@@ -17,7 +17,7 @@ VIEWS = (aten.view.default, aten._unsafe_view.default)
 
 
 def run_on_aten(gm: fx.GraphModule, restride: bool = False) -> Callable:
-    """A graph as it is, op by op.
+    """A graph op by op, as it is but for views, which copy where they must.
 
     `restride`: its inputs may lie otherwise than they were traced, as what a compiled forward graph
     saves does; views in the graph rely on the traced strides, and some on where memory begins.

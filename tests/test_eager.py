@@ -1009,3 +1009,18 @@ def test_a_backward_graph_on_aten_gets_what_begins_elsewhere():
     moved = torch.cat([torch.zeros(5), x])[5:]
     (got,) = [run_on_aten(graph, restride=True)([moved])]
     same(f(x), got)
+
+
+def test_a_graph_on_aten_views_what_lies_otherwise_than_traced():
+    """torch's fake kernel says that a group norm of channels that lie innermost moves them."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from sol_dynamo.fallback import run_on_aten
+
+    def f(x):
+        normed = torch.ops.aten.native_group_norm.default(x, None, None, 2, 4, 15, 2, 1e-5)[0]
+        return [torch.ops.aten.view.default(normed, [2, 60])]
+
+    x = torch.randn(2, 4, 3, 5).to(memory_format=torch.channels_last)
+    (got,) = run_on_aten(make_fx(f, tracing_mode="fake")(x))([x])
+    same(torch.nn.functional.group_norm(x, 2).reshape(2, 60), got)

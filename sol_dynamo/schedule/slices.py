@@ -31,7 +31,7 @@ def place_slices(program: Program) -> Program:
         source, target = buffers[copy[0]], buffers[copy[1]]
         if target.base is None or source.base is not None or source.scope != "arena":
             continue
-        if source.shape != target.shape:  # of which the copy is the first part
+        if source.shape != target.shape:  # a crop: less than the source is copied
             continue
         own = [source.name, *views.get(source.name, ())]
         if source.name in foreign or not any(n in ours for n in own):
@@ -60,7 +60,7 @@ def place_slices(program: Program) -> Program:
 
 
 def copied(kernel: Kernel | Extern) -> tuple[str, str] | None:
-    """(source, target) of a kernel that only copies a whole buffer to a whole buffer."""
+    """(source, target) of a kernel that only copies: a whole target, at its indices."""
     if isinstance(kernel, Extern) or len(kernel.body) != 1:
         return None
     nest = kernel.body[0]
